@@ -1,0 +1,1 @@
+"""fxgrow grows neural networks while they train."""

@@ -1,0 +1,50 @@
+"""The exceptions that fxgrow raises for what a user can mend.
+
+Every message is one line in three parts: where (a module path or a file), what was wrong, and what to do next.
+"""
+
+
+class FxgrowError(Exception):
+    """Something that the user can mend.
+
+    Args:
+        what: The fact, in one sentence without a full stop.
+        where: The module path, file or option that it concerns.
+        fix: What to do next, as an imperative clause.
+
+    Example:
+        >>> str(FxgrowError("it has 3 rows", where="blocks.0.mlp.fc1", fix="choose rows below 3"))
+        'blocks.0.mlp.fc1: it has 3 rows; choose rows below 3'
+    """
+
+    def __init__(self, what: str, *, where: str | None = None, fix: str | None = None) -> None:
+        self.what, self.where, self.fix = what, where, fix
+        super().__init__((f"{where}: " if where else "") + what + (f"; {fix}" if fix else ""))
+
+
+class TraceError(FxgrowError):
+    """A model could not be traced, or what was traced is not the model."""
+
+
+class AnalysisError(FxgrowError):
+    """Scores could not be measured: the loss, the probe data, or the request does not fit the model."""
+
+
+class PlanError(FxgrowError):
+    """No plan fits: the budget, the scores, the operator or the sites asked for."""
+
+
+class PassError(FxgrowError):
+    """A pass was refused, or broke an invariant of the graph."""
+
+
+class VerificationError(FxgrowError):
+    """Two graphs that should compute the same function do not."""
+
+
+class FileError(FxgrowError):
+    """A file could not be read as, or written as, a model of fxgrow."""
+
+
+class DataError(FxgrowError):
+    """A data source is unknown, missing or empty."""

@@ -1,0 +1,55 @@
+"""What fxgrow writes on a node: the only module that touches ``node.meta["custom"]["fxgrow"]``.
+
+Of the keys in ``node.meta`` only ``"custom"`` survives ``fx.Transformer`` and ``torch.export``, so that is where the
+annotations lie, as plain JSON. torch.fx copies ``meta`` shallowly when it copies a graph: an annotation is therefore
+replaced and never changed in place, or the copy would write on the original.
+"""
+
+from typing import Any, TypedDict
+
+import torch.fx as fx
+
+KEY = "fxgrow"
+
+
+class ScoreAnnotation(TypedDict, total=False):
+    """The scores of one site, on the node that calls it. Lists have one number for each neuron."""
+
+    digest: str  #: the graph on which they were measured (`fxgrow.graph.digest.digest`)
+    score: str  #: the score's registered name, as in ``"eigen"``
+    matrix: str  #: ``"branch"`` or ``"splitting"``
+    eigenvalues: list[float]
+    held_out: list[float]
+    stderr: list[float]
+    reliability: float | None  #: rank correlation of the two halves' scores
+    images: int
+
+
+class Provenance(TypedDict, total=False):
+    """Which edit made a node, written by the pass framework and not by the passes."""
+
+    edit: int  #: index into the edit log
+    pass_name: str
+    role: str  #: ``"pseudo-layer"`` or ``"residual-edge"``
+    pseudo_layer: str  #: module path of the pseudo-layer that the node belongs to
+    site: str  #: module path of the site that grew
+
+
+class Annotation(TypedDict, total=False):
+    """All that fxgrow may write on a node."""
+
+    scores: ScoreAnnotation
+    provenance: Provenance
+    flops: int  #: two for a multiply-add, as torch.utils.flop_counter counts them
+
+
+def annotation(node: fx.Node) -> Annotation:
+    """Return what fxgrow wrote on `node`; an empty annotation where it wrote nothing."""
+    return node.meta.get("custom", {}).get(KEY, {})
+
+
+def annotate(node: fx.Node, **fields: Any) -> None:
+    """Set fields of the annotation of `node`, keeping the others; ``None`` removes a field."""
+    merged = {**annotation(node), **fields}
+    merged = {name: value for name, value in merged.items() if value is not None}
+    node.meta["custom"] = {**node.meta.get("custom", {}), KEY: merged}
