@@ -123,7 +123,7 @@ def stratified_split(labels: Tensor, *, test_share: float, seed: int) -> tuple[T
     """
     generator = torch.Generator().manual_seed(seed)
     in_test = torch.zeros(len(labels), dtype=torch.bool)
-    for label in labels.unique():
+    for label in torch.unique(labels):
         members = (labels == label).nonzero().flatten()
         size = max(round(test_share * len(members)), 1 if len(members) > 1 else 0)
         in_test[members[torch.randperm(len(members), generator=generator)[:size]]] = True

@@ -2,7 +2,7 @@
 
 import difflib
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -158,7 +158,7 @@ def _open_imagefolder(request: _Request) -> ImageDataset:
     except FileNotFoundError as error:
         fix = "make one folder for each class, with images in it"
         raise DataError("it holds no images in class folders", where=request.spec, fix=fix) from error
-    indices = range(len(files))
+    indices: Sequence[int] = range(len(files))
     if own is None:
         parts = stratified_split(torch.tensor(files.targets), test_share=0.2, seed=request.seed)
         indices = parts[0 if request.train else 1].tolist()
