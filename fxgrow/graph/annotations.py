@@ -33,6 +33,7 @@ class Provenance(TypedDict, total=False):
     role: str  #: ``"pseudo-layer"`` or ``"residual-edge"``
     pseudo_layer: str  #: module path of the pseudo-layer that the node belongs to
     site: str  #: module path of the site that grew
+    rows: list[int]  #: on a residual edge, the neurons that grew
 
 
 class Annotation(TypedDict, total=False):
@@ -41,6 +42,7 @@ class Annotation(TypedDict, total=False):
     scores: ScoreAnnotation
     provenance: Provenance
     flops: int  #: two for a multiply-add, as torch.utils.flop_counter counts them
+    integers: list[int]  #: on a placeholder of integers: the least and the greatest that the example inputs held
 
 
 def annotation(node: fx.Node) -> Annotation:

@@ -1,0 +1,119 @@
+"""Inputs of a graph: matched with its placeholders, described by their metadata, and built at random from it."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+import torch.fx as fx
+from torch import Tensor, nn
+from torch.fx.passes.shape_prop import TensorMetadata
+
+from fxgrow.errors import TraceError
+from fxgrow.graph.annotations import annotation
+
+
+def example_inputs_of(graph_module: fx.GraphModule, seed: int = 0, batch_size: int | None = None) -> tuple[Any, ...]:
+    """Build random inputs of the shapes that the placeholders carry, in their order.
+
+    Floating-point inputs are standard normal, boolean ones fair coins, integers uniform in the range that was seen when
+    the model was traced, or else that an embedding which reads them allows. The global random state is untouched.
+
+    Args:
+        graph_module: A graph with shapes on its placeholders.
+        seed: Seed of the generator.
+        batch_size: Size of the leading dimension, in place of the traced one, in every input that shares it.
+
+    Raises:
+        TraceError: If a placeholder has no shape.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    device = device_of(graph_module)
+    placeholders = graph_module.graph.find_nodes(op="placeholder")
+    traced_batch = next((meta.shape[0] for node in placeholders for meta in _leading(node)), None)
+
+    def build(node: fx.Node, meta: Any) -> Any:
+        if not isinstance(meta, TensorMetadata):
+            return meta
+        shape = list(meta.shape)
+        if batch_size is not None and shape and shape[0] == traced_batch:
+            shape[0] = batch_size
+        return _random_tensor(shape, meta.dtype, _integer_range(graph_module, node), generator).to(device)
+
+    return tuple(map_metadata(input_metadata(node), lambda meta, node=node: build(node, meta)) for node in placeholders)
+
+
+def device_of(module: nn.Module) -> torch.device:
+    """Return the device of the first parameter or buffer of `module`; the CPU where it has none."""
+    tensors = [*module.parameters(), *module.buffers()]
+    return tensors[0].device if tensors else torch.device("cpu")
+
+
+def bind_placeholders(graph_module: fx.GraphModule, example_inputs: Any) -> dict[fx.Node, Any]:
+    """Match inputs as a caller gives them (a tensor, a tuple, or a dict by keyword) with the placeholders.
+
+    Raises:
+        TraceError: If there are too many inputs, too few, or one of an unknown name.
+    """
+    placeholders = graph_module.graph.find_nodes(op="placeholder")
+    by_name = {str(node.target).lstrip("*"): node for node in placeholders}
+    if isinstance(example_inputs, Mapping):
+        unknown = sorted(set(example_inputs) - set(by_name))
+        if unknown:
+            raise TraceError(f"no input has this name; the inputs are {', '.join(by_name)}", where=unknown[0])
+        bound = {by_name[name]: value for name, value in example_inputs.items()}
+    else:
+        values = example_inputs if isinstance(example_inputs, tuple | list) else (example_inputs,)
+        if len(values) > len(placeholders):
+            raise TraceError(
+                f"{len(values)} inputs were given where the graph takes {len(placeholders)}", where="example inputs"
+            )
+        bound = dict(zip(placeholders, values, strict=False))
+    for node in placeholders:
+        if node not in bound:
+            if not node.args:
+                raise TraceError("an input is missing", where=str(node.target), fix="give example inputs for it")
+            bound[node] = node.args[0]
+    return bound
+
+
+def map_metadata(metadata: Any, function: Any) -> Any:
+    """Apply `function` to each TensorMetadata, which is a tuple itself and must not be entered, and each plain value."""
+    if isinstance(metadata, TensorMetadata):
+        return function(metadata)
+    if isinstance(metadata, tuple | list):
+        return type(metadata)(map_metadata(item, function) for item in metadata)
+    if isinstance(metadata, dict):
+        return {key: map_metadata(item, function) for key, item in metadata.items()}
+    return function(metadata)
+
+
+def input_metadata(node: fx.Node) -> Any:
+    if "tensor_meta" in node.meta:
+        return node.meta["tensor_meta"]
+    if node.args:
+        return node.args[0]
+    raise TraceError("the shape of this input is not known", where=str(node.target), fix="give example inputs")
+
+
+def _leading(node: fx.Node) -> list[TensorMetadata]:
+    """Return the metadata of the tensors of an input that have a leading dimension."""
+    found: list[TensorMetadata] = []
+    map_metadata(input_metadata(node), lambda meta: found.append(meta) if isinstance(meta, TensorMetadata) else None)
+    return [meta for meta in found if len(meta.shape)]
+
+
+def _integer_range(graph_module: fx.GraphModule, node: fx.Node) -> tuple[int, int]:
+    seen = annotation(node).get("integers")
+    if seen:
+        return seen[0], seen[1]
+    modules = [graph_module.get_submodule(str(user.target)) for user in node.users if user.op == "call_module"]
+    sizes = [module.num_embeddings for module in modules if isinstance(module, nn.Embedding)]
+    return 0, min(sizes, default=2) - 1
+
+
+def _random_tensor(shape: list[int], dtype: torch.dtype, bounds: tuple[int, int], generator: torch.Generator) -> Tensor:
+    if dtype == torch.bool:
+        return torch.randint(0, 2, shape, generator=generator).bool()
+    if dtype.is_floating_point or dtype.is_complex:
+        return torch.randn(shape, dtype=torch.promote_types(dtype, torch.float32), generator=generator).to(dtype)
+    return torch.randint(bounds[0], bounds[1] + 1, shape, dtype=dtype, generator=generator)
