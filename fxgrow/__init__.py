@@ -1,1 +1,66 @@
-"""fxgrow grows neural networks while they train."""
+"""fxgrow grows neural networks while they train.
+
+`trace` a model, `analyze` the curvature of its loss, `grow` the graph where the scores say so, `verify` that the
+function is unchanged, go on training (`Grower`, `compile`), `save` and `load`. Names are resolved on first use, so
+that ``import fxgrow`` and ``fxgrow --help`` need not wait for torch.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fxgrow.curvature import Scores as Scores
+    from fxgrow.curvature import SiteScores as SiteScores
+    from fxgrow.curvature import analyze as analyze
+    from fxgrow.errors import FxgrowError as FxgrowError
+    from fxgrow.files import load as load
+    from fxgrow.files import save as save
+    from fxgrow.graph.network import depth_map as depth_map
+    from fxgrow.graph.network import to_networkx as to_networkx
+    from fxgrow.graph.record import Origin as Origin
+    from fxgrow.graph.record import new_parameters as new_parameters
+    from fxgrow.graph.sites import find_sites as find_sites
+    from fxgrow.growth import Plan as Plan
+    from fxgrow.growth import grow as grow
+    from fxgrow.growth import plan as plan
+    from fxgrow.tracing import trace as trace
+    from fxgrow.training import Grower as Grower
+    from fxgrow.training import compile as compile
+    from fxgrow.verification import verify as verify
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "FxgrowError": "fxgrow.errors",
+    "Grower": "fxgrow.training",
+    "Origin": "fxgrow.graph.record",
+    "Plan": "fxgrow.growth",
+    "Scores": "fxgrow.curvature",
+    "SiteScores": "fxgrow.curvature",
+    "analyze": "fxgrow.curvature",
+    "compile": "fxgrow.training",
+    "depth_map": "fxgrow.graph.network",
+    "find_sites": "fxgrow.graph.sites",
+    "grow": "fxgrow.growth",
+    "load": "fxgrow.files",
+    "new_parameters": "fxgrow.graph.record",
+    "plan": "fxgrow.growth",
+    "save": "fxgrow.files",
+    "to_networkx": "fxgrow.graph.network",
+    "trace": "fxgrow.tracing",
+    "verify": "fxgrow.verification",
+}
+
+__all__ = [*_HOMES, "__version__"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'fxgrow' has no attribute {name!r}")
+    value = getattr(import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOMES})

@@ -18,7 +18,12 @@ def digest(graph_module: fx.GraphModule) -> str:
     position = {node: index for index, node in enumerate(graph_module.graph.nodes)}
     hasher = hashlib.sha256()
     for node in graph_module.graph.nodes:
-        line = (node.op, _target(graph_module, node), _spell(node.args, position), _spell(node.kwargs, position))
+        line = (
+            node.op,
+            _target(graph_module, node),
+            _spell(node.args, position),
+            _spell(node.kwargs, position),
+        )
         hasher.update(repr(line).encode())
     return hasher.hexdigest()[:16]
 
@@ -35,7 +40,9 @@ def _target(graph_module: fx.GraphModule, node: fx.Node) -> str:
 
 def _describe_module(module: nn.Module) -> str:
     kind = type(module)
-    tensors = [(name, tuple(t.shape), str(t.dtype)) for name, t in [*module.named_parameters(), *module.named_buffers()]]
+    tensors = [
+        (name, tuple(t.shape), str(t.dtype)) for name, t in [*module.named_parameters(), *module.named_buffers()]
+    ]
     inner = [f"{name}: {type(child).__qualname__}({child.extra_repr()})" for name, child in module.named_modules()]
     return f"{kind.__module__}.{kind.__qualname__} {inner} {tensors}"
 

@@ -1,8 +1,8 @@
 """The linear map of a site, apart from its weights: how rows of a weight act on an input."""
 
 from dataclasses import dataclass
+from typing import Any
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -42,6 +42,12 @@ class LinearMap:
         """The dimension of inputs and outputs that holds the channels, counted from the end."""
         return -1 - self.spatial
 
+    @property
+    def smallest_input(self) -> tuple[int, ...]:
+        """A spatial extent that the map surely accepts: the reach of its kernel."""
+        dilation = self.dilation or (1,) * self.spatial
+        return tuple(step * (size - 1) + 1 for step, size in zip(dilation, self.kernel_size, strict=True))
+
     def __call__(self, x: Tensor, rows: Tensor, bias: Tensor | None = None) -> Tensor:
         """Apply `rows` (neurons, features), and a bias (neurons,) if given, to the site's input."""
         weight = self.to_weight(rows)
@@ -49,14 +55,19 @@ class LinearMap:
             return F.linear(x, weight, bias)
         if self.transposed:
             return _TRANSPOSED[self.spatial](
-                x, weight, bias, self.stride, self.padding, self.output_padding, self.groups, self.dilation
+                x,
+                weight,
+                bias,
+                self.stride,
+                self.padding,  # type: ignore[arg-type]  # never a string in a transposed convolution
+                self.output_padding,
+                self.groups,
+                self.dilation,
             )
         if self.padding_mode != "zeros":
             x = F.pad(x, self.pad, mode=self.padding_mode)
             return _CONVOLUTIONS[self.spatial](x, weight, bias, self.stride, 0, self.dilation, self.groups)
-        return _CONVOLUTIONS[self.spatial](
-            x, weight, bias, self.stride, self.padding, self.dilation, self.groups
-        )
+        return _CONVOLUTIONS[self.spatial](x, weight, bias, self.stride, self.padding, self.dilation, self.groups)
 
     def to_rows(self, weight: Tensor) -> Tensor:
         """Bring a weight in torch's layout to rows ``(neurons, features)``."""
@@ -141,11 +152,11 @@ class LinearMap:
         """
         factory = {"bias": bias, "dtype": weight.dtype, "device": weight.device}
         if not self.spatial:
-            return nn.utils.skip_init(nn.Linear, self.features, neurons, **factory)
+            return _uninitialised(nn.Linear, self.features, neurons, **factory)
         in_channels = neurons * self.in_channels // self.groups if gathered else self.in_channels
         kind = getattr(nn, f"Conv{'Transpose' if self.transposed else ''}{self.spatial}d")
         options = {"output_padding": self.output_padding} if self.transposed else {}
-        return nn.utils.skip_init(
+        return _uninitialised(
             kind,
             in_channels,
             neurons,
@@ -160,16 +171,14 @@ class LinearMap:
         )
 
 
+def _uninitialised(kind: type[nn.Module], *args: Any, **options: Any) -> nn.Module:
+    """Build a module without drawing from the global random state; every parameter must be set afterwards."""
+    return nn.utils.skip_init(kind, *args, **options)  # type: ignore[no-untyped-call]
+
+
 def pointwise(channels: int, neurons: int, spatial: int, *, weight: Tensor, bias: bool = True) -> nn.Module:
     """Build a map that mixes channels at each position: Linear, or a convolution of kernel size 1."""
     factory = {"bias": bias, "dtype": weight.dtype, "device": weight.device}
     if not spatial:
-        return nn.utils.skip_init(nn.Linear, channels, neurons, **factory)
-    return nn.utils.skip_init(getattr(nn, f"Conv{spatial}d"), channels, neurons, 1, **factory)
-
-
-def rows_of(module: nn.Module) -> Tensor:
-    """Return the weight of a Linear or convolution as rows ``(neurons, features)``."""
-    weight = module.weight
-    assert isinstance(weight, torch.Tensor)
-    return LinearMap.of_module(module).to_rows(weight)
+        return _uninitialised(nn.Linear, channels, neurons, **factory)
+    return _uninitialised(getattr(nn, f"Conv{spatial}d"), channels, neurons, 1, **factory)

@@ -24,7 +24,7 @@ _MODULES: tuple[type[nn.Module], ...] = (
 _PLAIN_FORWARDS = {kind.forward for kind in _MODULES}
 _aten = torch.ops.aten
 _LINEAR_FUNCTIONS: set[Callable[..., Tensor]] = {F.linear, _aten.linear.default}
-_CONVOLUTION_FUNCTIONS: dict[Callable[..., Tensor], int] = {
+_CONVOLUTION_FUNCTIONS: dict[object, int] = {
     F.conv1d: 1,
     F.conv2d: 2,
     F.conv3d: 3,

@@ -1,1 +1,5 @@
-""""""
+"""Growth: decide where to grow (`plan`), and do it (`grow`)."""
+
+from fxgrow.growth.grow import grow as grow
+from fxgrow.growth.plan import Plan as Plan
+from fxgrow.growth.plan import plan as plan

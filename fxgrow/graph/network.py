@@ -1,0 +1,144 @@
+"""The graph as networkx sees it: where a residual edge may go, and how deep each neuron is."""
+
+from collections import defaultdict
+from dataclasses import dataclass
+
+import networkx as nx
+import torch.fx as fx
+
+from fxgrow.errors import PassError
+from fxgrow.graph.annotations import annotation
+from fxgrow.graph.sites import find_sites
+
+
+def to_networkx(graph_module: fx.GraphModule) -> "nx.DiGraph[str]":
+    """Return the data flow of `graph_module` as a directed graph.
+
+    Nodes are the names of the fx nodes with the attributes ``position`` (in topological order), ``op``, ``target``,
+    ``shape`` (a tuple, or None where it is not known), ``pseudo_layer`` (module path or None) and ``residual_edge``
+    (bool). An edge leads from a value to each node that reads it.
+
+    Example:
+        >>> import networkx as nx, torch
+        >>> network = to_networkx(torch.fx.symbolic_trace(torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.ReLU())))
+        >>> list(nx.topological_sort(network))
+        ['input_1', '_0', '_1', 'output']
+    """
+    network: nx.DiGraph[str] = nx.DiGraph()
+    for position, node in enumerate(graph_module.graph.nodes):
+        provenance = annotation(node).get("provenance", {})
+        network.add_node(
+            node.name,
+            position=position,
+            op=node.op,
+            target=node.target if isinstance(node.target, str) else getattr(node.target, "__name__", str(node.target)),
+            shape=shape_of(node),
+            pseudo_layer=provenance.get("pseudo_layer"),
+            residual_edge=provenance.get("role") == "residual-edge",
+        )
+        network.add_edges_from((source.name, node.name) for source in node.all_input_nodes)
+    return network
+
+
+def shape_of(node: fx.Node) -> tuple[int, ...] | None:
+    """Return the shape of a node's value; None where it is not a tensor, or not known."""
+    shape = getattr(node.meta.get("tensor_meta"), "shape", None)
+    return None if shape is None else tuple(int(size) for size in shape)
+
+
+def check_residual_edge(network: "nx.DiGraph[str]", read: str, grown: str, *, same_shape: bool = False) -> None:
+    """Check that the value `grown` may have something added to it that is computed from the value `read`.
+
+    Args:
+        network: The view of the graph that `to_networkx` returns.
+        read: Name of the value that the pseudo-layer reads.
+        grown: Name of the value that the residual edge adds to.
+        same_shape: Whether what is added has the shape of `read`, so that both shapes must agree.
+
+    Raises:
+        PassError: If the edge would close a cycle (`read` depends on `grown`), or if the shapes differ.
+    """
+    backwards = network.nodes[grown]["position"] < network.nodes[read]["position"]
+    if backwards and nx.has_path(network, grown, read):
+        raise PassError(
+            f"a residual edge from {read} to {grown} would close a cycle, since {read} is computed from {grown}",
+            where="residual edge",
+            fix="read a value that comes before the one that grows",
+        )
+    shapes = network.nodes[read]["shape"], network.nodes[grown]["shape"]
+    if same_shape and None not in shapes and shapes[0] != shapes[1]:
+        raise PassError(
+            f"{read} has shape {shapes[0]} and {grown} has shape {shapes[1]}",
+            where="residual edge",
+            fix="connect two values of one shape",
+        )
+
+
+def depth_map(graph_module: fx.GraphModule) -> dict[str, list[int]]:
+    """Return, for each site, how many pseudo-layers deep each of its neurons is.
+
+    A neuron that nothing was added to has depth 0. A pseudo-layer that reads another value of the same site stands
+    behind what was grown there before and is one deeper; pseudo-layers beside each other count once. What was grown
+    inside a pseudo-layer adds to the depth of the rows that it serves.
+
+    Example:
+        ``depth_map(grown)["blocks.0.mlp.fc1"].count(0)`` neurons did not grow.
+    """
+    layers = _pseudo_layers(graph_module)
+    edges: dict[str, list[fx.Node]] = defaultdict(list)
+    for node in graph_module.graph.nodes:
+        provenance = annotation(node).get("provenance", {})
+        if provenance.get("role") == "residual-edge" and "site" in provenance:
+            edges[provenance["site"]].append(node)
+    return {path: _depths(site.neurons, edges[path], layers) for path, site in find_sites(graph_module).items()}
+
+
+@dataclass
+class _PseudoLayerNodes:
+    """The nodes of one pseudo-layer, those of pseudo-layers inside it included, in graph order."""
+
+    nodes: dict[fx.Node, None]
+
+    @property
+    def reads(self) -> set[fx.Node]:
+        """The values outside that its nodes read."""
+        return {value for node in self.nodes for value in node.all_input_nodes if value not in self.nodes}
+
+    @property
+    def nested(self) -> int:
+        """The longest chain of pseudo-layers inside."""
+        longest: dict[fx.Node, int] = {}
+        for node in self.nodes:
+            here = annotation(node)["provenance"].get("role") == "residual-edge"
+            longest[node] = here + max((longest.get(source, 0) for source in node.all_input_nodes), default=0)
+        return max(longest.values(), default=0)
+
+
+def _pseudo_layers(graph_module: fx.GraphModule) -> dict[str, _PseudoLayerNodes]:
+    """Return the nodes of every pseudo-layer, by its module path."""
+    layers: dict[str, _PseudoLayerNodes] = defaultdict(lambda: _PseudoLayerNodes({}))
+    for node in graph_module.graph.nodes:
+        provenance = annotation(node).get("provenance", {})
+        if "pseudo_layer" not in provenance:
+            continue
+        # the edge that brings a pseudo-layer's output back lies inside the layers around it, but not inside itself
+        path = provenance["pseudo_layer"] if provenance.get("role") == "pseudo-layer" else provenance["site"]
+        parts = path.split(".")
+        for ancestor in (".".join(parts[:length]) for length in range(1, len(parts) + 1)):
+            layers[ancestor].nodes[node] = None
+    return dict(layers)
+
+
+def _depths(neurons: int, edges: list[fx.Node], layers: dict[str, _PseudoLayerNodes]) -> list[int]:
+    """Follow a site's residual edges in graph order, keeping the depth of each neuron at each value on the way."""
+    at: dict[fx.Node, list[int]] = {}
+    deepest = [0] * neurons
+    for edge in edges:
+        provenance = annotation(edge)["provenance"]
+        before = at.setdefault(edge.all_input_nodes[0], [0] * neurons)
+        layer = layers[provenance["pseudo_layer"]]
+        behind = max((max(at[value]) for value in layer.reads if value in at), default=0)
+        depth, rows = behind + 1 + layer.nested, set(provenance["rows"])
+        at[edge] = [max(old, depth) if row in rows else old for row, old in enumerate(before)]
+        deepest = [max(pair) for pair in zip(deepest, at[edge], strict=True)]
+    return deepest

@@ -1,0 +1,99 @@
+"""The plan: which neurons grow, by which operator, at what price. Plain data; nothing is changed yet."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch.fx as fx
+
+from fxgrow.curvature.scores import Scores, SiteScores
+from fxgrow.errors import PlanError
+from fxgrow.graph.sites import Site
+from fxgrow.growth.allocation import best_rows, find_allocation
+from fxgrow.growth.budget import resolve_budget
+from fxgrow.growth.eligibility import eligible_sites
+from fxgrow.operators import PseudoLayer, find_operator
+from fxgrow.passes.insert_pseudo_layers import InsertPseudoLayers
+
+
+@dataclass(frozen=True)
+class Plan:
+    """An edit that is not yet made. `str` of a plan is a pipeline that `fxgrow.passes.parse` reads back."""
+
+    rows: Mapping[str, tuple[int, ...]]  #: the neurons that grow, by site
+    operator: str
+    seed: int
+    budget: int  #: parameters that may be added
+    cost: int  #: parameters that the edit adds
+    allocation: str
+
+    def edit(self, scores: Mapping[str, SiteScores]) -> InsertPseudoLayers:
+        """Return the plan as a rewrite pass, with the scores' eigenvectors of the chosen rows for it to start from."""
+        directions = {
+            path: vectors[list(rows)]
+            for path, rows in self.rows.items()
+            if (vectors := scores[path].eigenvectors) is not None
+        }
+        return InsertPseudoLayers(self.rows, self.operator, self.seed, directions)
+
+    def __str__(self) -> str:
+        return str(InsertPseudoLayers(self.rows, self.operator, self.seed))
+
+
+def plan(
+    traced: fx.GraphModule,
+    scores: Scores,
+    *,
+    budget: float = 0.10,
+    operator: str = "serial",
+    allocation: str = "even",
+    include: tuple[str, ...] | list[str] = (),
+    exclude: tuple[str, ...] | list[str] = (),
+    seed: int = 0,
+) -> Plan:
+    """Decide which neurons grow.
+
+    The allocation shares the budget out among the eligible sites (`fxgrow.growth.eligibility`); within a site the
+    neurons with the highest held-out priority grow.
+
+    Args:
+        traced: The graph that is to grow.
+        scores: What `fxgrow.analyze` measured on it.
+        budget: Parameters to add at most: a float is a fraction of the model's, an int a number.
+        operator: The kind of pseudo-layer. ``"serial"``, the default, adds depth; see `fxgrow.operators`.
+        allocation: ``"even"`` (every site the same number of parameters), ``"proportional"`` (by held-out scores) or
+            ``"greedy"`` (best score per parameter first, wherever it is).
+        include: Module paths or shell patterns of the only sites that may grow.
+        exclude: Module paths or shell patterns of sites that may not.
+        seed: Seed of the pseudo-layers' random initialisation.
+
+    Raises:
+        PlanError: If the scores belong to another graph, if an option does not exist, if no site is eligible, or if
+            the budget does not pay for one neuron.
+    """
+    scores.check(traced)
+    kind, allocate = find_operator(operator), find_allocation(allocation)
+    limit = resolve_budget(traced, budget)
+    sites = eligible_sites(traced, scores, include=tuple(include), exclude=tuple(exclude))
+    if not sites:
+        raise PlanError(
+            "no site is left to grow",
+            where="include and exclude" if include or exclude else "the model",
+            fix="name sites in include=, or see with `fxgrow inspect` why each site cannot grow",
+        )
+    _check_affordable(sites, kind, limit)
+    counts = allocate(sites, scores, kind, limit)
+    rows = {path: best_rows(scores[path], count) for path, count in counts.items() if count}
+    cost = sum(kind.parameter_count(sites[path].map, count) for path, count in counts.items() if count)
+    return Plan(rows, operator, seed, limit, cost, allocation)
+
+
+def _check_affordable(sites: dict[str, Site], operator: type[PseudoLayer], budget: int) -> None:
+    cheapest = min(sites.values(), key=lambda site: operator.parameter_count(site.map, 1))
+    price = operator.parameter_count(cheapest.map, 1)
+    if price > budget:
+        raise PlanError(
+            f"it pays for no neuron: the cheapest one, at {cheapest.path}, costs {price} parameters with "
+            f"operator {operator.name!r}",
+            where=f"budget of {budget} parameters",
+            fix=f"give at least budget={price}",
+        )

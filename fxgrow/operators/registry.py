@@ -1,0 +1,48 @@
+"""Which operators there are."""
+
+import difflib
+from importlib.metadata import entry_points
+
+from fxgrow.errors import PlanError
+from fxgrow.operators.base import PseudoLayer
+
+_OPERATORS: dict[str, type[PseudoLayer]] = {}
+
+
+def register_operator(operator: type[PseudoLayer]) -> type[PseudoLayer]:
+    """Make a kind of pseudo-layer known under its `name`; usable as a class decorator.
+
+    Raises:
+        PlanError: If another class has that name.
+    """
+    known = _OPERATORS.setdefault(operator.name, operator)
+    if known is not operator:
+        raise PlanError(
+            f"this name belongs to {known.__module__}.{known.__qualname__}",
+            where=f"operator {operator.name!r}",
+        )
+    return operator
+
+
+def available_operators() -> dict[str, type[PseudoLayer]]:
+    """Return the operators by name, those of installed packages included."""
+    for entry in entry_points(group="fxgrow.operators"):
+        if entry.name not in _OPERATORS:
+            register_operator(entry.load())
+    return dict(_OPERATORS)
+
+
+def find_operator(name: str) -> type[PseudoLayer]:
+    """Return the operator of that name.
+
+    Raises:
+        PlanError: If there is none.
+    """
+    operators = available_operators()
+    if name not in operators:
+        close = difflib.get_close_matches(name, operators)
+        hint = f"did you mean {close[0]!r}? " if close else ""
+        raise PlanError(
+            "no such operator", where=f"operator {name!r}", fix=f"{hint}choose one of {', '.join(operators)}"
+        )
+    return operators[name]

@@ -1,0 +1,189 @@
+"""Insert pseudo-layers at sites: the rewrite that growth is made of."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import networkx as nx
+import torch
+import torch.fx as fx
+from torch import Tensor, nn
+
+from fxgrow.errors import PassError
+from fxgrow.graph.activations import activation_after
+from fxgrow.graph.annotations import annotate
+from fxgrow.graph.inplace import mutated_value
+from fxgrow.graph.network import check_residual_edge, to_networkx
+from fxgrow.graph.sharing import add_module, fresh_path
+from fxgrow.graph.sites import Site, find_sites, site_input
+from fxgrow.operators import Attachment, PseudoLayer, find_operator
+from fxgrow.operators.base import check_trainable
+from fxgrow.operators.residual import add_rows
+from fxgrow.passes.base import Pass
+
+
+@dataclass(frozen=True)
+class InsertPseudoLayers(Pass):
+    """Add a pseudo-layer to some rows of each of several sites, along residual edges.
+
+    Rewrites:
+        1. A site, by an operator that reads its *input* x: its output o becomes ``o + P(x)`` on the rows, for every
+           reader of o, at each of its calls.
+        2. A site that one elementwise activation follows, by an operator that reads its *output*: the activation's
+           value h becomes ``h + P(h)`` on the rows.
+        3. The same without an activation: o becomes ``o + P(o)`` on the rows.
+        The pseudo-layer's own layers are inlined, so that they are sites themselves, and lie under
+        ``<site>_pseudo_<index>``.
+
+    Leaves alone:
+        Rows that are not named, and the parameters of the sites. Sites with a refusal (`fxgrow.graph.sites`) are
+        refused with that reason; so are values that a later operation mutates in place: run `functionalize-inplace`
+        first.
+
+    Preserves:
+        Every shape, and the function: each addition is exactly zero at insertion.
+
+    Args:
+        rows: The neurons that grow, ascending, by the module path of their site.
+        operator: Name of the operator (`fxgrow.operators`).
+        seed: Seed of the operator's random initialisation, together with the pseudo-layer's path.
+        directions: Where an operator starts from eigenvectors: those of the chosen rows, ``(rows, features)``, by site.
+            They are data and not part of the pass's text; a replayed edit starts from random ones instead.
+    """
+
+    rows: Mapping[str, tuple[int, ...]]
+    operator: str = "serial"
+    seed: int = 0
+    directions: Mapping[str, Tensor] = field(default_factory=dict, compare=False, repr=False, metadata={"data": True})
+
+    name: ClassVar[str] = "insert-pseudo-layers"
+    logged: ClassVar[bool] = True
+
+    def rewrite(self, graph_module: fx.GraphModule) -> None:
+        """Insert one pseudo-layer for each site.
+
+        Raises:
+            PassError: If a site does not exist, may not grow or has no such rows, or if a residual edge may not go
+                where the operator wants it.
+            PlanError: If the operator does not exist, or could never train.
+        """
+        sites, network = find_sites(graph_module), to_networkx(graph_module)
+        for path, rows in self.rows.items():
+            _check_rows(path, tuple(rows), sites)
+            self._insert(graph_module, network, sites[path], tuple(rows))
+
+    def _insert(
+        self, graph_module: fx.GraphModule, network: "nx.DiGraph[str]", site: Site, rows: tuple[int, ...]
+    ) -> None:
+        path = fresh_path(graph_module, f"{site.path}_pseudo")
+        pseudo_layer = self._build(graph_module, site, rows, path)
+        if len(rows) < site.neurons:
+            index = torch.tensor(rows, dtype=torch.int64, device=graph_module.get_parameter(site.weight).device)
+            pseudo_layer.register_buffer("rows", index)
+        add_module(graph_module, path, pseudo_layer)
+        insertion = _Insertion(path, site, rows, _Inliner().trace(pseudo_layer), indexed=len(rows) < site.neurons)
+        for call in site.calls:
+            if pseudo_layer.reads == "input":
+                read, grown = site_input(call), call
+            else:
+                read = grown = activation_after(graph_module, call) or call
+            check_residual_edge(network, read.name, grown.name)
+            _refuse_mutation(graph_module, site, read, grown)
+            insertion.connect(read, grown)
+
+    def _build(self, graph_module: fx.GraphModule, site: Site, rows: tuple[int, ...], path: str) -> PseudoLayer:
+        operator = find_operator(self.operator)
+        salt = int.from_bytes(hashlib.sha256(f"{self.seed}:{path}".encode()).digest()[:7], "big")
+        weight = site.rows(graph_module).detach()
+        pseudo_layer = operator(
+            Attachment(
+                map=site.map,
+                rows=rows,
+                weight=weight,
+                bias=graph_module.get_parameter(site.bias).detach() if site.bias else None,
+                generator=torch.Generator().manual_seed(salt),
+                directions=self.directions.get(site.path),
+            )
+        )
+        channels = site.map.in_channels if operator.reads == "input" else site.neurons
+        extent = site.map.smallest_input if operator.reads == "input" else (1,) * site.map.spatial
+        example = torch.linspace(-1.0, 1.0, channels * torch.Size(extent).numel(), dtype=torch.float64)
+        check_trainable(pseudo_layer, example.reshape(1, channels, *extent).to(weight))
+        return pseudo_layer.train(graph_module.training)
+
+
+@dataclass(frozen=True)
+class _Insertion:
+    """One pseudo-layer on its way into the graph, at each call of its site."""
+
+    path: str
+    site: Site
+    rows: tuple[int, ...]
+    trace: fx.Graph
+    indexed: bool
+
+    def connect(self, read: fx.Node, grown: fx.Node) -> None:
+        """Inline the pseudo-layer behind `grown`, and let everything that read `grown` read the sum."""
+        graph, readers = grown.graph, list(grown.users)
+        with graph.inserting_after(grown):
+            edge = graph.call_function(add_rows)  # holds the place; its arguments follow
+        with graph.inserting_before(edge):
+            addition = self._inline(graph, read, grown)
+            index = graph.get_attr(f"{self.path}.rows") if self.indexed else None
+        if index is not None:
+            self._sign(index, grown, role="pseudo-layer")
+        edge.args = (grown, addition, index, self.site.map.channel_dim)
+        self._sign(edge, grown, role="residual-edge", rows=list(self.rows))
+        for reader in readers:
+            reader.replace_input_with(grown, edge)
+
+    def _inline(self, graph: fx.Graph, read: fx.Node, grown: fx.Node) -> fx.Node:
+        values: dict[fx.Node, fx.Node] = {}
+        for node in self.trace.nodes:
+            if node.op == "placeholder":
+                values[node] = read
+            elif node.op != "output":
+                values[node] = graph.node_copy(node, lambda argument: values[argument])
+                if node.op in ("call_module", "get_attr"):
+                    values[node].target = f"{self.path}.{node.target}"
+                self._sign(values[node], grown, role="pseudo-layer")
+        return values[self.trace.output_node().args[0]]  # type: ignore[index]
+
+    def _sign(self, node: fx.Node, grown: fx.Node, **provenance: object) -> None:
+        """Say whose node it is, and let it belong to the module that grew, so that blocks stay whole."""
+        annotate(node, provenance={"pseudo_layer": self.path, "site": self.site.path, **provenance})
+        node.meta.pop("nn_module_stack", None)
+        if "nn_module_stack" in grown.meta:
+            node.meta["nn_module_stack"] = grown.meta["nn_module_stack"]
+
+
+class _Inliner(fx.Tracer):
+    """Traces a pseudo-layer with its own children as leaves, wherever their classes live."""
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        return True
+
+
+def _check_rows(path: str, rows: tuple[int, ...], sites: Mapping[str, Site]) -> None:
+    if path not in sites:
+        raise PassError(
+            "there is no site of this name in the graph", where=path, fix="`fxgrow inspect` lists the sites"
+        )
+    site = sites[path]
+    if site.refusal:
+        raise PassError(f"it cannot grow: {site.refusal}", where=path, fix="leave it out")
+    if not rows or min(rows) < 0 or max(rows) >= site.neurons:
+        raise PassError(f"it has {site.neurons} neurons", where=path, fix=f"choose rows from 0 to {site.neurons - 1}")
+    if list(rows) != sorted(set(rows)):
+        raise PassError("the rows are not ascending and distinct", where=path, fix="sort the rows")
+
+
+def _refuse_mutation(graph_module: fx.GraphModule, site: Site, *values: fx.Node) -> None:
+    for value in values:
+        if any(mutated_value(graph_module, user) is value for user in value.users):
+            raise PassError(
+                f"the value {value.name} is mutated in place by a later operation",
+                where=site.path,
+                fix="run the pass functionalize-inplace first, or leave this site out",
+            )
