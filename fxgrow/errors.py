@@ -3,6 +3,12 @@
 Every message is one line in three parts: where (a module path or a file), what was wrong, and what to do next.
 """
 
+import shlex
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch.fx import GraphModule
+
 
 class FxgrowError(Exception):
     """Something that the user can mend.
@@ -36,6 +42,26 @@ class PlanError(FxgrowError):
 
 class PassError(FxgrowError):
     """A pass was refused, or broke an invariant of the graph."""
+
+
+class PipelineError(PassError):
+    """A pass of a pipeline failed.
+
+    Args:
+        what: As `FxgrowError`.
+        where: As `FxgrowError`.
+        fix: As `FxgrowError`.
+        failed: The failing pass as text.
+        before: The graph that it was given: what the passes before it had made.
+    """
+
+    def __init__(self, what: str, *, where: str | None, fix: str | None, failed: str, before: "GraphModule") -> None:
+        super().__init__(what, where=where, fix=fix)
+        self.failed, self.before = failed, before
+
+    def reproducer(self, path: str) -> str:
+        """Return the command that runs the failing pass alone on `before`, saved at `path`."""
+        return f"fxgrow run {shlex.quote(path)} -p {shlex.quote(self.failed)} -o after.pt"
 
 
 class VerificationError(FxgrowError):

@@ -1,11 +1,9 @@
 """What a pass is: a frozen dataclass whose fields are its options, with a rule that rewrites a graph.
 
-The framework, not the pass, copies the graph, keeps the provenance of created nodes, and checks the invariants: a pass
-author writes `rewrite` and nothing else.
+The framework, not the pass, copies the graph, writes shapes and provenance on created nodes, keeps the edit log and
+checks the invariants: a pass author writes `rewrite` and nothing else.
 """
 
-import dataclasses
-import json
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar
@@ -16,8 +14,12 @@ from fxgrow.errors import FxgrowError, PassError
 from fxgrow.graph.annotations import annotate, annotation
 from fxgrow.graph.digest import digest
 from fxgrow.graph.record import record_of, update_record
+from fxgrow.graph.shapes import complete_shapes, has_shape
 from fxgrow.graph.sharing import share
-from fxgrow.passes.invariants import check_invariants
+from fxgrow.passes.invariants import check_shapes, check_structure
+from fxgrow.passes.options import options_of, spell_value
+
+_REPORT = "report this to the author of the pass"
 
 
 @dataclass(frozen=True)
@@ -36,8 +38,6 @@ class Pass(ABC):
     name: ClassVar[str]
     #: whether the rewritten graph computes the same function
     preserves_function: ClassVar[bool] = True
-    #: whether the pass belongs in the edit log, to be replayed when a file is loaded
-    logged: ClassVar[bool] = False
 
     @abstractmethod
     def rewrite(self, graph_module: fx.GraphModule) -> None:
@@ -47,46 +47,75 @@ class Pass(ABC):
             FxgrowError: If the graph does not fit the options; the caller's graph is unharmed.
         """
 
-    def __call__(self, graph_module: fx.GraphModule) -> PassResult:
+    def __call__(self, graph_module: fx.GraphModule, *, check: bool = True) -> PassResult:
         """Return the rewritten copy of `graph_module`, which shares its parameters, and whether it differs.
 
+        A rewrite that changed the structure goes into the edit log, from which a saved file rebuilds its graph.
+
+        Args:
+            graph_module: The graph to rewrite; it stays as it was.
+            check: Whether to check the invariants of `fxgrow.passes.invariants` on the result.
+
         Raises:
-            PassError: If the rewritten graph breaks an invariant (`fxgrow.passes.invariants`).
+            PassError: If the pass crashes, or if the rewritten graph breaks an invariant.
             FxgrowError: If the pass refuses the graph.
         """
         before = digest(graph_module)
         result = share(graph_module)
         known = set(result.graph.nodes)
-        self.rewrite(result)
-        if self.logged:
-            record = record_of(result)
-            update_record(result, base_digest=record.base_digest or before, edits=(*record.edits, str(self)))
+        self._rewrite(result)
+        self._finish(graph_module, result, check)
+        modified = digest(result) != before
         self._sign(result, known)
-        result.graph.lint()
+        if modified:
+            record = record_of(result)
+            update_record(
+                result, base_digest=record.base_digest or before, edits=(*record.edits, self.spell(defaults=True))
+            )
         result.recompile()
+        return PassResult(result, modified)
+
+    def _rewrite(self, graph_module: fx.GraphModule) -> None:
         try:
-            check_invariants(graph_module, result)
+            self.rewrite(graph_module)
+        except FxgrowError:
+            raise
+        except Exception as error:  # a pass is somebody's code: whatever it raises, say which pass it was
+            raise PassError(f"it crashed with {type(error).__name__}: {error}", where=str(self), fix=_REPORT) from error
+
+    def _finish(self, before: fx.GraphModule, after: fx.GraphModule, check: bool) -> None:
+        """Check the result, and find the shapes of the created nodes where those of the inputs are known."""
+        try:
+            if check:
+                check_structure(before, after)
+            if all(has_shape(node) for node in after.graph.find_nodes(op="placeholder")):
+                complete_shapes(after)
+            if check:
+                check_shapes(before, after)
         except FxgrowError as error:
-            raise PassError(error.what, where=f"{self}: {error.where}", fix="report this pass to its author") from error
-        return PassResult(result, modified=digest(result) != before)
+            raise PassError(error.what, where=f"{self}: {error.where}", fix=_REPORT) from error
 
     def _sign(self, graph_module: fx.GraphModule, known: set[fx.Node]) -> None:
         """Write on every created node which pass and which edit made it."""
-        edit = len(record_of(graph_module).edits) - 1 if self.logged else None
+        edit = len(record_of(graph_module).edits)
         for node in graph_module.graph.nodes:
             if node not in known:
-                entries = {**annotation(node).get("provenance", {}), "pass_name": self.name}
-                annotate(node, provenance=entries if edit is None else {**entries, "edit": edit})
+                provenance = annotation(node).get("provenance", {})
+                annotate(node, provenance={**provenance, "pass_name": self.name, "edit": edit})
 
-    def __str__(self) -> str:
-        """Spell the pass with the options that differ from their defaults."""
+    def spell(self, *, defaults: bool = False) -> str:
+        """Spell the pass as `parse` reads it.
+
+        Args:
+            defaults: Whether to spell options that have their default value too, as the edit log does: a file must not
+                change its meaning with the default.
+        """
         options = [
-            f"{field.name}={_spell(getattr(self, field.name))}"
-            for field in dataclasses.fields(self)
-            if getattr(self, field.name) != field.default
+            f"{option.name}={spell_value(getattr(self, option.name))}"
+            for option in options_of(type(self)).values()
+            if defaults or option.required or getattr(self, option.name) != option.default
         ]
         return f"{self.name}{{{' '.join(options)}}}" if options else self.name
 
-
-def _spell(value: object) -> str:
-    return json.dumps(list(value) if isinstance(value, tuple) else value, separators=(",", ":"))
+    def __str__(self) -> str:
+        return self.spell()

@@ -37,12 +37,13 @@ def add_module(graph_module: fx.GraphModule, path: str, module: nn.Module) -> No
 def fresh_path(graph_module: fx.GraphModule, stem: str) -> str:
     """Return the first of ``stem_0``, ``stem_1``, … at which nothing lies."""
     index = 0
-    while _taken(graph_module, f"{stem}_{index}"):
+    while resolves(graph_module, f"{stem}_{index}"):
         index += 1
     return f"{stem}_{index}"
 
 
-def _taken(graph_module: fx.GraphModule, path: str) -> bool:
+def resolves(graph_module: fx.GraphModule, path: str) -> bool:
+    """Say whether something lies at a dotted path."""
     here: object = graph_module
     for part in path.split("."):
         if not hasattr(here, part):

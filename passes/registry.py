@@ -1,0 +1,94 @@
+"""Which passes there are: those of fxgrow, and those that installed packages bring in the entry point group below.
+
+Passes are named here and imported when they are asked for, so that listing the names costs nothing and one broken
+plugin does not stand in the way of the others.
+"""
+
+import difflib
+import importlib
+import inspect
+from collections import defaultdict
+from dataclasses import dataclass
+from importlib.metadata import EntryPoint, entry_points
+
+from fxgrow.errors import PassError
+from fxgrow.passes.base import Pass
+from fxgrow.passes.options import Option, options_of
+
+#: an installed package adds a pass with ``[project.entry-points."fxgrow.passes"]`` and ``name = "module:Class"``
+GROUP = "fxgrow.passes"
+
+_BUILT_IN = {
+    "eliminate-dead-code": "fxgrow.passes.eliminate_dead_code:EliminateDeadCode",
+    "functionalize-inplace": "fxgrow.passes.functionalize_inplace:FunctionalizeInplace",
+    "insert-pseudo-layers": "fxgrow.passes.insert_pseudo_layers:InsertPseudoLayers",
+}
+
+
+@dataclass(frozen=True)
+class PassDescription:
+    """A pass as the listing shows it."""
+
+    name: str
+    summary: str  #: the first line of its docstring
+    options: tuple[Option, ...]
+
+
+def available_passes() -> tuple[str, ...]:
+    """Return the names of all passes, built in and installed, sorted; none of them is imported."""
+    return tuple(sorted({*_BUILT_IN, *_installed()}))
+
+
+def find_pass(name: str) -> type[Pass]:
+    """Import the pass of that name.
+
+    Raises:
+        PassError: If there is none, if several packages bring it, or if it cannot be imported.
+    """
+    if name in _BUILT_IN:
+        return _resolve(name, _BUILT_IN[name])
+    entries = _installed().get(name, [])
+    if not entries:
+        close = difflib.get_close_matches(name, available_passes(), n=1)
+        hint = f"did you mean {close[0]!r}? " if close else ""
+        raise PassError(
+            "there is no pass of this name",
+            where=f"pass {name!r}",
+            fix=f"{hint}`fxgrow run --list` shows those there are; if a package brings it, install that",
+        )
+    if len({entry.value for entry in entries}) > 1:
+        owners = ", ".join(sorted(entry.value for entry in entries))
+        raise PassError(f"several packages bring it: {owners}", where=f"pass {name!r}", fix="uninstall all but one")
+    return _resolve(name, entries[0].value)
+
+
+def describe_pass(name: str) -> PassDescription:
+    """Return the first line and the options of the pass of that name.
+
+    Raises:
+        PassError: As `find_pass`.
+    """
+    found = find_pass(name)
+    summary = (inspect.getdoc(found) or "").partition("\n")[0]
+    return PassDescription(name, summary, tuple(options_of(found).values()))
+
+
+def _installed() -> dict[str, list[EntryPoint]]:
+    installed: dict[str, list[EntryPoint]] = defaultdict(list)
+    for entry in entry_points(group=GROUP):
+        if entry.name not in _BUILT_IN:  # the meaning of a file must not depend on what else is installed
+            installed[entry.name].append(entry)
+    return installed
+
+
+def _resolve(name: str, location: str) -> type[Pass]:
+    module, _, attribute = location.partition(":")
+    try:
+        found: type[Pass] = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise PassError(f"{location} cannot be imported: {error}", where=f"pass {name!r}") from error
+    if not (isinstance(found, type) and issubclass(found, Pass)):
+        raise PassError(f"{location} is not a subclass of fxgrow.passes.Pass", where=f"pass {name!r}")
+    if found.name != name:
+        raise PassError(f"{location} calls itself {found.name!r}", where=f"pass {name!r}", fix="use one name for both")
+    return found
