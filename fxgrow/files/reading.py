@@ -1,0 +1,105 @@
+"""Read a file of fxgrow: whole, checked, and without running anything that it holds."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fxgrow.errors import FileError
+from fxgrow.files.diagnosis import check_archive, describe_foreign, describe_pickle
+from fxgrow.files.layout import FORMAT, TABLE, VERSION, checksum_of_plain, checksum_of_tensor
+from fxgrow.files.plain import table_from_plain
+from fxgrow.files.table import Table
+
+
+@dataclass(frozen=True, eq=False)
+class Contents:
+    """What a file holds. The tensors are mapped from the file and not to be written to."""
+
+    table: Table
+    state_dict: Mapping[str, Tensor]
+    buffers: Mapping[str, Tensor]  #: the buffers that are not in the state dict
+
+    @property
+    def tensors(self) -> Mapping[str, Tensor]:
+        """All tensors by name."""
+        return {**self.buffers, **self.state_dict}
+
+
+def read_table(path: str | os.PathLike[str]) -> Table:
+    """Return what a file says of its model, as plain data: no model code is imported and nothing is executed.
+
+    The weights are read too, but only to check that they are intact.
+
+    Raises:
+        FileError: If there is no such file, if it is not a model of fxgrow, or if it is damaged.
+
+    Example:
+        >>> [row.target for row in fxgrow.files.read_table("model.pt").nodes if row.site]  # doctest: +SKIP
+    """
+    return read(path).table
+
+
+def read(path: str | os.PathLike[str]) -> Contents:
+    """Return the contents of a file, after checking every byte that matters.
+
+    Raises:
+        FileError: As for `read_table`.
+    """
+    where = str(path)
+    document = load_plain(path)
+    if not isinstance(document, dict) or document.get("format") != FORMAT:
+        raise describe_foreign(document, where)
+    version = document.get("format_version")
+    if not isinstance(version, int) or version > VERSION:
+        raise FileError(
+            f"it has format version {version}, and this fxgrow reads up to version {VERSION}",
+            where=where,
+            fix="update with `pip install --upgrade fxgrow`",
+        )
+    try:
+        _check(document, where)
+        return Contents(table_from_plain(document[TABLE]), document["state_dict"], document["buffers"])
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise FileError(
+            f"it is not laid out as format version {version} ({type(error).__name__}: {error})",
+            where=where,
+            fix="write it again with fxgrow.save",
+        ) from error
+
+
+def load_plain(path: str | os.PathLike[str]) -> Any:
+    """Return what `torch.load(weights_only=True)` makes of a file, tensors mapped into memory.
+
+    Raises:
+        FileError: If there is no such file, if it is no file of torch's or holds more than plain data, or if its
+            archive is damaged.
+    """
+    where = str(path)
+    zipped = check_archive(path)
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # torch raises UnpicklingError, RuntimeError, EOFError, AttributeError, … for bad bytes
+        raise describe_pickle(path, error, where) from error
+
+
+def _check(document: Mapping[str, Any], where: str) -> None:
+    """Compare the table and every tensor with the checksums."""
+    checksums, tensors = document["checksums"], {**document["buffers"], **document["state_dict"]}
+    if checksum_of_plain(document[TABLE]) != checksums[TABLE]:
+        raise _damaged("its table does not fit its checksum", where)
+    if set(tensors) | {TABLE} != set(checksums):
+        raise _damaged("its tensors are not those that it was written with", where)
+    damaged = [name for name, tensor in tensors.items() if checksum_of_tensor(tensor) != checksums[name]]
+    if damaged:
+        others = f" and {len(damaged) - 1} more" if len(damaged) > 1 else ""
+        raise _damaged(f"the tensor {damaged[0]}{others} does not fit its checksum", where)
+
+
+def _damaged(what: str, where: str) -> FileError:
+    return FileError(f"the file is damaged: {what}", where=where, fix="restore it from a copy")

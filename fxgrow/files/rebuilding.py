@@ -1,0 +1,122 @@
+"""Rebuild a model from its file: the base from its origin, the edit log replayed on it, and the weights."""
+
+import os
+
+import torch.fx as fx
+from torch import nn
+
+from fxgrow.errors import FileError, FxgrowError
+from fxgrow.files.diagnosis import PickledFileError
+from fxgrow.files.origins import build_base
+from fxgrow.files.pickles import unpickle
+from fxgrow.files.reading import Contents, read
+from fxgrow.files.retracing import trace_again
+from fxgrow.files.table import Table
+from fxgrow.graph.annotations import KEY, annotate, annotation
+from fxgrow.graph.digest import digest
+from fxgrow.graph.shapes import complete_shapes
+from fxgrow.passes import parse
+
+
+def load(path: str | os.PathLike[str], *, base: nn.Module | None = None, allow_pickle: bool = False) -> fx.GraphModule:
+    """Rebuild the model that `fxgrow.save` wrote, on the CPU.
+
+    The base is built from its recorded origin (timm's registry, without pretrained weights) or taken from `base`,
+    traced as it was traced before, and the edit log is replayed on it. The digest of the result must be the file's,
+    and the weights must fit exactly. Outputs are those of the saved model, bit for bit, on the same machine.
+
+    Args:
+        path: The file.
+        base: The model that was traced, for a file that does not know its origin. It is copied and not changed.
+        allow_pickle: Read a file that holds a pickled GraphModule or nn.Module. *Such a file can run any code when it
+            is read*: allow it only if you trust whoever made it.
+
+    Raises:
+        FileError: If the file is missing, damaged or no model of fxgrow; if its base cannot be built, or `base` is
+            another model; or if the weights do not fit.
+
+    Example:
+        >>> grown = fxgrow.load("model.pt")  # doctest: +SKIP
+    """
+    try:
+        contents = read(path)
+    except PickledFileError:
+        if not allow_pickle:
+            raise
+        return unpickle(path)
+    return rebuild(contents, base=base, where=str(path))
+
+
+def rebuild(contents: Contents, *, base: nn.Module | None, where: str) -> fx.GraphModule:
+    """Rebuild the model from the contents of a file; `where` names the file in errors.
+
+    Raises:
+        FileError: As for `load`.
+    """
+    if base is None:
+        base = build_base(contents.table.record.origin, where)
+    graph_module = _replay(trace_again(base, contents.table, where), contents, where)
+    _load_weights(graph_module, contents, where)
+    _restore(graph_module, contents.table)
+    return graph_module
+
+
+def _replay(traced: fx.GraphModule, contents: Contents, where: str) -> fx.GraphModule:
+    """Replay the edit log on the base, unless that is the grown model already; the digest must be the file's."""
+    table, before = contents.table, digest(traced)
+    if _fits(traced, contents):
+        return traced
+    grown, failure = traced, None
+    try:
+        for edit in table.record.edits:
+            grown = parse(edit)(grown).graph_module
+    except FxgrowError as error:
+        failure = error
+    if failure is None and _fits(grown, contents):
+        return grown
+    if before != (table.record.base_digest or table.digest):
+        fix = "give the model that was traced, built with the same arguments"
+        raise FileError("the base is another model than the one that was traced", where=where, fix=fix) from failure
+    reason = f"cannot be replayed ({failure})" if failure else "gives another graph than the file's when replayed"
+    fix = f"use the versions that wrote it ({_versions(table)})"
+    raise FileError(f"its edit log {reason}", where=where, fix=fix) from failure
+
+
+def _versions(table: Table) -> str:
+    return ", ".join(f"{name} {version}" for name, version in table.written_by.items())
+
+
+def _fits(graph_module: fx.GraphModule, contents: Contents) -> bool:
+    """Give the tensors the dtypes that the file has, and say whether the graph is the file's."""
+    for name, tensor in [*graph_module.named_parameters(), *graph_module.named_buffers()]:
+        stored = contents.tensors.get(name)
+        if stored is not None and stored.dtype != tensor.dtype:
+            tensor.data = tensor.data.to(stored.dtype)
+    return digest(graph_module) == contents.table.digest
+
+
+def _load_weights(graph_module: fx.GraphModule, contents: Contents, where: str) -> None:
+    try:
+        graph_module.load_state_dict(dict(contents.state_dict), strict=True)
+        for name, buffer in contents.buffers.items():
+            graph_module.get_buffer(name).copy_(buffer)
+    except (RuntimeError, AttributeError) as error:
+        what = f"its weights do not fit its graph ({' '.join(str(error).split())[:160]})"
+        raise FileError(what, where=where, fix="give the model that was traced") from error
+
+
+def _restore(graph_module: fx.GraphModule, table: Table) -> None:
+    """Restore what a state dict does not carry: shapes, annotations, the record, modes, and what is frozen."""
+    nodes = list(graph_module.graph.nodes)
+    if all("tensor_meta" in node.meta or node.args for node in nodes if node.op == "placeholder"):
+        complete_shapes(graph_module)
+    for node, row in zip(nodes, table.nodes, strict=True):
+        cleared = dict.fromkeys(annotation(node))
+        annotate(node, **{**cleared, **row.annotation})
+    graph_module.meta[KEY] = table.record
+    graph_module.train(table.training)
+    for name in table.other_mode:
+        module = graph_module.get_submodule(name)
+        module.training = not table.training
+    for name, parameter in graph_module.named_parameters():
+        parameter.requires_grad_(name not in table.frozen)

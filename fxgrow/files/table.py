@@ -1,0 +1,221 @@
+"""A GraphModule as a table: everything about it that can be read and printed without its code."""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import torch.fx as fx
+from torch import nn
+from torch.fx.passes.shape_prop import TensorMetadata
+
+from fxgrow.graph.annotations import Annotation, annotation
+from fxgrow.graph.digest import digest, fetch_attribute, qualified_name
+from fxgrow.graph.inputs import map_metadata
+from fxgrow.graph.network import depth_map
+from fxgrow.graph.record import Record, record_of
+from fxgrow.graph.sharing import parameter_count
+from fxgrow.graph.sites import Site, find_sites
+
+
+@dataclass(frozen=True)
+class SiteRow:
+    """What a table says of the site that a node calls."""
+
+    path: str
+    neurons: int
+    features: int
+    refusal: str | None  #: why nothing may grow here; None for a site that may grow
+    #: how many neurons are how many pseudo-layers deep, as pairs (depth, neurons), shallow first
+    depths: tuple[tuple[int, int], ...]
+
+    @property
+    def depth(self) -> int:
+        """The depth of the deepest neuron: 0 where nothing grew."""
+        return max((depth for depth, _ in self.depths), default=0)
+
+
+@dataclass(frozen=True)
+class NodeRow:
+    """One node of the graph."""
+
+    name: str
+    op: str  #: ``call_module``, ``call_function``, …
+    target: str  #: module path, or the importable name of a function
+    path: str  #: the module that the node belongs to, as a module path; empty for the model itself
+    module_type: str  #: for a called module: its class, as in ``torch.nn.modules.linear.Linear``
+    extra_repr: str  #: for a called module: its options, as torch prints them
+    inputs: tuple[str, ...]  #: names of the nodes whose values it reads
+    arguments: str  #: all arguments, spelled
+    shape: tuple[int, ...] | None  #: None where the value is not a tensor, or not known
+    dtype: str | None
+    parameters: Mapping[str, tuple[int, ...]]  #: shapes of the parameters that it reads, by name
+    annotation: Annotation
+    site: SiteRow | None = None
+
+
+@dataclass(frozen=True)
+class InputSpec:
+    """One input of the model, as it was when the model was traced."""
+
+    name: str
+    #: the value, with ``{"shape": [...], "dtype": "float32"}`` in place of each tensor
+    value: Any
+    given: bool  #: whether it was given, rather than left at its default
+    integers: tuple[int, int] | None = None  #: for a tensor of integers: the least and the greatest seen
+
+    @property
+    def tensors(self) -> list[tuple[tuple[int, ...], str]]:
+        """Shape and dtype of each tensor in it."""
+        return list(_tensor_specs(self.value))
+
+
+def _tensor_specs(value: Any) -> Iterator[tuple[tuple[int, ...], str]]:
+    if isinstance(value, dict) and set(value) == {"shape", "dtype"}:
+        yield tuple(value["shape"]), value["dtype"]
+    elif isinstance(value, dict | list):
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from _tensor_specs(item)
+
+
+@dataclass(frozen=True)
+class Table:
+    """A model without its weights and without its code: plain data."""
+
+    name: str  #: class name of the model
+    digest: str  #: `fxgrow.graph.digest.digest` of the graph
+    parameters: int  #: number of scalars in its parameters, tied ones counted once
+    inputs: tuple[InputSpec, ...]
+    nodes: tuple[NodeRow, ...]
+    record: Record
+    training: bool = True
+    #: modules whose train/eval mode is not that of the model
+    other_mode: tuple[str, ...] = ()
+    #: parameters that do not require a gradient
+    frozen: tuple[str, ...] = ()
+    #: what the file says of its own making, empty for a model in memory
+    written_by: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def flops(self) -> int:
+        """Floating point operations of one forward pass on `inputs`, two for a multiply-add; 0 where not known."""
+        return sum(row.annotation.get("flops", 0) for row in self.nodes)
+
+
+def describe(graph_module: fx.GraphModule) -> Table:
+    """Return the table of `graph_module`. Nothing is executed."""
+    calls = {call: site for site in find_sites(graph_module).values() for call in site.calls}
+    depths = depth_map(graph_module)
+    nodes = graph_module.graph.nodes
+    return Table(
+        name=type(graph_module).__name__,
+        digest=digest(graph_module),
+        parameters=parameter_count(graph_module),
+        inputs=tuple(_input_spec(node) for node in nodes if node.op == "placeholder"),
+        nodes=tuple(_node_row(graph_module, node, _site_row(calls.get(node), depths)) for node in nodes),
+        record=record_of(graph_module),
+        training=graph_module.training,
+        other_mode=_other_mode(graph_module),
+        frozen=tuple(name for name, parameter in graph_module.named_parameters() if not parameter.requires_grad),
+    )
+
+
+def _input_spec(node: fx.Node) -> InputSpec:
+    given = "tensor_meta" in node.meta
+    value = node.meta["tensor_meta"] if given else next(iter(node.args), None)
+    seen = annotation(node).get("integers")
+    return InputSpec(
+        name=str(node.target),
+        value=map_metadata(value, _describe_input),
+        given=given,
+        integers=(seen[0], seen[1]) if seen else None,
+    )
+
+
+def _describe_input(value: Any) -> Any:
+    if isinstance(value, TensorMetadata):
+        return {"shape": [int(size) for size in value.shape], "dtype": _dtype_name(value.dtype)}
+    return value if value is None or isinstance(value, bool | int | float | str) else repr(value)
+
+
+def _other_mode(graph_module: fx.GraphModule) -> tuple[str, ...]:
+    """Return the modules in another mode than the model; bare containers, which compute nothing, do not count."""
+    modules = ((name, module) for name, module in graph_module.named_modules() if type(module) is not nn.Module)
+    return tuple(name for name, module in modules if module.training != graph_module.training)
+
+
+def _site_row(site: Site | None, depths: Mapping[str, list[int]]) -> SiteRow | None:
+    if site is None:
+        return None
+    counted = tuple(sorted(Counter(depths[site.path]).items()))
+    return SiteRow(site.path, site.neurons, site.features, site.refusal, counted)
+
+
+def _node_row(graph_module: fx.GraphModule, node: fx.Node, site: SiteRow | None) -> NodeRow:
+    module = graph_module.get_submodule(str(node.target)) if node.op == "call_module" else None
+    shape, dtype = _shape_and_dtype(node)
+    return NodeRow(
+        name=node.name,
+        op=node.op,
+        target=qualified_name(node.target) if callable(node.target) else str(node.target),
+        path=_owner(node),
+        module_type=f"{type(module).__module__}.{type(module).__qualname__}" if module is not None else "",
+        extra_repr=module.extra_repr() if module is not None else "",
+        inputs=tuple(source.name for source in node.all_input_nodes),
+        arguments=_spell_arguments(node),
+        shape=shape,
+        dtype=dtype,
+        parameters=_parameters(graph_module, node, module),
+        annotation=annotation(node),
+        site=site,
+    )
+
+
+def _owner(node: fx.Node) -> str:
+    """Return the path of the module that a node belongs to: what it calls, or whose forward it stands in."""
+    if node.op == "call_module":
+        return str(node.target)
+    if node.op == "get_attr":
+        return str(node.target).rpartition(".")[0]
+    layer = annotation(node).get("provenance", {}).get("pseudo_layer")
+    stack = node.meta.get("nn_module_stack")
+    return layer or (list(stack)[-1].partition("@")[0] if stack else "")
+
+
+def _parameters(graph_module: fx.GraphModule, node: fx.Node, module: nn.Module | None) -> dict[str, tuple[int, ...]]:
+    if module is not None:
+        found = {f"{node.target}.{name}": parameter for name, parameter in module.named_parameters()}
+        return {name: tuple(parameter.shape) for name, parameter in found.items()}
+    if node.op == "get_attr":
+        value = fetch_attribute(graph_module, str(node.target))
+        return {str(node.target): tuple(value.shape)} if isinstance(value, nn.Parameter) else {}
+    return {}
+
+
+def _shape_and_dtype(node: fx.Node) -> tuple[tuple[int, ...] | None, str | None]:
+    meta = node.meta.get("tensor_meta")
+    shape, dtype = getattr(meta, "shape", None), getattr(meta, "dtype", None)
+    if shape is None or not isinstance(dtype, torch.dtype):
+        return None, None
+    return tuple(int(size) for size in shape), _dtype_name(dtype)
+
+
+def _dtype_name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def _spell_arguments(node: fx.Node) -> str:
+    positional = [_spell(argument) for argument in node.args]
+    return ", ".join([*positional, *(f"{name}={_spell(value)}" for name, value in node.kwargs.items())])
+
+
+def _spell(value: Any) -> str:
+    if isinstance(value, tuple | list):
+        inner = ", ".join(map(_spell, value))
+        return f"[{inner}]" if isinstance(value, list) else f"({inner}{',' if len(value) == 1 else ''})"
+    if isinstance(value, dict):
+        return f"{{{', '.join(f'{key}: {_spell(item)}' for key, item in value.items())}}}"
+    if isinstance(value, torch.Tensor):
+        return f"tensor{tuple(value.shape)}"
+    return qualified_name(value) if callable(value) else str(value)

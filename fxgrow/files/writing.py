@@ -1,0 +1,159 @@
+"""Write a model as one file, wholly or not at all."""
+
+import errno
+import os
+import secrets
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO, Any
+
+import torch
+import torch.fx as fx
+from torch import Tensor
+
+from fxgrow.errors import FileError
+from fxgrow.files.layout import FORMAT, TABLE, VERSION, checksum_of_plain, checksum_of_tensor
+from fxgrow.files.plain import to_plain
+from fxgrow.files.table import describe
+
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
+def save(graph_module: fx.GraphModule, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
+    """Write `graph_module` to one file that `torch.load(weights_only=True)` can read.
+
+    The file holds the graph as a table, the edit log and the history, the weights, and checksums; no code. It is
+    written under a temporary name in the same folder and renamed when it is whole: an older file survives any
+    failure.
+
+    Args:
+        graph_module: The model, as `fxgrow.trace` or `fxgrow.grow` returned it.
+        path: Where to write.
+        overwrite: Whether a file that is there already may be replaced.
+
+    Raises:
+        FileError: If `graph_module` is no GraphModule or holds state that is not a tensor, or if the file exists
+            already or cannot be written.
+
+    Example:
+        >>> fxgrow.save(grown, "model.pt", overwrite=True)  # doctest: +SKIP
+    """
+    target = check_output(path, overwrite=overwrite)
+    if not isinstance(graph_module, fx.GraphModule):
+        kind = type(graph_module).__qualname__
+        fix = "save what fxgrow.trace or fxgrow.grow returned"
+        raise FileError(f"a {kind} is not a GraphModule", where=str(path), fix=fix)
+    document = _document(graph_module)
+    with _whole_or_nothing(target) as stream:
+        torch.save(document, stream)
+        check_output(path, overwrite=overwrite)  # somebody may have written it meanwhile
+
+
+def check_output(path: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
+    """Check that a file may be written at `path`, before the work whose result it shall hold; return where it goes.
+
+    Raises:
+        FileError: If it exists already and may not be replaced, or if its folder is missing.
+    """
+    target = Path(os.path.realpath(path))  # a link is followed, or the rename would replace the link
+    if target.is_dir():
+        raise FileError("it is a directory", where=str(path), fix="name a file in it")
+    if target.exists() and not overwrite:
+        fix = "choose another name, or allow it with --force (overwrite=True)"
+        raise FileError("it exists already", where=str(path), fix=fix)
+    if not target.parent.is_dir():
+        raise FileError("its folder does not exist", where=str(path), fix=f"mkdir -p {target.parent}")
+    return target
+
+
+def _document(graph_module: fx.GraphModule) -> dict[str, Any]:
+    from fxgrow import __version__
+
+    table = to_plain(describe(graph_module))
+    table["written_by"] = {"fxgrow": str(__version__), "torch": str(torch.__version__)}
+    tensors = _tensors(graph_module)
+    checksums = {name: checksum_of_tensor(tensor) for name, tensor in tensors.items()}
+    kept = graph_module.state_dict(keep_vars=True)
+    return {
+        "format": FORMAT,
+        "format_version": VERSION,
+        TABLE: table,
+        "state_dict": {name: tensor for name, tensor in tensors.items() if name in kept},
+        "buffers": {name: tensor for name, tensor in tensors.items() if name not in kept},
+        "checksums": {TABLE: checksum_of_plain(table), **checksums},
+    }
+
+
+def _tensors(graph_module: fx.GraphModule) -> dict[str, Tensor]:
+    """Return the state dict and all other buffers on the CPU; tied ones stay one, views leave their storage behind."""
+    tensors: dict[str, Tensor] = {}
+    copies: dict[tuple[object, ...], Tensor] = {}
+    everything = {**dict(graph_module.named_buffers(remove_duplicate=False)), **graph_module.state_dict()}
+    for name, value in everything.items():
+        if not isinstance(value, Tensor):
+            kind = type(value).__qualname__
+            fix = "keep it in a buffer, or drop get_extra_state"
+            raise FileError(f"its state is a {kind}, not a tensor", where=name, fix=fix)
+        key = (value.untyped_storage().data_ptr(), value.storage_offset(), value.shape, value.stride(), value.dtype)
+        if key not in copies:
+            tensor = value.detach().cpu()
+            whole = tensor.untyped_storage().nbytes() == tensor.numel() * tensor.element_size()
+            copies[key] = tensor if whole else tensor.clone(memory_format=torch.contiguous_format)
+        tensors[name] = copies[key]
+    return tensors
+
+
+@contextmanager
+def _whole_or_nothing(target: Path) -> Iterator[IO[bytes]]:
+    """Open a temporary file beside `target` that takes its place when the block ends well and vanishes otherwise."""
+    temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
+    handled = sys.exception()
+    try:
+        with open(temporary, "xb") as stream:
+            yield stream
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(temporary, target)
+        _sync_folder(target.parent)
+    except (OSError, RuntimeError) as error:
+        cause = _root(error, handled)
+        if not isinstance(cause, OSError):
+            raise cause from None
+        raise FileError(_reason(cause), where=str(target), fix=_way_out(cause)) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _root(error: BaseException, handled: BaseException | None) -> BaseException:
+    """Return what really went wrong: torch's writer hides a full disk, and Ctrl-C, behind a RuntimeError.
+
+    Args:
+        error: What came out.
+        handled: The exception that the caller was already handling, at which the chain ends.
+    """
+    causes = [error]
+    while causes[-1].__context__ not in (None, handled):
+        causes.append(causes[-1].__context__)
+    return next((cause for cause in causes if isinstance(cause, OSError | KeyboardInterrupt)), error)
+
+
+def _reason(error: OSError) -> str:
+    if error.errno in _FULL:
+        return "the disk is full, nothing was written"
+    return f"it cannot be written ({error.strerror or error})"
+
+
+def _way_out(error: OSError) -> str:
+    return "make room, or name a file on another disk" if error.errno in _FULL else "name a file that you may write"
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make the new name survive a power cut, where the system can."""
+    with suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
