@@ -2,6 +2,8 @@
 
 import inspect
 import operator
+from functools import cache
+from typing import Any
 
 import torch.fx as fx
 from torch import nn
@@ -18,12 +20,19 @@ def mutated_value(graph_module: fx.GraphModule, node: fx.Node) -> fx.Node | None
     Recognised are modules and functions with ``inplace=True``, ``operator.iadd`` and its kin, ``out=``, and methods
     and functions whose name ends in an underscore, as torch spells in-place operations.
     """
-    if not node.args and "input" not in node.kwargs:
-        return None
-    first = node.args[0] if node.args else node.kwargs["input"]
-    if not isinstance(first, fx.Node) or not _mutates(graph_module, node):
-        return None
-    return first
+    out = node.kwargs.get("out")
+    if isinstance(out, fx.Node):
+        return out
+    first = node.args[0] if node.args else node.kwargs.get("input")
+    return first if isinstance(first, fx.Node) and _mutates(graph_module, node) else None
+
+
+def inplace_position(node: fx.Node) -> int | str | None:
+    """Return where a function call has ``inplace=True``: an index into args or the keyword; None if it has not."""
+    if node.kwargs.get("inplace") is True:
+        return "inplace"
+    index = _inplace_index(node.target)
+    return index if index is not None and len(node.args) > index and node.args[index] is True else None
 
 
 def _mutates(graph_module: fx.GraphModule, node: fx.Node) -> bool:
@@ -36,7 +45,7 @@ def _mutates(graph_module: fx.GraphModule, node: fx.Node) -> bool:
         return False
     if getattr(node.target, "__module__", "") == "_operator":  # operator.and_ and or_ end in an underscore too
         return node.target in _OPERATORS
-    return _inplace_flag(node) or _in_place_name(getattr(node.target, "__name__", ""))
+    return inplace_position(node) is not None or _in_place_name(getattr(node.target, "__name__", ""))
 
 
 def _in_place_name(name: str) -> bool:
@@ -44,11 +53,10 @@ def _in_place_name(name: str) -> bool:
     return name.endswith("_") and not name.endswith("__")
 
 
-def _inplace_flag(node: fx.Node) -> bool:
-    if node.kwargs.get("inplace") is True:
-        return True
+@cache
+def _inplace_index(function: Any) -> int | None:
     try:
-        names = list(inspect.signature(node.target).parameters)  # type: ignore[arg-type]
+        names = list(inspect.signature(function).parameters)
     except (TypeError, ValueError):
-        return False
-    return "inplace" in names and len(node.args) > names.index("inplace") and node.args[names.index("inplace")] is True
+        return None
+    return names.index("inplace") if "inplace" in names else None

@@ -77,7 +77,7 @@ def bind_placeholders(graph_module: fx.GraphModule, example_inputs: Any) -> dict
 
 
 def map_metadata(metadata: Any, function: Any) -> Any:
-    """Apply `function` to each TensorMetadata, which is a tuple itself and must not be entered, and each plain value."""
+    """Apply `function` to each TensorMetadata (a tuple itself, which must not be entered) and to each plain value."""
     if isinstance(metadata, TensorMetadata):
         return function(metadata)
     if isinstance(metadata, tuple | list):
@@ -88,6 +88,11 @@ def map_metadata(metadata: Any, function: Any) -> Any:
 
 
 def input_metadata(node: fx.Node) -> Any:
+    """Return the metadata of a placeholder: its own, or the default value that the graph gives it.
+
+    Raises:
+        TraceError: If it has neither.
+    """
     if "tensor_meta" in node.meta:
         return node.meta["tensor_meta"]
     if node.args:

@@ -30,7 +30,7 @@ _aten = torch.ops.aten
 
 
 def propagate_shapes(graph_module: fx.GraphModule, example_inputs: Any = None) -> None:
-    """Write shapes and FLOPs on every node of `graph_module`.
+    """Write shapes and FLOPs on every node of `graph_module`, as they are in eval mode.
 
     Args:
         graph_module: Changed in its nodes' ``meta`` only.
@@ -72,6 +72,14 @@ def complete_shapes(graph_module: fx.GraphModule) -> None:
 def has_shape(node: fx.Node) -> bool:
     """Say whether shapes were propagated through `node`."""
     return "tensor_meta" in node.meta or "type" in node.meta
+
+
+class ShapeError(TraceError):
+    """A node cannot be evaluated on the shapes of its inputs."""
+
+    def __init__(self, what: str, node: fx.Node) -> None:
+        super().__init__(what, where=module_path(node) or "the model")
+        self.node = node
 
 
 class _FlopCounter(TorchDispatchMode):
@@ -141,7 +149,7 @@ class _Evaluator(fx.Interpreter):
             NotImplementedError,
         ) as error:
             what = f"{node.format_node()} fails on the shapes of its inputs: {first_line(error)}"
-            raise TraceError(what, where=module_path(node) or "the model") from error
+            raise ShapeError(what, node) from error
         self._write(node, self.counter.total - before)
 
     def call_module(self, target: Any, args: Any, kwargs: Any) -> Any:
@@ -155,7 +163,7 @@ class _Evaluator(fx.Interpreter):
     def _copy(self, path: str) -> nn.Module:
         if path not in self.copies:
             with FakeCopyMode(self.fake_mode):
-                self.copies[path] = copy.deepcopy(self.module.get_submodule(path), self.memo)
+                self.copies[path] = copy.deepcopy(self.module.get_submodule(path), self.memo).eval()
         return self.copies[path]
 
     def _value(self, node: fx.Node) -> Any:

@@ -1,1 +1,3 @@
-""""""
+"""How a graph is captured from a model: the only room that knows."""
+
+from fxgrow.tracing.entry import trace as trace

@@ -1,0 +1,136 @@
+"""Two recordings of one model, in train and in eval mode, compared step by step."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.fx as fx
+from torch import Tensor
+
+from fxgrow.tracing.tracer import ModelTracer, ModuleCall, Opaque
+
+_CONSTANTS = (bool, int, float, str, type(None))
+
+
+@dataclass(frozen=True)
+class ModeDifference:
+    """An argument of a node, at `key` into ``(args, kwargs)``, that depends on the mode."""
+
+    node: fx.Node
+    key: tuple[Any, ...]
+    train: Any
+    evaluation: Any
+
+
+class MisalignedError(Exception):
+    """The recordings differ in more than constants; internal to tracing."""
+
+    def __init__(self, finding: Opaque) -> None:
+        super().__init__(finding.reason)
+        self.finding = finding
+
+
+def align(evaluation: ModelTracer, train: ModelTracer, constants: Mapping[str, Tensor]) -> list[ModeDifference]:
+    """Return the constants in which two recordings differ, by node of the first.
+
+    Args:
+        evaluation: The recording in eval mode.
+        train: The recording in train mode.
+        constants: Tensors that tracing created, of both recordings: ``eval:`` or ``train:`` and the attribute's name.
+
+    Raises:
+        MisalignedError: If they differ otherwise; it names the innermost module in which they do.
+    """
+    comparison = _Comparison(constants)
+    comparison.compare_calls(evaluation.calls[0], train.calls[0], ())
+    return comparison.differences
+
+
+class _Comparison:
+    def __init__(self, constants: Mapping[str, Tensor]) -> None:
+        self.constants = constants
+        self.partner: dict[fx.Node, fx.Node] = {}
+        self.differences: list[ModeDifference] = []
+
+    def compare_calls(self, left: ModuleCall, right: ModuleCall, stack: tuple[str, ...]) -> None:
+        if [_kind(child) for child in left.children] != [_kind(child) for child in right.children]:
+            raise MisalignedError(Opaque(stack, "does different things in train and in eval mode"))
+        for first, second in zip(left.children, right.children, strict=True):
+            if isinstance(first, ModuleCall) and isinstance(second, ModuleCall):
+                self.compare_calls(first, second, (*stack, first.path))
+            elif isinstance(first, fx.Node) and isinstance(second, fx.Node):
+                self._compare_nodes(first, second, stack)
+        if not self._equal(left.result, right.result, None, ()):
+            raise MisalignedError(Opaque(stack, "returns different values in train and in eval mode"))
+
+    def _compare_nodes(self, first: fx.Node, second: fx.Node, stack: tuple[str, ...]) -> None:
+        self.partner[first] = second
+        same = self._equal((first.args, first.kwargs), (second.args, second.kwargs), first, ())
+        if first.op == "get_attr" and not self._equal_targets(str(first.target), str(second.target)):
+            same = False
+        if not same:
+            raise MisalignedError(Opaque(stack, "wires its operations differently in train and in eval mode"))
+
+    def _equal_targets(self, first: str, second: str) -> bool:
+        left, right = self.constants.get(f"eval:{first}"), self.constants.get(f"train:{second}")
+        if left is None or right is None:
+            return first == second
+        return left.shape == right.shape and left.dtype == right.dtype and bool(torch.equal(left, right))
+
+    def _equal(self, first: Any, second: Any, node: fx.Node | None, key: tuple[Any, ...]) -> bool:
+        first, second = _plain(first), _plain(second)
+        if isinstance(first, fx.Node):
+            return self.partner.get(first) is second
+        if isinstance(first, Tensor):
+            return isinstance(second, Tensor) and (first is second or bool(torch.equal(first, second)))
+        if isinstance(first, tuple | list | Mapping | slice):
+            return self._equal_items(_items(first), _items(second), node, key)
+        if type(first) is type(second) and bool(first == second):
+            return True
+        if node is None or not isinstance(first, _CONSTANTS) or not isinstance(second, _CONSTANTS):
+            return False
+        self.differences.append(ModeDifference(node, key, train=second, evaluation=first))
+        return True
+
+    def _equal_items(self, first: Any, second: Any, node: fx.Node | None, key: tuple[Any, ...]) -> bool:
+        if first is None or second is None or first.keys() != second.keys():
+            return False
+        return all(self._equal(first[name], second[name], node, (*key, name)) for name in first)
+
+
+def _kind(child: ModuleCall | fx.Node) -> object:
+    if isinstance(child, ModuleCall):
+        return child.path
+    return child.op, None if child.op == "get_attr" else child.target
+
+
+def _plain(value: Any) -> Any:
+    return value.node if isinstance(value, fx.Proxy) else value
+
+
+def _items(value: Any) -> dict[Any, Any] | None:
+    if isinstance(value, Mapping):
+        return dict(value)
+    if isinstance(value, slice):
+        return {"start": value.start, "stop": value.stop, "step": value.step}
+    return dict(enumerate(value)) if isinstance(value, tuple | list) else None
+
+
+def replace_argument(node: fx.Node, key: tuple[Any, ...], value: fx.Node) -> None:
+    """Put `value` at `key` into the arguments of `node`; `key` is as in `ModeDifference`."""
+    args, kwargs = _replaced((node.args, node.kwargs), key, value)
+    node.args, node.kwargs = args, kwargs
+
+
+def _replaced(container: Any, key: tuple[Any, ...], value: fx.Node) -> Any:
+    if not key:
+        return value
+    items = _items(container)
+    assert items is not None
+    items[key[0]] = _replaced(items[key[0]], key[1:], value)
+    if isinstance(container, Mapping):
+        return items
+    if isinstance(container, slice):
+        return slice(items["start"], items["stop"], items["step"])
+    return type(container)(items.values()) if type(container) in (tuple, list) else tuple(items.values())

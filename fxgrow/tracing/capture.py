@@ -1,0 +1,140 @@
+"""From a model to a GraphModule: record in both modes, keep modules whole where needed, and assemble."""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+import torch.fx as fx
+from torch import Tensor, nn
+
+from fxgrow.errors import TraceError
+from fxgrow.graph.location import first_line
+from fxgrow.graph.sharing import add_module, fresh_path
+from fxgrow.graph.state import adopt_state
+from fxgrow.tracing.alignment import MisalignedError, ModeDifference, align, replace_argument
+from fxgrow.tracing.arguments import Call
+from fxgrow.tracing.mode_value import ModeValue
+from fxgrow.tracing.tracer import ModelTracer, Opaque
+
+_CONSTANT = "_tensor_constant"
+
+
+@dataclass(frozen=True)
+class Recording:
+    """What one trace of a model gave."""
+
+    tracer: ModelTracer
+    graph: fx.Graph
+    #: tensors that forward created while it was traced, by attribute name
+    constants: dict[str, Tensor]
+
+
+class MustStayWholeError(Exception):
+    """A module that has to become a leaf before the model can be traced faithfully; internal to tracing."""
+
+    def __init__(self, finding: Opaque, cause: BaseException | None = None) -> None:
+        super().__init__(finding.reason)
+        self.finding, self.cause = finding, cause
+
+
+def capture(model: nn.Module, call: Call, leaves: Collection[str]) -> tuple[fx.GraphModule, list[str]]:
+    """Trace `model` in both modes and return one GraphModule that follows the mode, with notes for the user.
+
+    The caller preserves the model's state (`fxgrow.graph.preservation`), which tracing moves.
+
+    Raises:
+        MustStayWholeError: If a module must become a leaf first.
+    """
+    train = _record(model.train(), call, leaves)
+    evaluation = _record(model.eval(), call, leaves)
+    constants = {f"eval:{name}": value for name, value in evaluation.constants.items()}
+    constants |= {f"train:{name}": value for name, value in train.constants.items()}
+    try:
+        differences = align(evaluation.tracer, train.tracer, constants)
+    except MisalignedError as misaligned:
+        raise MustStayWholeError(misaligned.finding) from misaligned
+    notes = [*evaluation.tracer.notes, *_constant_notes(evaluation), *_fixed_notes(call)]
+    return _assemble(model, evaluation, differences), notes
+
+
+def _record(model: nn.Module, call: Call, leaves: Collection[str]) -> Recording:
+    tracer = ModelTracer(call, leaves)
+    versions = _buffer_versions(model)
+    attributes = set(vars(model))
+    try:
+        graph = tracer.record(model)
+    except Exception as error:  # the model's own code runs here, and it may raise anything
+        raise MustStayWholeError(Opaque(tracer.stack, f"cannot be traced: {first_line(error)}"), error) from error
+    new = [name for name in vars(model) if name not in attributes and name.startswith(_CONSTANT)]
+    constants = {name: vars(model).pop(name) for name in new}
+    findings = [*tracer.findings, *_updated_buffers(versions, _buffer_versions(model))]
+    for finding in findings:
+        if finding.stack:
+            raise MustStayWholeError(finding)
+        tracer.notes.append(f"the model's own forward {finding.reason}")
+    return Recording(tracer, graph, constants)
+
+
+def _buffer_versions(model: nn.Module) -> dict[tuple[str, str], tuple[int, int]]:
+    return {
+        (path, name): (id(buffer), buffer._version)
+        for path, module in model.named_modules()
+        for name, buffer in module._buffers.items()
+        if buffer is not None
+    }
+
+
+def _updated_buffers(
+    before: dict[tuple[str, str], tuple[int, int]], after: dict[tuple[str, str], tuple[int, int]]
+) -> list[Opaque]:
+    return [
+        Opaque((path,) if path else (), f"updates its buffer {name}, which a graph does not record")
+        for (path, name), version in before.items()
+        if after.get((path, name)) != version
+    ]
+
+
+def _constant_notes(recording: Recording) -> list[str]:
+    notes = []
+    for node in recording.graph.find_nodes(op="get_attr"):
+        value = recording.constants.get(str(node.target))
+        if value is not None:
+            owner = list(node.meta.get("nn_module_stack", {}).values())
+            where = owner[-1][0] if owner else "the model's own forward"
+            notes.append(f"{where}: a tensor {tuple(value.shape)} that forward creates is a constant in the graph")
+    return notes
+
+
+def _fixed_notes(call: Call) -> list[str]:
+    return [f"argument {item.name} is fixed at {item.value!r}" for item in call.arguments if item.fixed]
+
+
+def _assemble(model: nn.Module, recording: Recording, differences: list[ModeDifference]) -> fx.GraphModule:
+    for name, value in recording.constants.items():
+        setattr(model, name, value)
+    graph_module = fx.GraphModule(model, recording.graph, type(model).__name__)
+    for name in recording.constants:
+        delattr(model, name)
+    for difference in differences:
+        _follow_mode(graph_module, difference)
+    adopt_state(model, graph_module)
+    return graph_module
+
+
+def _follow_mode(graph_module: fx.GraphModule, difference: ModeDifference) -> None:
+    """Read an argument that differs between the modes from a module that knows the mode."""
+    stack = list(difference.node.meta.get("nn_module_stack", {}).values())
+    name = next((part for part in reversed(difference.key) if isinstance(part, str)), "argument")
+    path = fresh_path(graph_module, f"{stack[-1][0]}.{name}_by_mode" if stack else f"{name}_by_mode")
+    add_module(graph_module, path, ModeValue(difference.train, difference.evaluation))
+    with graph_module.graph.inserting_before(difference.node):
+        value = graph_module.graph.call_module(path)
+    value.meta["nn_module_stack"] = difference.node.meta.get("nn_module_stack", {})
+    replace_argument(difference.node, difference.key, value)
+
+
+def refuse(finding: Opaque, cause: BaseException | None, model: nn.Module) -> TraceError:
+    """Return the error for a model that cannot be traced even with all of its modules kept whole."""
+    where = finding.stack[-1] if finding.stack else type(model).__name__
+    error = TraceError(finding.reason, where=where, fix="rewrite its forward without control flow on tensor values")
+    error.__cause__ = cause
+    return error

@@ -1,0 +1,57 @@
+"""Which modules stay whole: one node that calls the module, with nothing traced inside it."""
+
+import sys
+from collections.abc import Callable, Iterator
+from functools import cache
+from types import CodeType, FunctionType
+from typing import Any
+
+from torch import nn
+
+
+def follows_mode(module: nn.Module) -> bool:
+    """Say whether `module` does something else in training and holds no parameters, as dropout and DropPath.
+
+    Traced through, it would be fixed in the mode it was traced in; as a leaf it goes on following ``.train()``, and
+    nothing that could grow is lost.
+    """
+    kind: Any = type(module)
+    return _reads_training(kind) and next(module.parameters(), None) is None
+
+
+def untraceable_classes() -> tuple[type[nn.Module], ...]:
+    """Return the module classes that timm registers as not traceable; none if timm is not loaded.
+
+    The registry fills while timm's model files are imported, so it is read at each trace.
+    """
+    return tuple(_registry("get_notrace_modules"))
+
+
+def untraceable_functions() -> tuple[Callable[..., Any], ...]:
+    """Return the functions that timm registers as not traceable; none if timm is not loaded."""
+    return tuple(_registry("get_notrace_functions"))
+
+
+def _registry(name: str) -> list[Any]:
+    timm_models = sys.modules.get("timm.models")
+    return list(getattr(timm_models, name)()) if hasattr(timm_models, name) else []
+
+
+@cache
+def _reads_training(kind: Any) -> bool:
+    classes = kind.__mro__[: kind.__mro__.index(nn.Module)]
+    return any("training" in names for item in classes for names in _names_in_methods(item))
+
+
+def _names_in_methods(kind: type) -> Iterator[tuple[str, ...]]:
+    for value in vars(kind).values():
+        function = value.fget if isinstance(value, property) else getattr(value, "__func__", value)
+        if isinstance(function, FunctionType):
+            yield from _names_in_code(function.__code__)
+
+
+def _names_in_code(code: CodeType) -> Iterator[tuple[str, ...]]:
+    yield code.co_names
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            yield from _names_in_code(constant)

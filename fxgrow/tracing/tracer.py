@@ -1,0 +1,164 @@
+"""The tracer: torch.fx's own, which also watches what tracing would change without a word."""
+
+import math
+import operator
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import torch.fx as fx
+import torch.utils.checkpoint
+from torch import nn
+
+from fxgrow.graph.randomness import random_state
+from fxgrow.tracing.arguments import Argument, Call, mirror
+from fxgrow.tracing.leaves import follows_mode, untraceable_classes, untraceable_functions
+
+#: written on nodes that were recorded under torch.no_grad
+NO_GRAD = "fxgrow_no_grad"
+
+
+@dataclass
+class ModuleCall:
+    """One call of a module while tracing: what was recorded in it, in order, and what it returned."""
+
+    path: str
+    children: "list[ModuleCall | fx.Node]" = field(default_factory=list)
+    result: Any = None
+
+
+@dataclass(frozen=True)
+class Opaque:
+    """A module that tracing would falsify or cannot enter: `stack` names it last, after the modules around it."""
+
+    stack: tuple[str, ...]
+    reason: str
+
+
+class ModelTracer(fx.Tracer):
+    """Records the forward of a model, called in one way.
+
+    Args:
+        call: How the model is called.
+        leaves: Paths of modules that stay whole, beside those of torch.nn and those that follow ``.train()``.
+
+    Attributes:
+        calls: The stack of open module calls, outermost (the model) first; the whole tree when tracing is over.
+        findings: Modules inside which tracing changed the meaning.
+        notes: What was dropped without changing the function, in sentences.
+    """
+
+    def __init__(self, call: Call, leaves: Collection[str]) -> None:
+        super().__init__(autowrap_modules=(math,), autowrap_functions=untraceable_functions())
+        self.call = call
+        self.leaves = frozenset(leaves)
+        self.leaf_classes = untraceable_classes()
+        self.calls = [ModuleCall("")]
+        self.findings: list[Opaque] = []
+        self.notes: list[str] = []
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        """Say whether `m` stays whole."""
+        return (
+            module_qualified_name in self.leaves
+            or isinstance(m, self.leaf_classes)
+            or follows_mode(m)
+            or super().is_leaf_module(m, module_qualified_name)
+        )
+
+    def record(self, model: nn.Module) -> fx.Graph:
+        """Trace `model`."""
+        with torch.enable_grad(), _checkpoint_called_through(self), _autocast_watched(self):
+            graph: fx.Graph = self._watched(lambda: super(ModelTracer, self).trace(model))
+        self.calls[0].result = graph.output_node().args[0]
+        return graph
+
+    def create_args_for_root(self, root_fn: Any, is_module: bool, concrete_args: Any = None) -> tuple[Any, list[Any]]:
+        """Create a placeholder for each argument that the caller passes; others keep their defaults."""
+        proxies = [self._placeholder(argument) for argument in self.call.arguments]
+
+        def forward(root: nn.Module, *values: Any) -> Any:
+            mirrored = {
+                argument.name: mirror(argument.value, value, operator.getitem)
+                for argument, value in zip(self.call.arguments, values, strict=True)
+            }
+            args, kwargs = self.call.with_values(mirrored)
+            return root.forward(*args, **kwargs)
+
+        return forward, [self.root, *proxies]
+
+    def _placeholder(self, argument: Argument) -> fx.Proxy:
+        default = (argument.value,) if argument.fixed else ()
+        return self.create_proxy("placeholder", argument.name, default, {})
+
+    def call_module(self, m: nn.Module, forward: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+        """Record a call of `m`, or what it does if it is no leaf."""
+        call = ModuleCall(self.path_of_module(m))
+        self.calls[-1].children.append(call)
+        self.calls.append(call)  # stays there if an error ends the trace, to tell where it was raised
+        call.result = self._watched(lambda: super(ModelTracer, self).call_module(m, forward, args, kwargs))
+        self.calls.pop()
+        return call.result
+
+    def create_node(
+        self, kind: str, target: Any, args: Any, kwargs: Any, name: Any = None, type_expr: Any = None
+    ) -> fx.Node:
+        """Record a node, and whether gradients are switched off there."""
+        node = super().create_node(kind, target, args, kwargs, name, type_expr)
+        if not torch.is_grad_enabled():
+            node.meta[NO_GRAD] = True
+        self.calls[-1].children.append(node)
+        return node
+
+    def find(self, reason: str) -> None:
+        """Note that the module whose forward is running must stay whole."""
+        self.findings.append(Opaque(self.stack, reason))
+
+    @property
+    def stack(self) -> tuple[str, ...]:
+        """Paths of the modules whose forwards are running, outermost first, without the model itself."""
+        return tuple(call.path for call in self.calls[1:])
+
+    def _watched(self, run: Callable[[], Any]) -> Any:
+        known, before = len(self.findings), random_state()
+        result = run()
+        if len(self.findings) == known and random_state() != before:
+            self.find("draws random numbers that tracing would turn into constants")
+        return result
+
+
+@contextmanager
+def _checkpoint_called_through(tracer: ModelTracer) -> Iterator[None]:
+    """Replace activation checkpointing by a plain call: its hooks have nothing to save while tracing."""
+    original = torch.utils.checkpoint.checkpoint
+
+    def call_through(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        note = "activation checkpointing is dropped: the traced model keeps its activations for the backward pass"
+        if note not in tracer.notes:
+            tracer.notes.append(note)
+        options = {"use_reentrant", "context_fn", "determinism_check", "debug", "early_stop", "preserve_rng_state"}
+        return function(*args, **{key: value for key, value in kwargs.items() if key not in options})
+
+    torch.utils.checkpoint.checkpoint = call_through  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        torch.utils.checkpoint.checkpoint = original
+
+
+@contextmanager
+def _autocast_watched(tracer: ModelTracer) -> Iterator[None]:
+    """Have modules that enter torch.autocast stay whole, since a graph records no such context."""
+    original = torch.autocast.__enter__
+
+    def enter(self: torch.autocast) -> Any:
+        tracer.find("enters torch.autocast, which a graph does not record")
+        return original(self)  # type: ignore[no-untyped-call]
+
+    torch.autocast.__enter__ = enter  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        torch.autocast.__enter__ = original  # type: ignore[method-assign]

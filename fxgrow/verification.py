@@ -1,0 +1,255 @@
+"""Whether two models compute the same function: outputs, gradients of shared parameters, and BatchNorm statistics."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, is_dataclass
+from typing import Any
+
+import torch
+import torch.fx as fx
+from torch import Tensor, nn
+
+from fxgrow.errors import VerificationError
+from fxgrow.graph.inputs import example_inputs_of
+from fxgrow.graph.location import first_line
+from fxgrow.graph.preservation import preserved
+
+#: largest difference that counts as equal, relative to the largest value
+TOLERANCES = {torch.float64: 1e-10, torch.float32: 1e-5, torch.bfloat16: 2e-2, torch.float16: 2e-3}
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What was compared, and the largest differences that were found."""
+
+    modes: tuple[str, ...]
+    batch_sizes: tuple[int, ...]
+    outputs: int  #: tensors compared, over all runs
+    gradients: int
+    buffers: int
+    largest_absolute: float
+    largest_relative: float  #: difference over the largest value of the tensor
+    worst: str  #: the tensor with the largest relative difference
+
+
+@dataclass(frozen=True)
+class Observation:
+    """What one run of a model gave, by name."""
+
+    outputs: dict[str, Tensor]
+    gradients: dict[str, Tensor]
+    buffers: dict[str, Tensor]
+
+
+def verify(
+    before: nn.Module,
+    after: nn.Module,
+    example_inputs: Any = None,
+    *,
+    modes: Sequence[str] = ("eval", "train"),
+    batch_sizes: Sequence[int] | None = None,
+    gradients: bool = True,
+    tolerance: float | None = None,
+    seed: int = 0,
+) -> Verification:
+    """Check that `after` computes what `before` computes, on the same inputs and with the same random stream.
+
+    Compared are all outputs, the gradients of the parameters that both have under the same name (of a random linear
+    function of the outputs), and in train mode the buffers. Neither model is changed: mode, buffers, ``.grad`` and the
+    global random state are put back.
+
+    Args:
+        before: The reference.
+        after: The model that should equal it; parameters and buffers that only it has are not compared.
+        example_inputs: A tensor, a tuple, or a dict of keyword inputs; random ones of the traced shapes if left out.
+        modes: ``"eval"``, ``"train"`` or both.
+        batch_sizes: Sizes of the leading dimension; by default the inputs' own and one more. A size that `before`
+            itself does not accept is left out.
+        gradients: Whether gradients are compared.
+        tolerance: Largest difference relative to the largest value; by default 1e-5 in float32, 1e-10 in float64.
+        seed: Seed of the inputs and of the random stream in train mode.
+
+    Returns:
+        What was compared and how large the differences were.
+
+    Raises:
+        VerificationError: Where they differ; it names the output, the parameter or the buffer.
+    """
+    inputs = _inputs(before, after, example_inputs, seed)
+    own = batch_size_of(inputs)
+    sizes = tuple(batch_sizes) if batch_sizes is not None else ((own, own + 1) if own else (0,))
+    ledger = _Ledger(tolerance)
+    for size in sizes:
+        sized = resized(inputs, size) if size else inputs
+        for mode in modes:
+            try:
+                expected = observe(before, sized, mode=mode, gradients=gradients, seed=seed)
+            except _RunError as error:
+                if size == sizes[0]:
+                    raise VerificationError(first_line(error), where=f"the reference in {mode} mode") from error
+                continue
+            try:
+                found = observe(after, sized, mode=mode, gradients=gradients, seed=seed)
+            except _RunError as error:
+                where = f"{mode} mode, batch {size}"
+                raise VerificationError(
+                    f"it fails where the reference runs: {first_line(error)}", where=where
+                ) from error
+            ledger.compare(expected, found, mode, size)
+    return ledger.summary()
+
+
+class _RunError(Exception):
+    """A model failed while it was observed."""
+
+
+def observe(module: nn.Module, inputs: Any, *, mode: str, gradients: bool = True, seed: int = 0) -> Observation:
+    """Run `module` once and return what it computed, leaving it as it was."""
+    with (
+        preserved(module, seed=seed),
+        torch.inference_mode(False),
+        torch.enable_grad() if gradients else torch.no_grad(),
+    ):
+        module.train(mode == "train")
+        try:
+            value = module(**inputs) if isinstance(inputs, Mapping) else module(*inputs)
+            outputs = dict(flatten(value))
+            found = _gradients(module, outputs, seed) if gradients else {}
+        except Exception as error:  # the model's own code runs here, and it may raise anything
+            raise _RunError(first_line(error)) from error
+        buffers = {name: buffer.detach().clone() for name, buffer in module.named_buffers()} if mode == "train" else {}
+        return Observation({name: tensor.detach().clone() for name, tensor in outputs.items()}, found, buffers)
+
+
+def _gradients(module: nn.Module, outputs: Mapping[str, Tensor], seed: int) -> dict[str, Tensor]:
+    roots = [tensor for tensor in outputs.values() if tensor.requires_grad]
+    named = [(name, p) for name, p in module.named_parameters(remove_duplicate=False) if p.requires_grad]
+    if not roots or not named:
+        return {}
+    generator = torch.Generator().manual_seed(seed + 1)
+    weights = [torch.randn(t.shape, generator=generator, dtype=torch.float64).to(t) for t in roots]
+    values = torch.autograd.grad(roots, [p for _, p in named], weights, allow_unused=True)
+    return {
+        name: torch.zeros_like(p) if value is None else value.detach()
+        for (name, p), value in zip(named, values, strict=True)
+    }
+
+
+def flatten(value: Any, name: str = "output") -> Iterator[tuple[str, Tensor]]:
+    """Yield the tensors in a tensor, tuple, list, mapping or dataclass, with a name for each."""
+    if isinstance(value, Tensor):
+        yield name, value
+    elif isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from flatten(item, f"{name}[{key!r}]")
+    elif isinstance(value, tuple | list):
+        for index, item in enumerate(value):
+            yield from flatten(item, f"{name}[{index}]")
+    elif is_dataclass(value):
+        for field in fields(value):
+            yield from flatten(getattr(value, field.name), f"{name}.{field.name}")
+
+
+class _Ledger:
+    """Compares observations and remembers the largest difference."""
+
+    def __init__(self, tolerance: float | None) -> None:
+        self.tolerance = tolerance
+        self.modes: list[str] = []
+        self.sizes: list[int] = []
+        self.counts = {"output": 0, "gradient": 0, "buffer": 0}
+        self.absolute, self.relative, self.worst = 0.0, 0.0, ""
+
+    def compare(self, expected: Observation, found: Observation, mode: str, size: int) -> None:
+        run = f"{mode} mode, batch {size}" if size else f"{mode} mode"
+        self.modes.append(mode)
+        self.sizes.append(size)
+        if list(expected.outputs) != list(found.outputs):
+            what = f"the outputs are {', '.join(found.outputs)} and should be {', '.join(expected.outputs)} ({run})"
+            raise VerificationError(what, where="the structure of the output")
+        self._compare_all("output", expected.outputs, found.outputs, run, floor=1e-2)
+        self._compare_all("gradient", expected.gradients, found.gradients, run, floor=0.0)
+        self._compare_all("buffer", expected.buffers, found.buffers, run, floor=1e-2)
+
+    def _compare_all(
+        self, kind: str, expected: Mapping[str, Tensor], found: Mapping[str, Tensor], run: str, floor: float
+    ) -> None:
+        largest = max((_largest(value) for value in expected.values()), default=0.0)
+        for name, value in expected.items():
+            if name in found:
+                self.counts[kind] += 1
+                self._compare_tensors(kind, name, value, found[name], run, max(floor, 0.1 * largest))
+
+    def _compare_tensors(self, kind: str, name: str, expected: Tensor, found: Tensor, run: str, floor: float) -> None:
+        where = name if kind == "output" else f"{kind} of {name}" if kind == "gradient" else f"buffer {name}"
+        if expected.shape != found.shape or expected.dtype != found.dtype:
+            what = f"it is {tuple(found.shape)} {found.dtype} and should be {tuple(expected.shape)} {expected.dtype}"
+            raise VerificationError(f"{what} ({run})", where=where)
+        difference, scale = _difference(expected, found), max(_largest(expected), floor)
+        relative = difference / scale if scale else difference
+        if relative > self.relative or not self.worst:
+            self.relative, self.worst = relative, f"{where} ({run})"
+        self.absolute = max(self.absolute, difference)
+        allowed = self.tolerance if self.tolerance is not None else TOLERANCES.get(expected.dtype, 0.0)
+        if not relative <= allowed:
+            raise VerificationError(
+                f"it differs by {difference:.3g} where {allowed * scale:.3g} is allowed ({run})", where=where
+            )
+
+    def summary(self) -> Verification:
+        return Verification(
+            tuple(dict.fromkeys(self.modes)),
+            tuple(dict.fromkeys(self.sizes)),
+            self.counts["output"],
+            self.counts["gradient"],
+            self.counts["buffer"],
+            self.absolute,
+            self.relative,
+            self.worst,
+        )
+
+
+def _largest(value: Tensor) -> float:
+    finite = value[torch.isfinite(value)] if value.is_floating_point() else value
+    return float(finite.abs().max()) if finite.numel() and finite.dtype != torch.bool else float(finite.numel() > 0)
+
+
+def _difference(expected: Tensor, found: Tensor) -> float:
+    """Return the largest absolute difference; infinity where one is finite and the other is not."""
+    if not expected.is_floating_point() and not expected.is_complex():
+        return float((expected != found).any()) if expected.dtype == torch.bool else _largest(expected - found)
+    if not torch.equal(expected.isfinite(), found.isfinite()) or not torch.equal(expected.isnan(), found.isnan()):
+        return float("inf")
+    return _largest((expected.double() - found.double()).nan_to_num(0.0)) if expected.numel() else 0.0
+
+
+def _inputs(before: nn.Module, after: nn.Module, example_inputs: Any, seed: int) -> Any:
+    if example_inputs is not None:
+        return example_inputs if isinstance(example_inputs, Mapping | tuple) else (example_inputs,)
+    traced = next((module for module in (before, after) if isinstance(module, fx.GraphModule)), None)
+    if traced is None:
+        raise VerificationError("neither model is traced", where="example_inputs", fix="give example inputs")
+    return example_inputs_of(traced, seed)
+
+
+def batch_size_of(inputs: Any) -> int:
+    """Return the size of the leading dimension of the first tensor that has one; 0 where there is none."""
+    return next((tensor.shape[0] for _, tensor in flatten(inputs) if tensor.dim()), 0)
+
+
+def resized(inputs: Any, size: int) -> Any:
+    """Cut or repeat the leading dimension of all tensors that share it to `size`."""
+    own = batch_size_of(inputs)
+
+    def resize(value: Any) -> Any:
+        if isinstance(value, Tensor):
+            return (
+                value[torch.arange(size, device=value.device) % own] if value.dim() and value.shape[0] == own else value
+            )
+        if isinstance(value, Mapping):
+            return {key: resize(item) for key, item in value.items()}
+        if isinstance(value, tuple | list):
+            items = [resize(item) for item in value]
+            return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
+        return value
+
+    return resize(inputs)
