@@ -7,6 +7,7 @@ from torch import nn
 
 from fxgrow.graph.annotations import KEY
 from fxgrow.graph.record import record_of
+from fxgrow.graph.state import keep_state_order
 
 
 def share(graph_module: fx.GraphModule) -> fx.GraphModule:
@@ -17,6 +18,7 @@ def share(graph_module: fx.GraphModule) -> fx.GraphModule:
     """
     graph = copy.deepcopy(graph_module.graph)
     shared = fx.GraphModule(graph_module, graph, type(graph_module).__name__)
+    keep_state_order(graph_module, shared)
     shared.meta = {**graph_module.meta, KEY: record_of(graph_module)}
     return shared
 
