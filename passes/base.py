@@ -38,6 +38,8 @@ class Pass(ABC):
     name: ClassVar[str]
     #: whether the rewritten graph computes the same function
     preserves_function: ClassVar[bool] = True
+    #: whether running it once more changes nothing
+    idempotent: ClassVar[bool] = True
 
     @abstractmethod
     def rewrite(self, graph_module: fx.GraphModule) -> None:

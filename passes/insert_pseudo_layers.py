@@ -58,7 +58,7 @@ class InsertPseudoLayers(Pass):
     directions: Mapping[str, Tensor] = field(default_factory=dict, compare=False, repr=False, metadata={"data": True})
 
     name: ClassVar[str] = "insert-pseudo-layers"
-    logged: ClassVar[bool] = True
+    idempotent: ClassVar[bool] = False
 
     def rewrite(self, graph_module: fx.GraphModule) -> None:
         """Insert one pseudo-layer for each site.

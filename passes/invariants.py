@@ -7,10 +7,12 @@ from torch import nn
 from torch.fx.passes.shape_prop import TensorMetadata
 
 from fxgrow.errors import PassError
+from fxgrow.graph.aliasing import reads_only_shape
 from fxgrow.graph.inplace import mutated_value
 from fxgrow.graph.sharing import resolves
 
-#: functions and methods whose result may share the memory of their first argument
+#: Functions and methods whose result shares the memory of their first argument, where it can. `fxgrow.graph.aliasing`
+#: errs on the other side, as a rewrite must; a check must not refuse what is right.
 _VIEWS = {
     "T", "chunk", "contiguous", "detach", "expand", "expand_as", "flatten", "getattr", "getitem", "mT", "movedim",
     "narrow", "permute", "reshape", "select", "split", "squeeze", "swapaxes", "t", "transpose", "unbind", "unflatten",
@@ -97,7 +99,8 @@ def _readers(graph_module: fx.GraphModule, value: fx.Node) -> set[fx.Node]:
     views = [value]
     while views:
         for user in views.pop().users:
-            (views.append if _is_view(graph_module, user) else readers.add)(user)
+            if not reads_only_shape(user):
+                (views.append if _is_view(graph_module, user) else readers.add)(user)
     return readers
 
 

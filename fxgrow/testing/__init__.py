@@ -1,1 +1,48 @@
-""""""
+"""What tests of passes are made of: sample models, random networks, and checks of what every pass promises.
+
+Hypothesis is imported with the strategies only; the sample models and the checks work without it.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fxgrow.testing.checks import assert_same_function as assert_same_function
+    from fxgrow.testing.checks import check_pass as check_pass
+    from fxgrow.testing.networks import RandomNetwork as RandomNetwork
+    from fxgrow.testing.networks import Recipe as Recipe
+    from fxgrow.testing.networks import Step as Step
+    from fxgrow.testing.samples import SampleModel as SampleModel
+    from fxgrow.testing.samples import sample_models as sample_models
+    from fxgrow.testing.strategies import graph_modules as graph_modules
+    from fxgrow.testing.strategies import growths as growths
+    from fxgrow.testing.strategies import insertions as insertions
+    from fxgrow.testing.strategies import random_scores as random_scores
+    from fxgrow.testing.strategies import rewrites as rewrites
+
+_HOMES = {
+    "RandomNetwork": "networks",
+    "Recipe": "networks",
+    "SampleModel": "samples",
+    "Step": "networks",
+    "assert_same_function": "checks",
+    "check_pass": "checks",
+    "graph_modules": "strategies",
+    "growths": "strategies",
+    "insertions": "strategies",
+    "random_scores": "strategies",
+    "rewrites": "strategies",
+    "sample_models": "samples",
+}
+
+__all__ = [*_HOMES]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOMES})

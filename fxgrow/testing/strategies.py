@@ -1,0 +1,226 @@
+"""Hypothesis strategies: random networks, random rewrites of a graph, random growth.
+
+Draws shrink towards few steps that read the latest value, small sizes, one row, and the first operator.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+import torch.fx as fx
+from hypothesis import strategies as st
+from hypothesis.strategies import DrawFn, SearchStrategy
+from torch import Tensor
+
+from fxgrow.curvature.scores import Scores, SiteScores
+from fxgrow.graph.digest import digest
+from fxgrow.graph.sites import find_sites
+from fxgrow.operators import available_operators
+from fxgrow.passes.base import Pass
+from fxgrow.passes.insert_pseudo_layers import InsertPseudoLayers
+from fxgrow.passes.registry import find_pass
+from fxgrow.testing.networks import (
+    ACTIVATIONS,
+    IN_PLACE_ACTIVATIONS,
+    RandomNetwork,
+    Recipe,
+    Shape,
+    Step,
+    channels,
+    is_image,
+    output_shape,
+)
+
+_INPUT_SHAPES: tuple[Shape, ...] = ((4,), (3, 4), (4, 5, 5))
+#: kinds of steps whose result is fresh memory that their own backward does not read again
+_FRESH = {"linear", "functional-linear", "tied-linear", "layer-norm", "batch-norm", "group-norm", "conv", "add",
+          "transposed-conv"}  # fmt: skip
+_REUSABLE = _FRESH - {"add"} | {"attention"}
+
+
+@st.composite
+def graph_modules(
+    draw: DrawFn, *, max_steps: int = 8, batch_size: int = 3, dtype: torch.dtype = torch.float64
+) -> tuple[RandomNetwork, tuple[Tensor, ...]]:
+    """Draw a random network in train mode, and example inputs for it.
+
+    Networks are directed acyclic graphs of Linear layers, grouped, strided and transposed convolutions, norms,
+    attention, activations (some in place), dropout, concatenation, skips, products, reused modules and tied weights.
+    A failing example prints as ``RandomNetwork(Recipe(...))``, which can be pasted into a test.
+
+    Args:
+        draw: Given by hypothesis.
+        max_steps: How many operations a network has at most.
+        batch_size: Leading dimension of the inputs; at least 2, or BatchNorm cannot train.
+        dtype: Dtype of weights and inputs.
+
+    Example:
+        >>> from hypothesis import given
+        >>> @given(graph_modules())
+        ... def test_my_pass(drawn):
+        ...     model, example_inputs = drawn
+        ...     traced = fxgrow.trace(model, example_inputs)
+        ...     assert_same_function(traced, MyPass()(traced).graph_module, example_inputs)
+    """
+    recipe = draw(recipes(max_steps=max_steps))
+    generator = torch.Generator().manual_seed(recipe.seed)
+    inputs = torch.randn(batch_size, *recipe.input_shape, generator=generator, dtype=dtype)
+    return RandomNetwork(recipe).to(dtype).train(), (inputs,)
+
+
+@st.composite
+def recipes(draw: DrawFn, *, max_steps: int = 8) -> Recipe:
+    """Draw a network as data (`fxgrow.testing.networks.Recipe`)."""
+    builder = _RecipeBuilder(draw(st.sampled_from(_INPUT_SHAPES)))
+    for _ in range(draw(st.integers(1, max_steps))):
+        builder.add_step(draw)
+    return Recipe(builder.shapes[0], tuple(builder.steps), draw(st.integers(0, 2**16)))
+
+
+class _RecipeBuilder:
+    """The steps so far, the shapes of their values, and which values a step may mutate."""
+
+    def __init__(self, input_shape: Shape) -> None:
+        self.steps: list[Step] = []
+        self.shapes: list[Shape] = [input_shape]
+        self.mutable: set[int] = set()
+
+    def add_step(self, draw: DrawFn) -> None:
+        latest = len(self.shapes) - 1
+        read = latest - draw(st.integers(0, latest))
+        step = draw(st.one_of(*self._candidates(read)))
+        self.shapes.append(output_shape(self.steps, step, [self.shapes[index] for index in step.reads]))
+        self.steps.append(step)
+        self.mutable -= set(step.reads)
+        if step.kind in _FRESH:
+            self.mutable.add(latest + 1)
+
+    def _candidates(self, read: int) -> Iterator[SearchStrategy[Step]]:
+        """Yield strategies for the steps that can read value `read`, simple ones first."""
+        yield from (self._convolutions if is_image(self.shapes[read]) else self._dense_layers)(read)
+        yield _steps(st.sampled_from(ACTIVATIONS), read)
+        if read in self.mutable:
+            yield _steps(st.sampled_from(IN_PLACE_ACTIVATIONS), read)
+        yield _steps(st.sampled_from(("dropout", "functional-dropout")), read)
+        yield from self._joins(read)
+        reusable = [
+            index
+            for index, step in enumerate(self.steps)
+            if step.kind in _REUSABLE and self.shapes[step.reads[0]] == self.shapes[read]
+        ]
+        if reusable:
+            yield _steps("reuse", read, of=st.sampled_from(reusable))
+
+    def _dense_layers(self, read: int) -> Iterator[SearchStrategy[Step]]:
+        width = self.shapes[read][-1]
+        yield _steps(st.sampled_from(("linear", "functional-linear")), read, size=st.integers(2, 6))
+        yield _steps("layer-norm", read)
+        for index, step in enumerate(self.steps):
+            if step.kind == "linear" and channels(self.shapes[step.reads[0]]) == width:
+                yield _steps("tied-linear", read, size=st.just(step.size), of=st.just(index))
+        if len(self.shapes[read]) == 1:
+            yield _steps("batch-norm", read)
+        else:
+            heads = [heads for heads in (1, 2) if width % heads == 0]
+            yield _steps("attention", read, groups=st.sampled_from(heads))
+            yield _steps("mean", read)
+
+    def _convolutions(self, read: int) -> Iterator[SearchStrategy[Step]]:
+        width, *extent = self.shapes[read]
+        strides = st.integers(1, 2 if max(extent) < 10 else 1)
+        for groups in sorted({1, 2, width}):
+            if width % groups == 0:
+                sizes = st.sampled_from([size for size in range(groups, 13, groups) if size <= max(6, groups)])
+                kinds = st.sampled_from(("conv", "transposed-conv"))
+                yield _steps(kinds, read, size=sizes, groups=st.just(groups), stride=strides)
+        yield _steps(st.sampled_from(("batch-norm", "group-norm", "pool", "tokens")), read)
+
+    def _joins(self, read: int) -> Iterator[SearchStrategy[Step]]:
+        shape = self.shapes[read]
+        others = {index: other for index, other in enumerate(self.shapes) if index != read}
+        alike = [index for index, other in others.items() if other == shape]
+        if alike:
+            kinds = ("add", "multiply", "add_") if read in self.mutable else ("add", "multiply")
+            yield _steps(st.sampled_from(kinds), read, st.sampled_from(alike))
+        stackable = [
+            index
+            for index, other in enumerate(self.shapes)
+            if _without_channels(other) == _without_channels(shape) and channels(other) + channels(shape) <= 12
+        ]
+        if stackable:
+            yield _steps("concat", read, st.sampled_from(stackable))
+
+
+def _steps(
+    kinds: str | SearchStrategy[str],
+    read: int,
+    other: SearchStrategy[int] | None = None,
+    **details: SearchStrategy[int],
+) -> SearchStrategy[Step]:
+    """Return a strategy for steps of some kinds that read value `read`, and an other one if given."""
+    kinds = st.just(kinds) if isinstance(kinds, str) else kinds
+    reads = st.just((read,)) if other is None else st.tuples(st.just(read), other)
+    return st.builds(Step, kinds, reads, **details)
+
+
+def _without_channels(shape: Shape) -> tuple[int, Shape]:
+    return len(shape), shape[1:] if is_image(shape) else shape[:-1]
+
+
+def insertions(graph_module: fx.GraphModule, *, max_sites: int = 3) -> SearchStrategy[InsertPseudoLayers]:
+    """Return a strategy for insertions of pseudo-layers at random rows of random sites, with a random operator.
+
+    Sites that refuse are left out; a graph in which nothing may grow has nothing to draw.
+    """
+    sites = [site for site in find_sites(graph_module).values() if site.refusal is None]
+
+    @st.composite
+    def draw_insertion(draw: DrawFn) -> InsertPseudoLayers:
+        chosen = draw(st.lists(st.sampled_from(sites), min_size=1, max_size=max_sites, unique_by=lambda s: s.path))
+        rows = {
+            site.path: tuple(sorted(draw(st.sets(st.integers(0, site.neurons - 1), min_size=1)))) for site in chosen
+        }
+        operator = draw(st.sampled_from(sorted(available_operators())))
+        return InsertPseudoLayers(rows, operator, draw(st.integers(0, 99)))
+
+    return draw_insertion() if sites else st.nothing()
+
+
+def rewrites(
+    graph_module: fx.GraphModule, *, plain: tuple[str, ...] = ("eliminate-dead-code", "functionalize-inplace")
+) -> SearchStrategy[Pass]:
+    """Return a strategy for a random pass that fits `graph_module`: an insertion, or one of `plain` without options."""
+    return st.one_of(*(st.builds(find_pass(name)) for name in plain), insertions(graph_module))
+
+
+def growths() -> SearchStrategy[dict[str, Any]]:
+    """Return a strategy for options of `fxgrow.grow`: budget, operator, allocation and seed."""
+    return st.fixed_dictionaries(
+        {
+            "budget": st.one_of(st.floats(0.05, 1.0), st.integers(20, 400)),
+            "operator": st.sampled_from(sorted(available_operators())),
+            "allocation": st.sampled_from(("even", "proportional", "greedy")),
+            "seed": st.integers(0, 99),
+        }
+    )
+
+
+def random_scores(graph_module: fx.GraphModule, seed: int = 0) -> Scores:
+    """Return scores that nothing was measured for: random numbers for every site that may grow.
+
+    They let growth be tested without a loss and without data.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    found = {}
+    for path, site in find_sites(graph_module).items():
+        if site.refusal is None:
+            held_out = torch.randn(site.neurons, generator=generator, dtype=torch.float64)
+            vectors = torch.randn(site.neurons, site.features, generator=generator, dtype=torch.float64)
+            found[path] = SiteScores(
+                values=held_out - 0.1,
+                held_out=held_out,
+                stderr=torch.full_like(held_out, 0.1),
+                matrix="branch",
+                eigenvectors=vectors / vectors.norm(dim=1, keepdim=True),
+            )
+    return Scores(found, score="random", digest=digest(graph_module), images=0)
