@@ -1,1 +1,11 @@
-""""""
+"""Curvature: how much the loss would gain if a neuron had more capacity, measured at every neuron."""
+
+from fxgrow.curvature.analysis import analyze as analyze
+from fxgrow.curvature.batches import FewImagesWarning as FewImagesWarning
+from fxgrow.curvature.probe import Probe as Probe
+from fxgrow.curvature.registry import Measurement as Measurement
+from fxgrow.curvature.registry import Score as Score
+from fxgrow.curvature.registry import find_score as find_score
+from fxgrow.curvature.registry import score_names as score_names
+from fxgrow.curvature.scores import Scores as Scores
+from fxgrow.curvature.scores import SiteScores as SiteScores

@@ -3,11 +3,14 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
+import torch
 import torch.fx as fx
 from torch import Tensor
 
 from fxgrow.errors import PlanError
+from fxgrow.graph.annotations import ScoreAnnotation, annotate, annotation
 from fxgrow.graph.digest import digest
+from fxgrow.graph.sites import find_sites
 
 #: A score is significant where its held-out value lies this many standard errors from zero.
 SIGNIFICANCE = 2.0
@@ -31,6 +34,8 @@ class SiteScores:
     sign: int = -1
     #: Spearman rank correlation between the scores of the two halves of the data
     reliability: float | None = None
+    #: for an eigen-score ``|S v - value v|``: an eigenvalue lies within this of `values`
+    residuals: Tensor | None = None
 
     @property
     def eigenvalues(self) -> Tensor:
@@ -87,3 +92,55 @@ class Scores(Mapping[str, SiteScores]):
                 where="scores",
                 fix="measure them again with fxgrow.analyze(traced, loss_fn, batches)",
             )
+
+    def annotate(self, graph_module: fx.GraphModule) -> None:
+        """Write the scores on the nodes that call the sites, in place of all that an earlier analysis wrote."""
+        for node in graph_module.graph.nodes:
+            if "scores" in annotation(node):
+                annotate(node, scores=None)
+        sites = find_sites(graph_module)
+        for path, scores in self.items():
+            for call in sites[path].calls:
+                annotate(call, scores=self._annotation(scores))
+
+    @classmethod
+    def from_annotations(cls, graph_module: fx.GraphModule) -> "Scores":
+        """Rebuild scores, without eigenvectors and refusals, from what an analysis wrote on the nodes.
+
+        Raises:
+            PlanError: If no node has a score, or they were measured on another graph.
+        """
+        found = {path: annotation(site.calls[0]).get("scores") for path, site in find_sites(graph_module).items()}
+        entries = {path: entry for path, entry in found.items() if entry is not None}
+        if not entries:
+            fix = "measure them with fxgrow.analyze(traced, loss_fn, batches)"
+            raise PlanError("its nodes carry no scores", where="the graph", fix=fix)
+        first = next(iter(entries.values()))
+        sites = {path: _site_scores(entry) for path, entry in entries.items()}
+        scores = cls(sites=sites, score=first["score"], digest=first["digest"], images=first["images"])
+        scores.check(graph_module)
+        return scores
+
+    def _annotation(self, scores: SiteScores) -> ScoreAnnotation:
+        return ScoreAnnotation(
+            digest=self.digest,
+            score=self.score,
+            sign=scores.sign,
+            matrix=scores.matrix,
+            eigenvalues=scores.values.tolist(),
+            held_out=scores.held_out.tolist(),
+            stderr=scores.stderr.tolist(),
+            reliability=scores.reliability,
+            images=self.images,
+        )
+
+
+def _site_scores(entry: ScoreAnnotation) -> SiteScores:
+    return SiteScores(
+        values=torch.tensor(entry["eigenvalues"], dtype=torch.float64),
+        held_out=torch.tensor(entry["held_out"], dtype=torch.float64),
+        stderr=torch.tensor(entry["stderr"], dtype=torch.float64),
+        matrix=entry["matrix"],
+        sign=entry["sign"],
+        reliability=entry["reliability"],
+    )

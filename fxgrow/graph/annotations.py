@@ -17,6 +17,7 @@ class ScoreAnnotation(TypedDict, total=False):
 
     digest: str  #: the graph on which they were measured (`fxgrow.graph.digest.digest`)
     score: str  #: the score's registered name, as in ``"eigen"``
+    sign: int  #: +1 where a larger value asks for growth, -1 where a smaller one does
     matrix: str  #: ``"branch"`` or ``"splitting"``
     eigenvalues: list[float]
     held_out: list[float]

@@ -1,0 +1,120 @@
+"""`analyze`: measure a score at every neuron of a traced model, and write it on the nodes."""
+
+import difflib
+from collections.abc import Iterable, Mapping
+from fnmatch import fnmatchcase
+from typing import Any
+
+import torch.fx as fx
+from torch import nn
+
+from fxgrow.curvature.batches import read_batches
+from fxgrow.curvature.capture import LossFunction
+from fxgrow.curvature.probe import Probe
+from fxgrow.curvature.registry import Score, find_score
+from fxgrow.curvature.scores import Scores
+from fxgrow.errors import AnalysisError
+from fxgrow.graph.digest import digest
+from fxgrow.graph.inputs import device_of
+from fxgrow.graph.sites import Site, find_sites
+
+DEFAULT_ITERATIONS = 16
+DEFAULT_MAX_MEMORY = 2 << 30
+
+
+def analyze(
+    traced: nn.Module,
+    loss_fn: LossFunction,
+    batches: Iterable[Any],
+    *,
+    score: str | Score = "eigen",
+    sites: Iterable[str] | None = None,
+    iterations: int = DEFAULT_ITERATIONS,
+    seed: int = 0,
+    max_memory: int = DEFAULT_MAX_MEMORY,
+    max_images: int | None = None,
+) -> Scores:
+    """Score every neuron of a traced model, and write the scores on the nodes that call its sites.
+
+    The model runs as it is, in the mode it is in and under the caller's autocast, and is left as it was: its mode, its
+    ``.grad`` and buffers, and the global random state. Same seed and same data give the same scores.
+
+    Args:
+        traced: A GraphModule, as `fxgrow.trace` or ``torch.fx.symbolic_trace`` makes it; it may be wrapped in
+            DistributedDataParallel or by ``torch.compile``.
+        loss_fn: Maps the model's output and the target to the *mean* loss over the batch.
+        batches: Pairs ``(inputs, target)``; inputs are a tensor, a tuple of inputs or a dict by keyword. Take at least
+            256 images (the leading dimension); batches of different sizes count by their images.
+        score: The name of a score (`fxgrow.curvature.score_names`), or a `Score` with options of its own.
+        sites: Module paths or shell patterns (``"blocks.*.mlp.*"``) of the sites to score; all of them if None.
+        iterations: Lanczos iterations of an eigen-score.
+        seed: Seed of whatever the score draws, and of dropout while the model runs.
+        max_memory: Bytes that captured tensors and solvers may take, beside a training step's own memory.
+        max_images: Stop reading batches when there are this many images; None reads all.
+
+    Returns:
+        The scores by the site's module path; sites without one are in `Scores.refusals`, with the reason.
+
+    Raises:
+        AnalysisError: If the batches, the loss or an option do not fit.
+
+    Example:
+        >>> model = torch.fx.symbolic_trace(nn.Sequential(nn.Linear(8, 16), nn.GELU(), nn.Linear(16, 4)))
+        >>> data = [(torch.randn(256, 8), torch.randint(4, (256,)))]
+        >>> scores = analyze(model, nn.functional.cross_entropy, data)
+        >>> scores["0"].matrix, scores["2"].matrix, tuple(scores["0"].eigenvalues.shape)
+        ('splitting', 'branch', (16,))
+    """
+    graph_module = _unwrap(traced)
+    chosen = find_score(score)() if isinstance(score, str) else score
+    for name, value in (("iterations", iterations), ("max_memory", max_memory), ("max_images", max_images or 1)):
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise AnalysisError("it is not a positive whole number", where=f"{name} {value!r}", fix="give 1 or more")
+    wanted = select_sites(find_sites(graph_module), sites)
+    read = read_batches(batches, device_of(graph_module), seed=seed, max_images=max_images)
+    growable = {path: site for path, site in wanted.items() if site.refusal is None}
+    probe = Probe(graph_module, loss_fn, read, growable, iterations, seed, max_memory)
+    measured = chosen.measure(probe)
+    refusals = {path: site.refusal for path, site in wanted.items() if site.refusal is not None}
+    scores = Scores(
+        sites=dict(measured.sites),
+        score=chosen.name,
+        digest=digest(graph_module),
+        images=probe.images,
+        refusals={**refusals, **measured.refusals},
+    )
+    scores.annotate(graph_module)
+    return scores
+
+
+def select_sites(sites: Mapping[str, Site], patterns: Iterable[str] | None) -> dict[str, Site]:
+    """Return the sites whose module paths match one of the patterns; all of them without patterns.
+
+    Raises:
+        AnalysisError: If there is no site, or a pattern matches none.
+    """
+    if not sites:
+        raise AnalysisError("it has no linear map that fxgrow knows", where="the traced model", fix="trace it deeper")
+    if patterns is None:
+        return dict(sites)
+    patterns = [patterns] if isinstance(patterns, str) else list(patterns)
+    for pattern in patterns:
+        if not any(fnmatchcase(path, pattern) for path in sites):
+            close = difflib.get_close_matches(pattern, sites, n=1)
+            hint = f"did you mean {close[0]!r}? " if close else ""
+            fix = f"{hint}`fxgrow inspect` lists the sites"
+            raise AnalysisError("no site has this module path", where=pattern, fix=fix)
+    return {path: site for path, site in sites.items() if any(fnmatchcase(path, pattern) for pattern in patterns)}
+
+
+def _unwrap(model: nn.Module) -> fx.GraphModule:
+    """Return the GraphModule inside DistributedDataParallel and torch.compile."""
+    while not isinstance(model, fx.GraphModule):
+        inner = getattr(model, "_orig_mod", None) or (
+            model.module if isinstance(model, nn.parallel.DistributedDataParallel | nn.DataParallel) else None
+        )
+        if inner is None:
+            fix = "trace it first: fxgrow.trace(model, example_inputs)"
+            raise AnalysisError(f"a {type(model).__name__} is no GraphModule", where="the model", fix=fix)
+        model = inner
+    return model

@@ -1,0 +1,138 @@
+"""Capture through the graph: values at chosen nodes, and the loss's gradients there, without hooks."""
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+import torch.fx as fx
+from torch import Tensor
+
+from fxgrow.curvature.batches import Batch
+from fxgrow.curvature.isolation import undisturbed
+from fxgrow.errors import AnalysisError, TraceError
+from fxgrow.graph.inputs import bind_placeholders
+
+LossFunction = Callable[[Any, Any], Tensor]
+
+
+class ForwardPass:
+    """One forward pass of one batch, with the values at the wanted nodes and a loss to differentiate."""
+
+    def __init__(self, values: dict[fx.Node, Tensor], output: Any, loss: Tensor) -> None:
+        self.values, self.output, self.loss = values, output, loss
+
+    def gradients(self, nodes: Sequence[fx.Node], *, retain_graph: bool = False) -> dict[fx.Node, Tensor]:
+        """Return dL/d(value) at `nodes`, in the value's own shape; zeros where the loss does not depend on it."""
+        targets = [self.values[node] for node in nodes]
+        found = torch.autograd.grad(self.loss, targets, retain_graph=retain_graph, allow_unused=True)
+        return {
+            node: torch.zeros_like(value) if gradient is None else gradient
+            for node, value, gradient in zip(nodes, targets, found, strict=True)
+        }
+
+    def release(self) -> None:
+        """Let go of every tensor, and of the graph behind them."""
+        self.values.clear()
+        del self.output, self.loss
+
+
+@contextmanager
+def forward_pass(
+    graph_module: fx.GraphModule,
+    loss_fn: LossFunction,
+    batch: Batch,
+    *,
+    values: Iterable[fx.Node] = (),
+    differentiable: Iterable[fx.Node] = (),
+    seed: int,
+) -> Iterator[ForwardPass]:
+    """Run one batch and yield what came out; on leaving, the model is as it was.
+
+    The model runs in the mode it is in, under the caller's autocast. A wanted value that a later operation works on in
+    place is noticed by its version counter; then the batch is run again and that operation gets a copy, so that what
+    was recorded is the value itself, and its gradient its own.
+
+    Args:
+        graph_module: The model.
+        loss_fn: Maps output and target to the mean loss over the batch.
+        batch: The inputs and the target.
+        values: Nodes whose values, tensors, are recorded.
+        differentiable: Nodes whose values are recorded and can be differentiated by, also if all weights are frozen.
+        seed: Seeds dropout and its kin, so that a second pass over this batch sees the same masks.
+
+    Raises:
+        AnalysisError: If the loss is not a finite scalar that depends on the model.
+    """
+    copied: frozenset[fx.Node] = frozenset()
+    differentiable = frozenset(differentiable)
+    wanted = differentiable | frozenset(values)
+    while True:
+        with undisturbed(graph_module, seed):
+            recorder = _Recorder(graph_module, wanted, differentiable, copied)
+            output = recorder.run(*_arguments(graph_module, batch))
+            mutated = recorder.mutated()
+            if not mutated:
+                run = ForwardPass(recorder.values, output, _loss(loss_fn, output, batch))
+                del recorder, output
+                try:
+                    yield run
+                finally:
+                    run.release()
+                return
+        copied |= mutated
+
+
+class _Recorder(fx.Interpreter):
+    def __init__(
+        self,
+        graph_module: fx.GraphModule,
+        wanted: frozenset[fx.Node],
+        differentiable: frozenset[fx.Node],
+        copied: frozenset[fx.Node],
+    ) -> None:
+        super().__init__(graph_module)
+        self.extra_traceback = False
+        self.wanted, self.differentiable, self.copied = wanted, differentiable, copied
+        self.values: dict[fx.Node, Tensor] = {}
+        self.versions: dict[fx.Node, int] = {}
+
+    def run_node(self, n: fx.Node) -> Any:
+        value = super().run_node(n)
+        if n not in self.wanted:
+            return value
+        frozen = n in self.differentiable and not value.requires_grad
+        if frozen:
+            value = value.detach().requires_grad_()
+        self.values[n], self.versions[n] = value, value._version
+        # autograd lets nobody work in place on a leaf, so what was made one is handed on as a copy
+        return value.clone() if frozen or n in self.copied else value
+
+    def mutated(self) -> frozenset[fx.Node]:
+        return frozenset(node for node, value in self.values.items() if value._version != self.versions[node])
+
+
+def _arguments(graph_module: fx.GraphModule, batch: Batch) -> list[Any]:
+    try:
+        bound = bind_placeholders(graph_module, batch.inputs)
+    except TraceError as error:
+        raise AnalysisError(error.what, where=f"batch {batch.index}: {error.where}", fix=error.fix) from error
+    return [bound[node] for node in graph_module.graph.find_nodes(op="placeholder")]
+
+
+def _loss(loss_fn: LossFunction, output: Any, batch: Batch) -> Tensor:
+    loss = loss_fn(output, batch.target)
+    where = f"the loss of batch {batch.index}"
+    if not isinstance(loss, Tensor):
+        raise AnalysisError(f"it is a {type(loss).__name__}, not a tensor", where=where, fix="return the mean loss")
+    if loss.numel() != 1:
+        what = f"it has shape {tuple(loss.shape)}, but must be a scalar"
+        raise AnalysisError(what, where=where, fix="return the mean over the batch, as with reduction='mean'")
+    if not math.isfinite(loss.detach().item()):
+        fix = "look at that batch's inputs and targets, or score an earlier state of the model"
+        raise AnalysisError(f"it is {loss.detach().item()}", where=where, fix=fix)
+    if not loss.requires_grad:
+        fix = "compute it from the output by differentiable operations"
+        raise AnalysisError("it does not depend on the model's output", where=where, fix=fix)
+    return loss

@@ -1,0 +1,126 @@
+"""Eigen-scores with an error bar: found on one half of the data, evaluated on the other."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from fxgrow.curvature.lanczos import RitzPairs, Wanted, lanczos, start_vectors
+from fxgrow.curvature.matrices import CurvatureMatrices
+from fxgrow.curvature.scores import SiteScores
+
+
+@dataclass(frozen=True, eq=False)
+class CrossFit:
+    """Extreme eigenpairs over all data and over each half, and the held-out quotients."""
+
+    whole: RitzPairs
+    half_values: tuple[Tensor, Tensor]
+    held_out: Tensor
+    stderr: Tensor
+
+    def scores(self, *, sign: int, matrix: str) -> SiteScores:
+        """Return the scores of the site."""
+        return SiteScores(
+            values=self.whole.values,
+            held_out=self.held_out,
+            stderr=self.stderr,
+            matrix=matrix,
+            eigenvectors=self.whole.vectors.cpu(),
+            sign=sign,
+            reliability=spearman(*self.half_values),
+            residuals=self.whole.residuals,
+        )
+
+    @classmethod
+    def join(cls, parts: Sequence["CrossFit"]) -> "CrossFit":
+        """Put the neurons of several parts of one site one after the other."""
+        wholes = [part.whole for part in parts]
+        fields = ("values", "vectors", "residuals")
+        first, second = zip(*(part.half_values for part in parts), strict=True)
+        return cls(
+            whole=RitzPairs(*(torch.cat([getattr(whole, field) for whole in wholes]) for field in fields)),
+            half_values=(torch.cat(first), torch.cat(second)),
+            held_out=torch.cat([part.held_out for part in parts]),
+            stderr=torch.cat([part.stderr for part in parts]),
+        )
+
+
+def cross_fit(
+    halves: tuple[CurvatureMatrices, CurvatureMatrices], *, iterations: int, seed: int, wanted: Wanted = "least"
+) -> CrossFit:
+    """Return extreme eigenvalues of S_i over all data, with the held-out quotient and its standard error.
+
+    With A and B the two halves, and v_A, v_B the eigenvectors found on each,
+
+        held_out = 1/2 (v_A^T S_B v_A + v_B^T S_A v_B)
+
+    which, unlike the eigenvalue, is not drawn away from zero by the search over directions. Its standard error is that
+    of the mean of the single images' quotients (of the batches', where a site's input does not show the images).
+
+    Args:
+        halves: The matrices of a site's neurons over either half of the data.
+        iterations: Lanczos iterations.
+        seed: Seed of the first Lanczos vector.
+        wanted: Which end of the spectrum. With ``"largest"`` values are absolute, and a held-out quotient is positive
+            where it has the sign of the eigenvalue that its vector was found for.
+    """
+    whole = CurvatureMatrices(halves[0].map, (*halves[0].pieces, *halves[1].pieces))
+    overall = extreme_pairs(whole, iterations, seed, wanted)
+    found = [extreme_pairs(half, iterations, seed, wanted) for half in halves]
+    crossed = [half.quotients(pairs.vectors) for pairs, half in zip(found, reversed(halves), strict=True)]
+    values = [pairs.values for pairs in found]
+    if wanted == "largest":
+        crossed = [
+            (quotients * value.sign(), images) for value, (quotients, images) in zip(values, crossed, strict=True)
+        ]
+        values, overall = [value.abs() for value in values], replace(overall, values=overall.values.abs())
+    held_out, stderr = mean_and_error(crossed)
+    return CrossFit(overall, (values[0], values[1]), held_out, stderr)
+
+
+def extreme_pairs(matrices: CurvatureMatrices, iterations: int, seed: int, wanted: Wanted = "least") -> RitzPairs:
+    """Return one extreme eigenpair of each neuron's matrix, by Lanczos."""
+    like = matrices.pieces[0].input
+    start = start_vectors(matrices.map.neurons, matrices.map.features, seed, like)
+    return lanczos(matrices, start, iterations).pairs(wanted)
+
+
+def mean_and_error(samples: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    """Return the mean over halves of each half's mean over images, and its standard error.
+
+    Args:
+        samples: For each half, values ``(units, neurons)`` and the images in each unit ``(units,)``.
+
+    Returns:
+        ``mean = sum_u w_u q_u`` with ``w_u`` = images of u / (halves x images of its half), and
+        ``stderr^2 = U / (U - 1) sum_u w_u^2 (q_u - mean)^2`` over all U units; each ``(neurons,)``.
+    """
+    values = torch.cat([value for value, _ in samples])
+    weights = torch.cat([images / images.sum() for _, images in samples]).unsqueeze(1) / len(samples)
+    mean = (weights * values).sum(0)
+    variance = (weights.square() * (values - mean).square()).sum(0)
+    return mean, (variance * len(values) / max(len(values) - 1, 1)).sqrt()
+
+
+def spearman(first: Tensor, second: Tensor) -> float | None:
+    """Return Spearman's rank correlation of two vectors, ties sharing their mean rank; None if either is constant.
+
+    Example:
+        >>> spearman(torch.tensor([1.0, 2.0, 3.0]), torch.tensor([10.0, 30.0, 20.0]))
+        0.5
+    """
+    ranks = torch.stack([_ranks(first), _ranks(second)])
+    centred = ranks - ranks.mean(1, keepdim=True)
+    norms = torch.linalg.vector_norm(centred, dim=1)
+    if bool((norms == 0).any()):
+        return None
+    return float((centred[0] @ centred[1]) / norms.prod())
+
+
+def _ranks(values: Tensor) -> Tensor:
+    _, inverse, counts = torch.unique(values, return_inverse=True, return_counts=True)
+    last = torch.cumsum(counts, 0).double()
+    mean: Tensor = last - (counts - 1) / 2
+    return mean[inverse]

@@ -1,0 +1,164 @@
+"""Where a neuron has an activation of its own: the elementwise function behind a site, and its second derivative."""
+
+import operator
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+import torch.fx as fx
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fxgrow.curvature.surrogates import is_curved, kinks, second_derivative, smooth, smooth_prelu
+from fxgrow.graph.activations import elementwise
+from fxgrow.graph.location import module_path
+
+Shape = Literal["straight", "kinked", "curved"]
+
+_FUNCTIONS: set[Any] = {
+    operator.add, operator.mul, operator.sub, operator.truediv, operator.neg, operator.pow, operator.iadd,
+    operator.imul, torch.add, torch.mul, torch.sub, torch.div, torch.neg, torch.pow, torch.square, torch.abs,
+    torch.exp, torch.log, torch.log1p, torch.sqrt, torch.rsqrt, torch.erf, torch.cos, torch.clamp, torch.relu_,
+    F.relu_, F.elu_, F.celu_, F.selu_, F.leaky_relu_, F.hardtanh_,
+}  # fmt: skip
+_METHODS = {
+    "add", "mul", "sub", "div", "neg", "pow", "square", "abs", "exp", "log", "log1p", "sqrt", "rsqrt", "erf", "sin",
+    "cos", "sigmoid", "tanh", "relu", "clamp",
+}  # fmt: skip
+_ATEN = {
+    "gelu", "silu", "relu", "relu6", "sigmoid", "tanh", "mish", "elu", "softplus", "hardswish", "hardsigmoid",
+    "hardtanh", "leaky_relu", "selu", "celu", *_METHODS,
+}  # fmt: skip
+_SUMS = {operator.add, operator.sub, operator.iadd, torch.add, torch.sub, "add", "add_", "sub", "sub_"}
+_BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+
+
+@dataclass(frozen=True, eq=False)
+class ElementwiseRegion:
+    """A part of the graph that computes ``a = h(O)`` elementwise from a site's output, and from nothing else.
+
+    BatchNorm in eval mode is an affine map of each channel and takes part: its scale enters h'' by the chain rule.
+    """
+
+    exit: fx.Node  #: the node that computes a
+    function: Callable[[Tensor], Tensor]
+    surrogate: bool  #: whether a softplus stands in for a ReLU, whose own second derivative is zero
+
+    def second_derivative(self, output: Tensor) -> Tensor:
+        """Return h''(O), of the shape of `output`."""
+        return second_derivative(self.function, output)
+
+
+def region_after(graph_module: fx.GraphModule, call: fx.Node) -> ElementwiseRegion | str:
+    """Return the elementwise function that alone reads `call`, as far as it reaches; or why there is none.
+
+    The region is the longest one: behind ``relu`` and ``square`` the neuron's activation is squared ReLU.
+    """
+    members = _members(graph_module, call)
+    for exit_node in reversed(members):
+        nodes = _between(call, exit_node, members)
+        if not _leads_out_only_at_the_end(call, nodes):
+            continue
+        shapes = {_shape_of(graph_module, node) for node in nodes}
+        if shapes != {"straight"}:
+            curved = "curved" in shapes
+            return ElementwiseRegion(exit_node, _compile(graph_module, call, nodes, not curved), not curved)
+    return _reason(graph_module, call)
+
+
+def _members(graph_module: fx.GraphModule, call: fx.Node) -> list[fx.Node]:
+    """Return the nodes that depend elementwise on `call`, and on no other tensor, in graph order."""
+    members: list[fx.Node] = []
+    reached, node = {call}, call.next
+    while node.op != "root":
+        inputs = node.all_input_nodes
+        if inputs and reached.issuperset(inputs) and _is_elementwise(graph_module, node):
+            members.append(node)
+            reached.add(node)
+        node = node.next
+    return members
+
+
+def _is_elementwise(graph_module: fx.GraphModule, node: fx.Node) -> bool:
+    if elementwise(graph_module, node) is not None:
+        return True
+    if node.op == "call_module":
+        module = graph_module.get_submodule(str(node.target))
+        if isinstance(module, _BATCH_NORMS):
+            return not module.training and module.track_running_stats
+        return type(module) is nn.PReLU
+    if node.op == "call_method":
+        return str(node.target).removesuffix("_") in _METHODS
+    packet = getattr(node.target, "_overloadpacket", None)
+    if packet is not None:
+        return packet.__name__.removesuffix("_") in _ATEN
+    return node.op == "call_function" and node.target in _FUNCTIONS
+
+
+def _between(call: fx.Node, exit_node: fx.Node, members: list[fx.Node]) -> list[fx.Node]:
+    """Return the members that `exit_node` is computed from, itself last, in graph order."""
+    needed = {exit_node}
+    for node in reversed(members):
+        if node in needed:
+            needed.update(source for source in node.all_input_nodes if source is not call)
+    return [node for node in members if node in needed]
+
+
+def _leads_out_only_at_the_end(call: fx.Node, nodes: list[fx.Node]) -> bool:
+    inside = set(nodes)
+    return all(user in inside for node in (call, *nodes[:-1]) for user in node.users)
+
+
+def _shape_of(graph_module: fx.GraphModule, node: fx.Node) -> Shape:
+    """Say what the function of one node does to its second derivative."""
+    if node.op == "call_module":
+        module = graph_module.get_submodule(str(node.target))
+        if isinstance(module, (*_BATCH_NORMS, nn.PReLU)):
+            return "kinked" if isinstance(module, nn.PReLU) else "straight"
+    if len(node.all_input_nodes) > 1:
+        return "straight" if node.target in _SUMS else "curved"
+    function = _compile(graph_module, node.all_input_nodes[0], [node], rounded=False)
+    if is_curved(function):
+        return "curved"
+    return "kinked" if kinks(function) else "straight"
+
+
+def _compile(
+    graph_module: fx.GraphModule, call: fx.Node, nodes: list[fx.Node], rounded: bool
+) -> Callable[[Tensor], Tensor]:
+    """Build the function that `nodes` compute of `call`, as a graph of its own that shares the modules.
+
+    With `rounded`, piecewise linear nodes are replaced by functions that have their kinks rounded.
+    """
+    graph = fx.Graph()
+    copies = {call: graph.call_method("clone", (graph.placeholder("output"),))}  # some nodes may work in place
+    for node in nodes:
+        if rounded and _shape_of(graph_module, node) == "kinked":
+            copies[node] = graph.call_function(_smoothed(graph_module, node), (copies[node.all_input_nodes[0]],))
+        else:
+            copies[node] = graph.node_copy(node, copies.__getitem__)
+    graph.output(copies[nodes[-1]])
+    return fx.Interpreter(graph_module, graph=graph).run
+
+
+def _smoothed(graph_module: fx.GraphModule, node: fx.Node) -> Callable[[Tensor], Tensor]:
+    if node.op == "call_module":
+        module = graph_module.get_submodule(str(node.target))
+        if isinstance(module, nn.PReLU):
+            return lambda z: smooth_prelu(z, module.weight.detach())
+    return smooth(kinks(_compile(graph_module, node.all_input_nodes[0], [node], rounded=False)))
+
+
+def _reason(graph_module: fx.GraphModule, call: fx.Node) -> str:
+    if not call.users:
+        return "nothing reads its output"
+    if len(call.users) > 1:
+        return f"{len(call.users)} operations read its output, and together they are no elementwise activation"
+    (reader,) = call.users
+    if reader.op == "call_module":
+        module = graph_module.get_submodule(str(reader.target))
+        if isinstance(module, _BATCH_NORMS):
+            return f"{reader.target} is a BatchNorm in train mode, or without activation behind it: it mixes the images"
+        return f"{reader.target} ({type(module).__name__}) behind it is no elementwise activation"
+    return f"{module_path(reader) or reader.name} behind it is no elementwise activation"

@@ -1,0 +1,114 @@
+"""Batched Lanczos: extreme eigenvalues of many symmetric matrices at once, each known only by its products."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+Operator = Callable[[Tensor], Tensor]
+Wanted = Literal["least", "greatest", "largest"]
+
+
+@dataclass(frozen=True, eq=False)
+class RitzPairs:
+    """One approximate eigenpair for each of the matrices."""
+
+    values: Tensor  #: ``(problems,)``, float64 on the CPU
+    vectors: Tensor  #: unit vectors, ``(problems, size)``, dtype and device of the start
+    residuals: Tensor  #: ``|S v - value v|``, ``(problems,)``; an eigenvalue lies within this of the value
+
+
+@dataclass(frozen=True, eq=False)
+class Tridiagonals:
+    """What Lanczos found: an orthonormal basis for each matrix, and the matrix projected on it.
+
+    The projected matrix of problem i has the diagonal ``diagonal[i]`` and the off-diagonal ``off_diagonal[i, :-1]``.
+    """
+
+    basis: Tensor  #: ``(problems, iterations, size)``
+    diagonal: Tensor  #: ``(problems, iterations)``, float64 on the CPU
+    off_diagonal: Tensor  #: ``(problems, iterations)``; the last column is the norm of what was left over
+
+    def eigh(self) -> tuple[Tensor, Tensor]:
+        """Return the Ritz values, ascending, ``(problems, iterations)``, and their coordinates in the basis."""
+        matrices = torch.diag_embed(self.diagonal)
+        if self.diagonal.shape[1] > 1:
+            inner = self.off_diagonal[:, :-1]
+            matrices = matrices + torch.diag_embed(inner, 1) + torch.diag_embed(inner, -1)
+        values, coordinates = torch.linalg.eigh(matrices)
+        return values, coordinates
+
+    def pairs(self, wanted: Wanted = "least") -> RitzPairs:
+        """Return the pair with the least, the greatest, or in absolute value the largest eigenvalue of each matrix."""
+        values, coordinates = self.eigh()
+        last = values.shape[1] - 1
+        if wanted == "largest":
+            index = torch.where(values[:, 0].abs() > values[:, -1].abs(), 0, last)
+        else:
+            index = torch.full((len(values),), 0 if wanted == "least" else last)
+        chosen = coordinates.gather(2, index[:, None, None].expand(-1, last + 1, 1)).squeeze(2)
+        weights = chosen.to(self.basis)
+        vectors = torch.nn.functional.normalize(torch.bmm(weights.unsqueeze(1), self.basis).squeeze(1), dim=1)
+        return RitzPairs(
+            values=values.gather(1, index[:, None]).squeeze(1),
+            vectors=vectors,
+            residuals=(self.off_diagonal[:, -1] * chosen[:, -1]).abs(),
+        )
+
+
+def lanczos(operator: Operator, start: Tensor, iterations: int) -> Tridiagonals:
+    """Run Lanczos on `problems` symmetric matrices at once.
+
+    Every new vector is made orthogonal to the whole basis, twice: next to the products this costs little, and it lets a
+    Krylov space that is exhausted (a matrix of low rank, a zero matrix) go on with a fresh direction. With as many
+    iterations as the matrices have rows the result is therefore exact up to rounding, whatever the matrices.
+
+    Args:
+        operator: Maps vectors ``(problems, size)``, one for each matrix, to the products ``(problems, size)``.
+        start: The direction in which every Krylov space begins, ``(problems, size)``; it need not be normalised.
+        iterations: Products per matrix; cut to `size`.
+
+    Returns:
+        The basis and the tridiagonal matrices.
+    """
+    problems, size = start.shape
+    steps = min(iterations, size)
+    basis = start.new_zeros(problems, steps, size)
+    diagonal, off_diagonal = start.new_zeros(problems, steps), start.new_zeros(problems, steps)
+    basis[:, 0] = torch.nn.functional.normalize(start, dim=1)
+    scale = start.new_zeros(problems)
+    for step in range(steps):
+        product = operator(basis[:, step])
+        diagonal[:, step] = (product * basis[:, step]).sum(1)
+        rest = _orthogonalised(product, basis[:, : step + 1])
+        norm = torch.linalg.vector_norm(rest, dim=1)
+        scale = torch.maximum(scale, torch.linalg.vector_norm(product, dim=1))
+        exhausted = norm <= 8 * torch.finfo(start.dtype).eps * scale
+        off_diagonal[:, step] = norm.masked_fill(exhausted, 0)
+        if step + 1 < steps:
+            basis[:, step + 1] = _next_vectors(rest, exhausted, basis[:, : step + 1])
+    return Tridiagonals(basis, diagonal.double().cpu(), off_diagonal.double().cpu())
+
+
+def start_vectors(problems: int, size: int, seed: int, like: Tensor) -> Tensor:
+    """Return one random direction, the same for all problems, so that the order of the problems changes nothing."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(size, generator=generator, dtype=torch.float64).to(like).expand(problems, size)
+
+
+def _next_vectors(rest: Tensor, exhausted: Tensor, basis: Tensor) -> Tensor:
+    """Normalise what was left over; where nothing was, take a fresh direction orthogonal to the basis."""
+    if bool(exhausted.any()):
+        fresh = start_vectors(rest.shape[0], rest.shape[1], seed=basis.shape[1], like=rest)
+        rest = torch.where(exhausted[:, None], _orthogonalised(fresh, basis), rest)
+    return torch.nn.functional.normalize(rest, dim=1)
+
+
+def _orthogonalised(vectors: Tensor, basis: Tensor) -> Tensor:
+    """Subtract the projections on the basis. Twice is enough (Giraud, Langou and Rozloznik 2005)."""
+    for _ in range(2):
+        coordinates = torch.bmm(basis, vectors.unsqueeze(2))
+        vectors = vectors - torch.bmm(coordinates.transpose(1, 2), basis).squeeze(1)
+    return vectors

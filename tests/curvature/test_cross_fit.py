@@ -1,0 +1,75 @@
+import pytest
+import torch
+
+from fxgrow.curvature.cross_fit import cross_fit, mean_and_error, spearman
+from fxgrow.curvature.matrices import CurvatureMatrices, Piece
+from fxgrow.graph.linear_map import LinearMap
+
+
+def _half(seed, images=20, neurons=3, features=4, curvature=0.0):
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(images, features, generator=generator, dtype=torch.float64)
+    c = torch.randn(images, neurons, generator=generator, dtype=torch.float64)
+    if curvature:
+        c = curvature * x[:, :1].square().expand_as(c)
+    return CurvatureMatrices(LinearMap(neurons, features, features), (Piece(x, c, images, images, (seed, 0)),))
+
+
+def _explicit(matrices):
+    (piece,) = matrices.pieces
+    return torch.einsum("ti,td,te->ide", piece.coefficients, piece.input, piece.input) / len(piece.input)
+
+
+def test_the_held_out_quotient_crosses_vectors_and_halves():
+    halves = _half(0), _half(1)
+    result = cross_fit(halves, iterations=4, seed=0)
+    explicit = [_explicit(half) for half in halves]
+    vectors = [torch.linalg.eigh(matrix).eigenvectors[:, :, 0] for matrix in explicit]
+    crossed = [
+        torch.einsum("id,ide,ie->i", vectors[0], explicit[1], vectors[0]),
+        torch.einsum("id,ide,ie->i", vectors[1], explicit[0], vectors[1]),
+    ]
+    torch.testing.assert_close(result.held_out, (crossed[0] + crossed[1]) / 2)
+    torch.testing.assert_close(result.whole.values, torch.linalg.eigvalsh(sum(explicit) / 2)[:, 0])
+
+
+def test_pure_noise_has_negative_eigenvalues_but_no_held_out_curvature():
+    results = [cross_fit((_half(2 * s), _half(2 * s + 1)), iterations=4, seed=0) for s in range(100)]
+    values = torch.cat([result.whole.values for result in results])
+    held_out = torch.cat([result.held_out for result in results])
+    assert float((values < 0).double().mean()) > 0.95
+    assert float(held_out.mean().abs()) < 3 * float(held_out.std()) / len(held_out) ** 0.5
+
+
+def test_the_error_bar_covers_the_spread_of_repeated_measurements():
+    vector = torch.zeros(3, 4, dtype=torch.float64)
+    vector[:, 0] = 1
+    repeated = [
+        mean_and_error([_half(2 * s).quotients(vector), _half(2 * s + 1).quotients(vector)]) for s in range(200)
+    ]
+    means, errors = torch.stack([m for m, _ in repeated]), torch.stack([e for _, e in repeated])
+    torch.testing.assert_close(errors.square().mean(0).sqrt(), means.std(0), rtol=0.2, atol=0)
+
+
+def test_two_images_give_half_their_difference_as_error():
+    mean, error = mean_and_error([(torch.tensor([[1.0]]), torch.ones(1)), (torch.tensor([[4.0]]), torch.ones(1))])
+    assert (float(mean), float(error)) == pytest.approx((2.5, 1.5))
+
+
+def test_units_count_by_their_images():
+    mean, _ = mean_and_error([(torch.tensor([[1.0], [4.0]]), torch.tensor([2.0, 1.0]))])
+    assert float(mean) == pytest.approx(2)
+
+
+def test_the_largest_eigenvalue_is_positive_and_so_is_its_held_out_value():
+    result = cross_fit(
+        (_half(0, 200, curvature=-1.0), _half(1, 200, curvature=-1.0)), iterations=4, seed=0, wanted="largest"
+    )
+    assert float(result.whole.values.min()) > 0
+    assert float(result.held_out.min()) > 0
+
+
+def test_spearman_shares_ranks_among_ties_and_knows_no_order_in_a_constant():
+    assert spearman(torch.tensor([1.0, 2, 2, 4]), torch.tensor([1.0, 3, 3, 9])) == pytest.approx(1)
+    assert spearman(torch.tensor([1.0, 2, 3]), torch.tensor([3.0, 2, 1])) == pytest.approx(-1)
+    assert spearman(torch.ones(3), torch.tensor([3.0, 2, 1])) is None

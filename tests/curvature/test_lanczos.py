@@ -1,0 +1,87 @@
+import pytest
+import torch
+
+from fxgrow.curvature.lanczos import lanczos, start_vectors
+
+
+def _symmetric(problems, size, rank=None, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    factor = torch.randn(problems, size, rank or size, generator=generator, dtype=torch.float64)
+    signs = torch.randn(rank or size, generator=generator, dtype=torch.float64)
+    return torch.einsum("pir,r,pjr->pij", factor, signs, factor)
+
+
+def _run(matrices, iterations):
+    def operator(vectors):
+        return torch.einsum("pij,pj->pi", matrices, vectors)
+
+    start = start_vectors(matrices.shape[0], matrices.shape[1], 0, matrices)
+    return lanczos(operator, start, iterations)
+
+
+@pytest.mark.parametrize(("wanted", "index"), [("least", 0), ("greatest", -1)])
+def test_as_many_iterations_as_rows_are_exact(wanted, index):
+    matrices = _symmetric(5, 9)
+    pairs = _run(matrices, 9).pairs(wanted)
+    exact = torch.linalg.eigvalsh(matrices)[:, index]
+    torch.testing.assert_close(pairs.values, exact, rtol=1e-12, atol=1e-12)
+
+
+def test_vectors_are_those_of_eigh_up_to_sign():
+    matrices = _symmetric(4, 7)
+    pairs = _run(matrices, 7).pairs()
+    exact = torch.linalg.eigh(matrices).eigenvectors[:, :, 0]
+    overlap = (pairs.vectors * exact).sum(1).abs()
+    torch.testing.assert_close(overlap, torch.ones(4, dtype=torch.float64), rtol=0, atol=1e-10)
+
+
+def test_the_largest_in_absolute_value_is_found_at_either_end():
+    matrices = torch.diag_embed(torch.tensor([[-5.0, 1, 2], [-1, 1, 3]], dtype=torch.float64))
+    assert _run(matrices, 3).pairs("largest").values.tolist() == pytest.approx([-5, 3])
+
+
+def test_more_iterations_than_rows_change_nothing():
+    matrices = _symmetric(3, 4)
+    torch.testing.assert_close(_run(matrices, 50).pairs().values, _run(matrices, 4).pairs().values)
+
+
+def test_a_zero_matrix_gives_zero_and_a_unit_vector():
+    pairs = _run(torch.zeros(2, 6, 6, dtype=torch.float64), 6).pairs()
+    assert pairs.values.tolist() == [0, 0]
+    assert torch.linalg.vector_norm(pairs.vectors, dim=1).tolist() == pytest.approx([1, 1])
+    assert pairs.residuals.tolist() == [0, 0]
+
+
+@pytest.mark.parametrize("rank", [1, 3])
+def test_an_exhausted_krylov_space_goes_on_without_harm(rank):
+    matrices = _symmetric(4, 12, rank)
+    pairs = _run(matrices, 8).pairs()
+    exact = torch.linalg.eigvalsh(matrices)[:, 0]
+    torch.testing.assert_close(pairs.values, exact, rtol=1e-10, atol=1e-10)
+
+
+def test_a_multiple_of_the_identity_is_one_step_and_stays_exact():
+    matrices = 3 * torch.eye(8, dtype=torch.float64).expand(2, 8, 8)
+    assert _run(matrices, 8).pairs("least").values.tolist() == pytest.approx([3, 3])
+
+
+def test_the_residual_bounds_the_distance_to_an_eigenvalue():
+    matrices = _symmetric(6, 40)
+    pairs = _run(matrices, 6).pairs()
+    distance = (torch.linalg.eigvalsh(matrices) - pairs.values[:, None]).abs().min(1).values
+    assert bool((distance <= pairs.residuals + 1e-12).all())
+
+
+def test_float32_reaches_its_own_precision():
+    matrices = _symmetric(8, 20)
+    pairs = _run(matrices.float(), 20).pairs()
+    exact = torch.linalg.eigvalsh(matrices)
+    error = (pairs.values - exact[:, 0]).abs() / exact.abs().amax(1)
+    assert float(error.max()) < 1e-6
+
+
+def test_problems_do_not_depend_on_each_other():
+    matrices = _symmetric(5, 10)
+    order = torch.tensor([3, 1, 4, 0, 2])
+    together, permuted = _run(matrices, 4).pairs().values, _run(matrices[order], 4).pairs().values
+    torch.testing.assert_close(permuted, together[order])

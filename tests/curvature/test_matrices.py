@@ -1,0 +1,120 @@
+import pytest
+import torch
+from torch import nn
+
+from fxgrow.curvature.matrices import CurvatureMatrices, Piece, split_in_halves
+from fxgrow.graph.linear_map import LinearMap
+
+MODULES = {
+    "linear": (lambda: nn.Linear(3, 4), (6, 3)),
+    "linear over tokens": (lambda: nn.Linear(3, 4), (6, 5, 3)),
+    "conv1d": (lambda: nn.Conv1d(2, 4, 3, padding=1), (6, 2, 5)),
+    "conv2d strided": (lambda: nn.Conv2d(2, 4, 3, stride=2, padding=1), (6, 2, 5, 5)),
+    "conv2d dilated": (lambda: nn.Conv2d(2, 4, 2, dilation=2), (6, 2, 5, 5)),
+    "conv2d grouped": (lambda: nn.Conv2d(4, 6, 2, groups=2), (6, 4, 4, 4)),
+    "conv2d depthwise": (lambda: nn.Conv2d(4, 4, 3, groups=4, padding=1), (6, 4, 4, 4)),
+    "conv2d same": (lambda: nn.Conv2d(2, 4, 3, padding="same"), (6, 2, 4, 4)),
+    "conv2d circular": (lambda: nn.Conv2d(2, 4, 3, padding=1, padding_mode="circular"), (6, 2, 4, 4)),
+    "conv3d": (lambda: nn.Conv3d(2, 3, 2), (6, 2, 3, 3, 3)),
+    "transposed": (lambda: nn.ConvTranspose2d(2, 4, 3, stride=2, output_padding=1), (6, 2, 3, 3)),
+    "transposed grouped": (lambda: nn.ConvTranspose2d(4, 4, 2, groups=2), (6, 4, 3, 3)),
+}
+
+
+def _matrices(name, sizes=(6,)):
+    torch.manual_seed(0)
+    build, shape = MODULES[name]
+    module = build().double()
+    pieces = []
+    for index, size in enumerate(sizes):
+        x = torch.randn(size, *shape[1:], dtype=torch.float64)
+        pieces.append(Piece(x, torch.randn_like(module(x)), size, size, (index, 0)))
+    return CurvatureMatrices(LinearMap.of_module(module), tuple(pieces))
+
+
+def explicit(matrices):
+    """S_i one by one, as the Hessian of 1/2 sum c (x^T v)^2 with respect to v_i."""
+
+    def half_quotient(rows):
+        total = sum((piece.coefficients * matrices.map(piece.input, rows).square()).sum() for piece in matrices.pieces)
+        return total / 2 / matrices.images
+
+    neurons, features = matrices.map.neurons, matrices.map.features
+    return torch.func.hessian(half_quotient)(torch.zeros(neurons, features, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_products_are_those_of_the_explicit_matrices(name):
+    matrices = _matrices(name)
+    hessian = explicit(matrices)
+    vectors = torch.randn(matrices.map.neurons, matrices.map.features, dtype=torch.float64)
+    expected = torch.einsum("idie,ie->id", hessian, vectors)
+    torch.testing.assert_close(matrices(vectors), expected, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["linear over tokens", "conv2d grouped"])
+def test_blocks_between_two_neurons_are_zero(name):
+    hessian = explicit(_matrices(name))
+    for i in range(hessian.shape[0]):
+        hessian[i, :, i] = 0
+    assert float(hessian.abs().max()) == 0
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_quotients_of_single_images_average_to_that_of_the_whole(name):
+    matrices = _matrices(name, sizes=(6, 3))
+    vectors = torch.randn(matrices.map.neurons, matrices.map.features, dtype=torch.float64)
+    quotients, images = matrices.quotients(vectors)
+    assert images.tolist() == [1] * 9
+    whole = (vectors * matrices(vectors)).sum(1)
+    torch.testing.assert_close(quotients.mean(0), whole, rtol=1e-10, atol=1e-12)
+
+
+def test_a_unit_of_unknown_images_counts_as_one_batch():
+    matrices = _matrices("linear", sizes=(4, 2))
+    coarse = CurvatureMatrices(
+        matrices.map, tuple(Piece(p.input, p.coefficients, 1, p.images, p.source) for p in matrices.pieces)
+    )
+    vectors = torch.randn(4, 3, dtype=torch.float64)
+    quotients, images = coarse.quotients(vectors)
+    assert images.tolist() == [4, 2]
+    fine = matrices.quotients(vectors)[0]
+    torch.testing.assert_close(quotients, torch.stack([fine[:4].mean(0), fine[4:].mean(0)]))
+
+
+def test_two_calls_in_one_batch_add_up_image_by_image():
+    first, second = _matrices("linear", sizes=(4, 4)).pieces
+    linear = _matrices("linear").map
+    both = CurvatureMatrices(linear, (first, Piece(second.input, second.coefficients, 4, 4, first.source)))
+    vectors = torch.randn(4, 3, dtype=torch.float64)
+    single = [CurvatureMatrices(linear, (piece,)).quotients(vectors)[0] for piece in (first, second)]
+    assert both.images == 4
+    torch.testing.assert_close(both.quotients(vectors)[0], single[0] + single[1])
+
+
+def test_batches_are_dealt_out_whole_and_evenly():
+    pieces = _matrices("linear", sizes=(4, 1, 2, 1)).pieces
+    first, second = split_in_halves(pieces)
+    assert sum(piece.images for piece in first) == sum(piece.images for piece in second) == 4
+    assert {piece.source[0] for piece in first}.isdisjoint(piece.source[0] for piece in second)
+
+
+def test_a_single_batch_is_halved_by_whole_images():
+    matrices = _matrices("linear over tokens")
+    first, second = split_in_halves(matrices.pieces)
+    torch.testing.assert_close(first[0].input, matrices.pieces[0].input[::2])
+    torch.testing.assert_close(second[0].coefficients, matrices.pieces[0].coefficients[1::2])
+    whole = CurvatureMatrices(matrices.map, (*first, *second))
+    vectors = torch.randn(4, 3, dtype=torch.float64)
+    assert whole.images == 6
+    torch.testing.assert_close(whole(vectors), matrices(vectors))
+
+
+def test_windows_of_one_image_stay_together():
+    x, c = torch.arange(8.0).reshape(8, 1), torch.ones(8, 1)
+    first, _ = split_in_halves([Piece(x, c, 4, 4, (0, 0))])
+    assert first[0].input.flatten().tolist() == [0, 1, 4, 5]
+
+
+def test_a_single_batch_without_visible_images_cannot_be_halved():
+    assert split_in_halves([Piece(torch.ones(3, 1), torch.ones(3, 1), 1, 2, (0, 0))]) is None
