@@ -1,0 +1,73 @@
+"""What the demo leaves behind: the model, the metrics and a plot, all of them or none."""
+
+import csv
+import dataclasses
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from tempfile import mkdtemp
+
+import torch.fx as fx
+
+from fxgrow.demo.loop import EpochMetrics
+from fxgrow.errors import FileError
+from fxgrow.files import save
+
+MODEL, METRICS, PLOT = "model.pt", "metrics.csv", "plot.png"
+
+
+def write_results(out: Path, grown: fx.GraphModule, runs: Mapping[str, Sequence[EpochMetrics]]) -> None:
+    """Write model.pt, metrics.csv and plot.png into `out`; other files in it are left alone.
+
+    The files are written beside `out` first and moved when all of them are complete.
+
+    Raises:
+        FileError: If they cannot be written.
+    """
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        partial = Path(mkdtemp(prefix=f".{out.name}-", dir=out.parent))
+        try:
+            save(grown, partial / MODEL)
+            write_metrics(partial / METRICS, runs)
+            plot(partial / PLOT, runs)
+            out.mkdir(exist_ok=True)
+            for name in (MODEL, METRICS, PLOT):
+                os.replace(partial / name, out / name)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise FileError(f"it cannot be written: {reason}", where=str(out), fix="choose another --out") from error
+
+
+def write_metrics(path: Path, runs: Mapping[str, Sequence[EpochMetrics]]) -> None:
+    """Write one line for each epoch of each model."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, [field.name for field in dataclasses.fields(EpochMetrics)])
+        writer.writeheader()
+        for metrics in runs.values():
+            writer.writerows(dataclasses.asdict(line) for line in metrics)
+
+
+def plot(path: Path, runs: Mapping[str, Sequence[EpochMetrics]]) -> None:
+    """Draw test loss, test accuracy and parameters over the epochs of every model."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(11, 3.4), layout="constrained")
+    FigureCanvasAgg(figure)
+    panels = figure.subplots(1, 3)
+    drawn = (("test_loss", "test loss"), ("test_accuracy", "test accuracy"), ("parameters", "parameters"))
+    for axes, (quantity, title) in zip(panels, drawn, strict=True):
+        for name, metrics in runs.items():
+            trained = metrics[1:]
+            style = "steps-post" if quantity == "parameters" else "default"
+            values = [getattr(line, quantity) for line in trained]
+            axes.plot([line.epoch for line in trained], values, label=name, drawstyle=style)
+        axes.set(title=title, xlabel="epoch")
+        axes.grid(alpha=0.3)
+    panels[0].set_yscale("log")
+    panels[0].legend()
+    figure.savefig(path, dpi=120)

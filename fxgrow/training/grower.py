@@ -1,0 +1,210 @@
+"""`Grower`: what must happen together when a model grows in the middle of its training."""
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+import torch.fx as fx
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from fxgrow.curvature import Scores, analyze, find_score
+from fxgrow.curvature.batches import Batch, read_batches
+from fxgrow.errors import PlanError, VerificationError
+from fxgrow.graph.inputs import device_of
+from fxgrow.graph.preservation import preserved
+from fxgrow.graph.record import GrowthEvent, record_of, update_record
+from fxgrow.growth import grow
+from fxgrow.growth.allocation import find_allocation
+from fxgrow.growth.budget import resolve_budget
+from fxgrow.operators import find_operator
+from fxgrow.training.compilation import compile as compile_blocks
+from fxgrow.training.optimizers import extend_optimizer
+from fxgrow.training.schedule import check_epochs
+
+LossFunction = Callable[[Any, Any], Tensor]
+
+
+@dataclass(frozen=True)
+class GrowthReport:
+    """What one growth event did."""
+
+    event: GrowthEvent  #: sites, neurons, scores, parameters: the entry in the model's history
+    scores: Scores
+    loss_before: float  #: on the first batch, in eval mode
+    loss_after: float  #: of the grown model on the same batch
+    seconds: float  #: for the whole event: analysis, rewriting, checking
+
+
+class Grower:
+    """A model that grows while it trains: the graph, its compiled form and the optimizer, kept in step.
+
+    The training loop stays the user's own. It calls `model`, steps `optimizer`, and asks at each epoch whether growth
+    is due:
+
+        grower = Grower(traced, loss_fn, optimizer, budget=0.4, at=(10, 20, 30))
+        for epoch in range(100):
+            if grower.due(epoch):
+                grower.grow(batches, context={"epoch": epoch})
+            for images, labels in batches:
+                loss = loss_fn(grower.model(images), labels)
+                ...
+
+    Args:
+        traced: The model, from `fxgrow.trace` or ``torch.fx.symbolic_trace``.
+        loss_fn: Maps the model's output and the target to the mean loss over the batch.
+        optimizer: The optimizer that holds the model's parameters. It is extended, never replaced.
+        budget: What all events together may add: a float is a fraction of the parameters at the start, an int a number.
+        at: The epochs at which growth is due (`growth_epochs` makes a schedule).
+        score: The score that ranks the neurons.
+        operator: The kind of pseudo-layer.
+        allocation: How an event's budget is shared out among sites.
+        include: Module paths or shell patterns of the only sites that may grow.
+        exclude: Module paths or shell patterns of sites that may not.
+        max_images: Samples that an analysis reads at most.
+        compile: Whether `model` is compiled block by block.
+        compile_options: Options of ``torch.compile``.
+        seed: Seed of the analyses and of the new parameters; every event draws its own from it.
+
+    Raises:
+        PlanError: If an option does not fit.
+    """
+
+    def __init__(
+        self,
+        traced: fx.GraphModule,
+        loss_fn: LossFunction,
+        optimizer: Optimizer,
+        *,
+        budget: float = 0.5,
+        at: Iterable[int] = (),
+        score: str = "eigen",
+        operator: str = "serial",
+        allocation: str = "even",
+        include: Iterable[str] = (),
+        exclude: Iterable[str] = (),
+        max_images: int = 512,
+        compile: bool = True,
+        compile_options: Mapping[str, Any] | None = None,
+        seed: int = 0,
+    ) -> None:
+        self.graph_module, self.loss_fn, self.optimizer = traced, loss_fn, optimizer
+        self.at = check_epochs(at)
+        self.remaining = resolve_budget(traced, budget)  #: parameters that may still be added
+        self._events = 0
+        for name, find in ((score, find_score), (operator, find_operator), (allocation, find_allocation)):
+            find(name)  # an unknown name is refused now, and not in the middle of the training
+        self._operator, self._allocation = operator, allocation
+        self._include, self._exclude = tuple(include), tuple(exclude)
+        self._score, self._max_images, self._seed = score, max_images, seed
+        self._compile, self._compile_options = compile, dict(compile_options or {})
+        self.model: nn.Module = self._compiled(traced)  #: what the training loop calls
+
+    def due(self, epoch: int) -> bool:
+        """Return whether growth is scheduled at `epoch`."""
+        return epoch in self.at
+
+    @property
+    def history(self) -> tuple[GrowthEvent, ...]:
+        """The growth events of the model so far."""
+        return record_of(self.graph_module).history
+
+    def grow(
+        self, batches: Iterable[Any], *, budget: float | None = None, context: Mapping[str, Any] | None = None
+    ) -> GrowthReport:
+        """Measure the scores, grow, check that the loss is the same, extend the optimizer and compile what changed.
+
+        Either all of it happens or nothing. The history remembers `context` and the loss before and after.
+
+        Args:
+            batches: Pairs ``(inputs, target)`` of training data; the loss is compared on the first.
+            budget: Parameters that this event may add (a fraction or a number); None shares what remains of the whole
+                budget evenly over the scheduled events that are still to come.
+            context: What the history shall remember of this event, JSON values.
+
+        Raises:
+            AnalysisError: If the batches are empty, or the loss does not fit.
+            PlanError: If the budget is spent, no plan fits, or the optimizer does not hold what grows.
+            VerificationError: If the grown model's loss is another.
+        """
+        started = time.monotonic()
+        limit = self._limit(budget)
+        seed = self._seed + self._events
+        read = read_batches(batches, device_of(self.graph_module), seed=seed, max_images=self._max_images)
+        scores = analyze(
+            self.graph_module,
+            self.loss_fn,
+            [(batch.inputs, batch.target) for batch in read],
+            score=self._score,
+            sites=self._include or None,
+            seed=seed,
+        )
+        before = self._loss(self.graph_module, read[0])
+        grown = grow(
+            self.graph_module,
+            scores,
+            budget=limit,
+            operator=self._operator,
+            allocation=self._allocation,
+            include=self._include,
+            exclude=self._exclude,
+            seed=seed,
+        )
+        after = self._loss(grown, read[0])
+        _check_equal(before, after)
+        event = _remember(grown, {**(context or {}), "loss_before": before, "loss_after": after})
+        extend_optimizer(self.optimizer, grown)
+        self._adopt(grown, event)
+        return GrowthReport(event, scores, before, after, time.monotonic() - started)
+
+    def _limit(self, budget: float | None) -> int:
+        """Return the number of parameters that the next event may add."""
+        if budget is None:
+            budget = self.remaining // max(len(self.at) - self._events, 1)
+        limit = resolve_budget(self.graph_module, budget) if budget else 0
+        if not 0 < limit <= self.remaining:
+            raise PlanError(
+                f"{limit:,} parameters are asked for and {self.remaining:,} remain of the whole budget",
+                where=f"growth event {self._events + 1}",
+                fix="give the Grower a larger budget",
+            )
+        return limit
+
+    def _adopt(self, grown: fx.GraphModule, event: GrowthEvent) -> None:
+        grown.train(self.graph_module.training)
+        # The old compiled form is alive until the new one exists, which takes over the blocks that did not change.
+        self.model = self._compiled(grown)
+        self.graph_module = grown
+        self.remaining -= event.parameters_after - event.parameters_before
+        self._events += 1
+
+    def _compiled(self, graph_module: fx.GraphModule) -> nn.Module:
+        return compile_blocks(graph_module, **self._compile_options) if self._compile else graph_module
+
+    def _loss(self, graph_module: fx.GraphModule, batch: Batch) -> float:
+        """Return the loss on one batch in eval mode, leaving the model as it was."""
+        with preserved(graph_module), torch.no_grad():
+            graph_module.eval()
+            inputs = batch.inputs
+            output = graph_module(**inputs) if isinstance(inputs, dict) else graph_module(*inputs)
+            return float(self.loss_fn(output, batch.target))
+
+
+def _check_equal(before: float, after: float) -> None:
+    """Check that growth left the loss alone, to the rounding of single precision."""
+    if not abs(after - before) <= 1e-5 * max(1.0, abs(before)):
+        raise VerificationError(
+            f"the loss on the same batch is {before:.8g} before growth and {after:.8g} after",
+            where="growth",
+            fix="report this with the model and the operator; the model, the optimizer and the budget are unchanged",
+        )
+
+
+def _remember(grown: fx.GraphModule, context: Mapping[str, Any]) -> GrowthEvent:
+    """Write `context` into the last event of the history, and return that event."""
+    *earlier, last = record_of(grown).history
+    event = replace(last, context={**last.context, **context})
+    update_record(grown, history=(*earlier, event))
+    return event
