@@ -83,7 +83,15 @@ class Pass(ABC):
         except FxgrowError:
             raise
         except Exception as error:  # a pass is somebody's code: whatever it raises, say which pass it was
-            raise PassError(f"it crashed with {type(error).__name__}: {error}", where=str(self), fix=_REPORT) from error
+            raise PassError(
+                f"it crashed with {type(error).__name__}: {error}", where=self._short, fix=_REPORT
+            ) from error
+
+    @property
+    def _short(self) -> str:
+        """The pass as text, cut to what fits on a line of an error; a plan names thousands of rows."""
+        text = str(self)
+        return text if len(text) <= 120 else f"{text[:100]}…"
 
     def _finish(self, before: fx.GraphModule, after: fx.GraphModule, check: bool) -> None:
         """Check the result, and find the shapes of the created nodes where those of the inputs are known."""
@@ -95,7 +103,7 @@ class Pass(ABC):
             if check:
                 check_shapes(before, after)
         except FxgrowError as error:
-            raise PassError(error.what, where=f"{self}: {error.where}", fix=_REPORT) from error
+            raise PassError(error.what, where=f"{self._short}: {error.where}", fix=_REPORT) from error
 
     def _sign(self, graph_module: fx.GraphModule, known: set[fx.Node]) -> None:
         """Write on every created node which pass and which edit made it."""

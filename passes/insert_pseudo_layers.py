@@ -90,7 +90,10 @@ class InsertPseudoLayers(Pass):
                 read = grown = activation_after(graph_module, call) or call
             check_residual_edge(network, read.name, grown.name)
             _refuse_mutation(graph_module, site, read, grown)
-            insertion.connect(read, grown)
+            edge = insertion.connect(read, grown)
+            # The next site may read the sum, which stands where the grown value stood.
+            network.add_node(edge.name, **network.nodes[grown.name])
+            network.add_edge(grown.name, edge.name)
 
     def _build(self, graph_module: fx.GraphModule, site: Site, rows: tuple[int, ...], path: str) -> PseudoLayer:
         operator = find_operator(self.operator)
@@ -123,8 +126,8 @@ class _Insertion:
     trace: fx.Graph
     indexed: bool
 
-    def connect(self, read: fx.Node, grown: fx.Node) -> None:
-        """Inline the pseudo-layer behind `grown`, and let everything that read `grown` read the sum."""
+    def connect(self, read: fx.Node, grown: fx.Node) -> fx.Node:
+        """Inline the pseudo-layer behind `grown`, let everything that read `grown` read the sum, and return that."""
         graph, readers = grown.graph, list(grown.users)
         with graph.inserting_after(grown):
             edge = graph.call_function(add_rows)  # holds the place; its arguments follow
@@ -137,6 +140,7 @@ class _Insertion:
         self._sign(edge, grown, role="residual-edge", rows=list(self.rows))
         for reader in readers:
             reader.replace_input_with(grown, edge)
+        return edge
 
     def _inline(self, graph: fx.Graph, read: fx.Node, grown: fx.Node) -> fx.Node:
         values: dict[fx.Node, fx.Node] = {}
