@@ -1,1 +1,99 @@
-""""""
+"""The command line: one module for each verb, thin over the API. Nothing here imports torch before a verb runs."""
+
+import argparse
+import difflib
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from fxgrow.cli.parser import Parser
+from fxgrow.errors import FxgrowError
+
+#: The verbs, in the order of the help. Each is a module here with `add_parser(verbs)`, which sets `run` and `parser`.
+VERBS = ("trace", "score", "grow", "verify", "inspect", "demo")
+
+USER_ERROR, FAULT, INTERRUPTED = 2, 1, 130
+_EPILOG = """\
+example:
+  fxgrow trace timm:vit_tiny_patch16_224 --set num_classes=10 -o model.pt
+  fxgrow score model.pt --data imagefolder:photos -o scored.pt
+  fxgrow grow scored.pt --budget 0.1 -o grown.pt
+  fxgrow inspect grown.pt
+
+`fxgrow VERB --help` shows the options of a verb. Exit status: 0, 1 if a check fails, 2 for a mistake in the command
+or a file, 130 after Ctrl-C.
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return the exit status.
+
+    Args:
+        argv: The arguments; those of the process if left out.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in arguments
+    try:
+        return _run(arguments)
+    except SystemExit as leaving:  # argparse leaves so after --help and after an error
+        return leaving.code if isinstance(leaving.code, int) else USER_ERROR
+    except KeyboardInterrupt:
+        return _report("interrupted", INTERRUPTED)
+    except BrokenPipeError:  # the reader of a pipe, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except FxgrowError as error:
+        if debug:
+            raise
+        return _report(str(error), USER_ERROR)
+    except Exception as error:
+        if debug:
+            raise
+        kind = type(error).__name__
+        return _report(
+            f"a fault of fxgrow ({kind}: {error}); run it again with --debug and report what it shows", FAULT
+        )
+
+
+def _run(arguments: list[str]) -> int:
+    parser = build_parser()
+    verb = next((argument for argument in arguments if not argument.startswith("-")), None)
+    if verb is not None and verb not in VERBS:
+        parser.error(f"there is no verb {verb!r}{_guess(verb, VERBS)}")
+    args, unknown = parser.parse_known_args(arguments)
+    if unknown:
+        options = args.parser.option_names()
+        args.parser.error(f"it has no argument {unknown[0]!r}{_guess(unknown[0], options)}")
+    status: Any = args.run(args)
+    sys.stdout.flush()
+    return int(status or 0)
+
+
+def build_parser() -> Parser:
+    """Return the parser of the whole command line."""
+    from fxgrow import __version__
+
+    parser = Parser(
+        prog="fxgrow",
+        description="Grow neural networks while they train: depth where the curvature of the loss asks for it.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"fxgrow {__version__}")
+    verbs = parser.add_subparsers(title="verbs", metavar="VERB", dest="verb", required=True, parser_class=Parser)
+    for verb in VERBS:
+        importlib.import_module(f"fxgrow.cli.{verb}").add_parser(verbs)
+    return parser
+
+
+def _guess(word: str, known: Sequence[str]) -> str:
+    close = difflib.get_close_matches(word, known, n=1)
+    return f", did you mean {close[0]!r}?" if close else ""
+
+
+def _report(message: str, status: int) -> int:
+    """Print one line to the error stream, whatever the message holds."""
+    print(f"fxgrow: {' '.join(message.split())}", file=sys.stderr)
+    return status

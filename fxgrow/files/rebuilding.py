@@ -16,6 +16,7 @@ from fxgrow.graph.annotations import KEY, annotate, annotation
 from fxgrow.graph.digest import digest
 from fxgrow.graph.shapes import complete_shapes
 from fxgrow.passes import parse
+from fxgrow.passes.functionalize_inplace import FunctionalizeInplace
 
 
 def load(path: str | os.PathLike[str], *, base: nn.Module | None = None, allow_pickle: bool = False) -> fx.GraphModule:
@@ -63,7 +64,11 @@ def rebuild(contents: Contents, *, base: nn.Module | None, where: str) -> fx.Gra
 
 def _replay(traced: fx.GraphModule, contents: Contents, where: str) -> fx.GraphModule:
     """Replay the edit log on the base, unless that is the grown model already; the digest must be the file's."""
-    table, before = contents.table, digest(traced)
+    table = contents.table
+    expected = table.record.base_digest or table.digest
+    if digest(traced) != expected:  # `trace` and `grow` make in-place operations functional, plain tracing does not
+        traced = FunctionalizeInplace()(traced).graph_module
+    before = digest(traced)
     if _fits(traced, contents):
         return traced
     grown, failure = traced, None
@@ -74,7 +79,7 @@ def _replay(traced: fx.GraphModule, contents: Contents, where: str) -> fx.GraphM
         failure = error
     if failure is None and _fits(grown, contents):
         return grown
-    if before != (table.record.base_digest or table.digest):
+    if before != expected:
         fix = "give the model that was traced, built with the same arguments"
         raise FileError("the base is another model than the one that was traced", where=where, fix=fix) from failure
     reason = f"cannot be replayed ({failure})" if failure else "gives another graph than the file's when replayed"

@@ -1,6 +1,7 @@
 """Trace a base model again as it was traced when its file was written."""
 
 import copy
+import inspect
 from typing import Any
 
 import torch
@@ -31,8 +32,8 @@ def trace_again(base: nn.Module, table: Table, where: str) -> fx.GraphModule:
             return fx.symbolic_trace(base)
         from fxgrow.tracing import trace
 
-        inputs = example_inputs(table)
-        return trace(_in_dtype_of(base, inputs), inputs, origin=table.record.origin, check=False)
+        inputs = example_inputs(table, base)
+        return trace(_in_dtype_of(base, inputs), inputs, check=False)
     except FxgrowError as error:
         raise FileError(
             f"its base cannot be traced ({error})", where=where, fix="give the model that was traced"
@@ -42,13 +43,18 @@ def trace_again(base: nn.Module, table: Table, where: str) -> fx.GraphModule:
         raise FileError(what, where=where, fix="give the model that was traced") from error
 
 
-def example_inputs(table: Table) -> tuple[Any, ...]:
-    """Return random inputs of the shapes and dtypes with which the model was traced; the global state is untouched."""
+def example_inputs(table: Table, model: nn.Module) -> dict[str, Any] | tuple[Any, ...]:
+    """Return random inputs of the shapes and dtypes with which a model was traced; the global state is untouched.
+
+    They go by keyword, as the placeholders are named, or by position where forward has ``*args``.
+    """
     generator = torch.Generator().manual_seed(0)
-    given = list(table.inputs)
-    while given and not given[-1].given:  # trailing inputs that were left at their defaults
-        given.pop()
-    return tuple(_build(spec.value, spec, generator) for spec in given)
+    inputs = {spec.name: _build(spec.value, spec, generator) for spec in table.inputs}
+    try:
+        inspect.signature(model.forward).bind(**inputs)
+    except TypeError:
+        return tuple(inputs.values())
+    return inputs
 
 
 def _build(value: Any, spec: InputSpec, generator: torch.Generator) -> Any:
@@ -66,7 +72,8 @@ def _random(shape: tuple[int, ...], dtype: torch.dtype, spec: InputSpec, generat
     return torch.randint(low, high + 1, shape, generator=generator).to(dtype)
 
 
-def _in_dtype_of(base: nn.Module, inputs: tuple[Any, ...]) -> nn.Module:
+def _in_dtype_of(base: nn.Module, inputs: dict[str, Any] | tuple[Any, ...]) -> nn.Module:
     """Cast a model to the dtype of its floating-point inputs, in which it was traced."""
-    dtypes = [value.dtype for value in inputs if isinstance(value, Tensor) and value.dtype.is_floating_point]
+    values = inputs.values() if isinstance(inputs, dict) else inputs
+    dtypes = [value.dtype for value in values if isinstance(value, Tensor) and value.dtype.is_floating_point]
     return base.to(dtypes[0]) if dtypes else base

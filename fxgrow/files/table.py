@@ -62,7 +62,6 @@ class InputSpec:
     name: str
     #: the value, with ``{"shape": [...], "dtype": "float32"}`` in place of each tensor
     value: Any
-    given: bool  #: whether it was given, rather than left at its default
     integers: tuple[int, int] | None = None  #: for a tensor of integers: the least and the greatest seen
 
     @property
@@ -122,13 +121,11 @@ def describe(graph_module: fx.GraphModule) -> Table:
 
 
 def _input_spec(node: fx.Node) -> InputSpec:
-    given = "tensor_meta" in node.meta
-    value = node.meta["tensor_meta"] if given else next(iter(node.args), None)
+    value = node.meta.get("tensor_meta", next(iter(node.args), None))  # a fixed argument is its own default
     seen = annotation(node).get("integers")
     return InputSpec(
         name=str(node.target),
         value=map_metadata(value, _describe_input),
-        given=given,
         integers=(seen[0], seen[1]) if seen else None,
     )
 

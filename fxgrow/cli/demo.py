@@ -1,0 +1,30 @@
+"""`fxgrow demo`: the main job on data that installs with it."""
+
+import argparse
+from typing import TYPE_CHECKING
+
+from fxgrow.cli.parser import add_verb
+
+if TYPE_CHECKING:
+    from fxgrow.cli.parser import Verbs
+
+
+def add_parser(verbs: "Verbs") -> None:
+    """Add the verb."""
+    from fxgrow.demo import add_arguments
+
+    parser = add_verb(
+        verbs,
+        "demo",
+        run,
+        summary="train and grow a small vision transformer on MNIST digits",
+        example="fxgrow demo\nfxgrow demo --compare",
+    )
+    add_arguments(parser)
+
+
+def run(args: argparse.Namespace) -> int | None:
+    """Run the demo."""
+    from fxgrow.demo import run as run_demo
+
+    return run_demo(args)

@@ -1,0 +1,151 @@
+"""One node in full: what it computes, from what, with which parameters, and the scores of its neurons."""
+
+import difflib
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch.fx as fx
+from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
+from rich.table import Table as Grid
+from rich.text import Text
+
+from fxgrow.errors import FxgrowError
+from fxgrow.files.table import NodeRow, Table, describe
+from fxgrow.graph.annotations import ScoreAnnotation
+from fxgrow.inspection.drawing import ModelTree
+from fxgrow.inspection.outline import Item, outline
+from fxgrow.inspection.quantities import Glyphs, glyphs_of, plain_text, scientific, shape_text, short
+from fxgrow.inspection.score_summary import SIGNIFICANCE
+
+_NEURONS_SHOWN = 10
+
+
+@dataclass(frozen=True)
+class Details:
+    """What lies at one path of a model, as a rich renderable."""
+
+    table: Table
+    path: str
+    rows: tuple[NodeRow, ...]
+    item: Item | None  #: what to draw below, where more than one node lies at the path
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """Yield the facts of each node, then what lies below the path."""
+        glyphs = glyphs_of(options)
+        yield Text(plain_text(self.path), style="bold")
+        for row in self.rows:
+            yield _facts(self.table, row, glyphs)
+            scores = row.annotation.get("scores")
+            if scores:
+                yield Text()
+                yield _neurons_heading(scores)
+                yield _neurons(scores, glyphs)
+        if self.item is not None:
+            yield ModelTree(self.item)
+
+
+def render_node(model: Table | fx.GraphModule, path: str) -> Details:
+    """Return one node in full, or the part of the tree that lies at `path`; nothing is executed.
+
+    Args:
+        model: A GraphModule, or the table of one (`fxgrow.files.read_table`).
+        path: A module path, the name of a parameter, or the name of a node of the graph.
+
+    Raises:
+        FxgrowError: If there is nothing of that name.
+    """
+    table = model if isinstance(model, Table) else describe(model)
+    rows = _rows_at(table, path)
+    item = next((item for item in outline(table, everything=True).walk() if item.path == path), None)
+    if item is not None and not item.children:
+        item = None
+    if not path or (not rows and item is None):
+        close = difflib.get_close_matches(path, _names(table), n=3)
+        fix = f"did you mean {', '.join(close)}?" if close else "fxgrow inspect shows the names"
+        raise FxgrowError("the model has nothing of this name", where=path or "--node", fix=fix)
+    return Details(table, path, rows, item)
+
+
+def _rows_at(table: Table, path: str) -> tuple[NodeRow, ...]:
+    """Return the nodes at a path: what calls the module or site of that name, or else what stands in its forward."""
+    exact = [row for row in table.nodes if path in (row.name, row.target, row.site.path if row.site else "")]
+    inside = [row for row in table.nodes if row.path == path and row.op in ("call_function", "call_method")]
+    containers = any(row.op == "call_module" and row.target.startswith(f"{path}.") for row in table.nodes)
+    return tuple(exact or ([] if containers else inside))
+
+
+def _names(table: Table) -> list[str]:
+    names = [name for row in table.nodes for name in (row.name, row.target, row.path) if name]
+    return list(dict.fromkeys([*names, *(row.site.path for row in table.nodes if row.site)]))
+
+
+def _facts(table: Table, row: NodeRow, glyphs: Glyphs) -> Grid:
+    grid = Grid.grid(padding=(0, 2, 0, 2))
+    grid.add_column(style="dim", no_wrap=True)
+    grid.add_column(overflow="fold")
+    for name, value in _fact_pairs(table, row, glyphs):
+        grid.add_row(name, Text(plain_text(value)))
+    return grid
+
+
+def _fact_pairs(table: Table, row: NodeRow, glyphs: Glyphs) -> Iterator[tuple[str, str]]:
+    shapes = {other.name: shape_text(other.shape, glyphs) for other in table.nodes}
+    if row.module_type:
+        yield "module", f"{row.module_type}({row.extra_repr})"
+    yield "node", f"{row.name} = {row.op} {row.target if row.op != 'call_module' else ''}({row.arguments})"
+    yield "reads", ", ".join(f"{name} {shapes[name]}".strip() for name in row.inputs) or "nothing"
+    yield "read by", ", ".join(other.name for other in table.nodes if row.name in other.inputs) or "nothing"
+    if row.shape is not None:
+        yield "output", f"{shape_text(row.shape, glyphs) or 'a scalar'} {row.dtype}"
+    for name, shape in _parameters(table, row).items():
+        yield "parameter", f"{name} {shape_text(shape, glyphs)}" + (" (frozen)" if name in table.frozen else "")
+    if row.annotation.get("flops"):
+        yield "FLOPs", short(row.annotation["flops"])
+    yield from _growth(table, row)
+
+
+def _parameters(table: Table, row: NodeRow) -> dict[str, tuple[int, ...]]:
+    """Return the parameters of a module, or those that a function reads."""
+    read = [other for other in table.nodes if other.op == "get_attr" and other.name in row.inputs]
+    return {name: shape for source in (row, *read) for name, shape in source.parameters.items()}
+
+
+def _growth(table: Table, row: NodeRow) -> Iterator[tuple[str, str]]:
+    site = row.site
+    if site is not None:
+        verdict = f"no, {site.refusal}" if site.refusal else "yes"
+        yield "can grow", f"{verdict}: {site.neurons} neurons of {site.features} features each"
+        yield "depth", "; ".join(f"{neurons} neurons {depth} deep" for depth, neurons in site.depths)
+        for event in table.record.history:
+            for grown in event.sites:
+                if grown.site == site.path:
+                    yield "pseudo-layer", f"{grown.pseudo_layer}: {grown.operator}, {grown.neurons} neurons"
+    made = row.annotation.get("provenance", {})
+    if "pseudo_layer" in made:
+        yield "belongs to", f"{made['pseudo_layer']}, grown at {made['site']}"
+    if made:
+        yield "made by", made.get("pass_name", "") + (f", edit {made['edit']}" if "edit" in made else "")
+
+
+def _neurons_heading(scores: ScoreAnnotation) -> Text:
+    name = " ".join(part for part in (scores["score"], scores["matrix"]) if part)
+    shown = min(_NEURONS_SHOWN, len(scores["held_out"]))
+    return Text(f"the {shown} of {len(scores['held_out'])} neurons that ask most for growth ({name} score)")
+
+
+def _neurons(scores: ScoreAnnotation, glyphs: Glyphs) -> RenderableType:
+    """Return the neurons that ask most for growth, by their held-out score."""
+    sign = scores.get("sign", -1)
+    ranked = sorted(range(len(scores["held_out"])), key=lambda neuron: -sign * scores["held_out"][neuron])
+    grid = Grid(box=None, padding=(0, 1), header_style="dim")
+    for heading in ("neuron", "score", "held out", "significant"):
+        grid.add_column(heading, justify="right")
+    for neuron in ranked[:_NEURONS_SHOWN]:
+        held_out, error = scores["held_out"][neuron], scores["stderr"][neuron]
+        grid.add_row(
+            str(neuron),
+            scientific(scores["eigenvalues"][neuron]),
+            f"{scientific(held_out)} {glyphs.spread} {scientific(error)}",
+            "yes" if sign * held_out > SIGNIFICANCE * error else "no",
+        )
+    return grid

@@ -1,0 +1,133 @@
+"""The summary of a model: what it is, how big it is, how it grew, and what its scores were measured on."""
+
+import statistics
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from rich.table import Table as Grid
+from rich.text import Text
+
+from fxgrow.files.table import Table
+from fxgrow.graph.record import GrowthEvent
+from fxgrow.inspection.quantities import Glyphs, count, plain_text, scientific, shape_text, short
+
+
+def title(table: Table) -> Text:
+    """Return the model's name, and how it was built."""
+    origin = table.record.origin
+    if origin is None:
+        return Text(plain_text(table.name), style="bold")
+    line = Text(plain_text(origin.name), style="bold")
+    arguments = [f"{name}={value}" for name, value in origin.arguments.items()]
+    return line.append(plain_text(f"  {', '.join([origin.source, *arguments])}"), style="not bold dim")
+
+
+def size_line(table: Table, glyphs: Glyphs) -> Text:
+    """Return the parameters, how many more they are than the base's, and the FLOPs."""
+    line = Text(f"{table.parameters:,} parameters")
+    if table.record.history:
+        before = table.record.history[0].parameters_before
+        gained = (table.parameters - before) / before
+        line.append(f", {gained * 100:+.1f} % on {before:,}")
+    return line.append(f"; {_work(table, glyphs)}" if table.flops else "")
+
+
+def _work(table: Table, glyphs: Glyphs) -> str:
+    """Spell the FLOPs of one sample, where all inputs have the batch in front, and else of the traced inputs."""
+    shapes = [shape for spec in table.inputs for shape, _ in spec.tensors]
+    batches = {shape[:1] for shape in shapes}
+    if len(batches) == 1 and all(batch and batch[0] for batch in batches):
+        sample = ", ".join(shape_text(shape[1:], glyphs) or "1" for shape in shapes)
+        return f"{short(table.flops / shapes[0][0])}FLOPs for one sample of {sample}"
+    return f"{short(table.flops)}FLOPs" + "".join(f", {shape_text(shape, glyphs)}" for shape in shapes)
+
+
+def site_line(table: Table) -> Text:
+    """Return how many sites there are, can grow, and grew."""
+    sites = {row.site.path: row.site for row in table.nodes if row.site}
+    growable = sum(site.refusal is None for site in sites.values())
+    line = Text(f"{len(sites)} sites, {growable} of them can grow")
+    depth = max((site.depth for site in sites.values()), default=0)
+    if depth:
+        grew = sum(site.depth > 0 for site in sites.values())
+        line.append(f"; {grew} grew, up to {depth} pseudo-layer{'s' if depth > 1 else ''} deep")
+    return line
+
+
+def score_line(table: Table) -> Text | None:
+    """Return what the scores were measured on; None without scores."""
+    found = [row.annotation["scores"] for row in table.nodes if "scores" in row.annotation]
+    if not found:
+        return None
+    matrices = ", ".join(sorted({entry["matrix"] for entry in found if entry["matrix"]}))
+    line = Text(f"{found[0]['score']} scores" + (f" ({matrices})" if matrices else ""))
+    line.append(f" of {found[0]['images']} images")
+    reliabilities = [value for entry in found if (value := entry.get("reliability")) is not None]
+    if reliabilities:
+        line.append(f"; rank correlation of the halves {statistics.median(reliabilities):.2f}")
+    if any(entry["digest"] != table.digest for entry in found):
+        line.append("; measured before the last change of the graph", style="yellow")
+    return line
+
+
+def notes(table: Table) -> Iterator[Text]:
+    """Yield what tracing had to give up."""
+    for note in table.record.trace_notes:
+        yield Text(f"note: {plain_text(note)}", style="yellow")
+
+
+def history(table: Table, glyphs: Glyphs) -> Grid | None:
+    """Return the growth events as a table; None where nothing grew."""
+    if not table.record.history:
+        return None
+    grid = Grid(box=None, padding=(0, 1), pad_edge=False, header_style="dim", show_edge=False)
+    for heading in ("growth", "parameters", "sites", "neurons", "operator", "held-out score"):
+        grid.add_column(heading, justify="right" if heading in ("sites", "neurons") else "left")
+    for number, event in enumerate(table.record.history, start=1):
+        grid.add_row(*_event(number, event, glyphs))
+    return grid
+
+
+def _event(number: int, event: GrowthEvent, glyphs: Glyphs) -> tuple[Text, ...]:
+    operators = ", ".join(sorted({grown.operator for grown in event.sites}))
+    cells = (
+        f"{number}" + _when(event.context),
+        f"{count(event.parameters_before)} {glyphs.arrow} {count(event.parameters_after)}",
+        f"{len(event.sites)}",
+        f"{sum(grown.neurons for grown in event.sites):,}",
+        operators,
+        _mean_score(event, glyphs),
+    )
+    return tuple(Text(plain_text(cell)) for cell in cells)
+
+
+def _when(context: Mapping[str, Any]) -> str:
+    """Say when an event was, if the training loop told."""
+    for unit in ("epoch", "step"):
+        if unit in context:
+            return f" ({unit} {context[unit]})"
+    return ""
+
+
+def _mean_score(event: GrowthEvent, glyphs: Glyphs) -> str:
+    """Spell the mean held-out score of the neurons that grew, with its standard error."""
+    known = [grown for grown in event.sites if grown.held_out is not None]
+    neurons = sum(grown.neurons for grown in known)
+    if not neurons:
+        return ""
+    mean = sum((grown.held_out or 0.0) * grown.neurons for grown in known) / neurons
+    error = sum(((grown.stderr or 0.0) * grown.neurons) ** 2 for grown in known) ** 0.5 / neurons
+    return f"{scientific(mean)} {glyphs.spread} {scientific(error)}"
+
+
+def legend(table: Table, glyphs: Glyphs, *, alike: bool) -> Iterator[Text]:
+    """Yield what the marks in the tree mean, of those that are in it."""
+    found = [row.annotation["scores"] for row in table.nodes if "scores" in row.annotation]
+    if found:
+        sign = "negative" if found[0].get("sign", -1) < 0 else "positive"
+        yield Text(f"bar: share of neurons whose held-out score is {sign} by 2 standard errors", "dim")
+        if alike:
+            yield Text("bars side by side: the same site in each of the blocks that are alike", "dim")
+    if any("provenance" in row.annotation for row in table.nodes):
+        mark = glyphs.grown.strip()
+        yield Text(f"{mark} pseudo-layer, {glyphs.arrow} residual edge to so many rows of the site above it", "dim")
