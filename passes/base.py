@@ -13,6 +13,7 @@ import torch.fx as fx
 from fxgrow.errors import FxgrowError, PassError
 from fxgrow.graph.annotations import annotate, annotation
 from fxgrow.graph.digest import digest
+from fxgrow.graph.location import first_line
 from fxgrow.graph.record import record_of, update_record
 from fxgrow.graph.shapes import complete_shapes, has_shape
 from fxgrow.graph.sharing import share
@@ -84,7 +85,7 @@ class Pass(ABC):
             raise
         except Exception as error:  # a pass is somebody's code: whatever it raises, say which pass it was
             raise PassError(
-                f"it crashed with {type(error).__name__}: {error}", where=self._short, fix=_REPORT
+                f"it crashed with {type(error).__name__}: {first_line(error)}", where=self._short, fix=_REPORT
             ) from error
 
     @property

@@ -9,6 +9,7 @@ from torch.fx.passes.shape_prop import TensorMetadata
 from fxgrow.errors import PassError
 from fxgrow.graph.aliasing import reads_only_shape
 from fxgrow.graph.inplace import mutated_value
+from fxgrow.graph.location import first_line
 from fxgrow.graph.sharing import resolves
 
 #: Functions and methods whose result shares the memory of their first argument, where it can. `fxgrow.graph.aliasing`
@@ -34,7 +35,7 @@ def check_structure(before: fx.GraphModule, after: fx.GraphModule) -> None:
     try:
         after.graph.lint()
     except (RuntimeError, ValueError) as error:
-        raise PassError(f"the graph is malformed: {error}", where="lint") from error
+        raise PassError(f"the graph is malformed: {first_line(error)}", where="lint") from error
     if _interface(before) != _interface(after):
         raise PassError("the placeholders or the structure of the output changed", where="the graph's interface")
     readers = _readers_of_mutated(before)
