@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from fxgrow.growth import Plan as Plan
     from fxgrow.growth import grow as grow
     from fxgrow.growth import plan as plan
+    from fxgrow.rewriting import add_residual_edge as add_residual_edge
     from fxgrow.tracing import trace as trace
     from fxgrow.training import Grower as Grower
     from fxgrow.training import compile as compile
@@ -37,6 +38,7 @@ _HOMES = {
     "Plan": "fxgrow.growth",
     "Scores": "fxgrow.curvature",
     "SiteScores": "fxgrow.curvature",
+    "add_residual_edge": "fxgrow.rewriting",
     "analyze": "fxgrow.curvature",
     "compile": "fxgrow.training",
     "depth_map": "fxgrow.graph.network",

@@ -19,6 +19,7 @@ from fxgrow.passes.options import Option, options_of
 GROUP = "fxgrow.passes"
 
 _BUILT_IN = {
+    "add-residual-edge": "fxgrow.passes.add_residual_edge:AddResidualEdge",
     "eliminate-dead-code": "fxgrow.passes.eliminate_dead_code:EliminateDeadCode",
     "functionalize-inplace": "fxgrow.passes.functionalize_inplace:FunctionalizeInplace",
     "insert-pseudo-layers": "fxgrow.passes.insert_pseudo_layers:InsertPseudoLayers",

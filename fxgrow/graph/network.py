@@ -88,7 +88,7 @@ def depth_map(graph_module: fx.GraphModule) -> dict[str, list[int]]:
     edges: dict[str, list[fx.Node]] = defaultdict(list)
     for node in graph_module.graph.nodes:
         provenance = annotation(node).get("provenance", {})
-        if provenance.get("role") == "residual-edge" and "site" in provenance:
+        if provenance.get("role") == "residual-edge" and "rows" in provenance:  # a bare residual edge adds no depth
             edges[provenance["site"]].append(node)
     return {path: _depths(site.neurons, edges[path], layers) for path, site in find_sites(graph_module).items()}
 

@@ -1,0 +1,164 @@
+"""Add a residual edge: bring a value, through a gate that is zero, back into a later one."""
+
+import operator
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+import torch.fx as fx
+from torch import nn
+
+from fxgrow.errors import PassError
+from fxgrow.graph.annotations import annotate
+from fxgrow.graph.inplace import mutated_value
+from fxgrow.graph.inputs import device_of
+from fxgrow.graph.lineage import Lineage
+from fxgrow.graph.network import check_residual_edge, shape_of, to_networkx
+from fxgrow.graph.record import SiteGrowth
+from fxgrow.graph.regions import value_at
+from fxgrow.graph.sharing import add_module, fresh_path
+from fxgrow.graph.sites import Site, find_sites
+from fxgrow.operators.residual import add_rows
+from fxgrow.passes.base import Pass
+
+
+@dataclass(frozen=True)
+class AddResidualEdge(Pass):
+    """Add a gated copy of one value to another, which may be blocks away: ``t`` becomes ``t + g * s`` with ``g = 0``.
+
+    Rewrites:
+        Every reader of the target value t reads the sum. The gate g has one parameter for each channel and lies at
+        ``<target>_edge_<index>.gate``. Where the source is computed later than the target, and not from it, its
+        computation moves forward.
+
+    Leaves alone:
+        Everything else. An edge is refused that would close a cycle, that connects values of different shapes, or one
+        end of which is mutated in place by a later operation.
+
+    Preserves:
+        Every shape, the function, and the gradients of all other parameters: the gate is zero at insertion.
+
+    Args:
+        source: Module path of the value that is added, or the name of an input of the model.
+        target: Module path of the value that it is added to.
+    """
+
+    source: str
+    target: str
+
+    name: ClassVar[str] = "add-residual-edge"
+    idempotent: ClassVar[bool] = False
+
+    def rewrite(self, graph_module: fx.GraphModule) -> None:
+        """Insert the gate and the add.
+
+        Raises:
+            PassError: If an end does not exist, or the edge may not go there.
+        """
+        read, grown = value_at(graph_module, self.source), value_at(graph_module, self.target)
+        self._check(graph_module, read, grown)
+        moved = _bring_forward(graph_module, read, grown)
+        site = nearest_site(graph_module, grown)
+        channel_dim = site.map.channel_dim if site else -1
+        path = fresh_path(graph_module, f"{self.target}_edge")
+        add_module(graph_module, path, _gate(graph_module, grown, channel_dim))
+        self._connect(graph_module.graph, read, grown, path, channel_dim, moved)
+
+    def _check(self, graph_module: fx.GraphModule, read: fx.Node, grown: fx.Node) -> None:
+        where = f"{self.source} -> {self.target}"
+        if read is grown:
+            raise PassError("both ends are one value", where=where, fix="name two values")
+        if shape_of(read) is None or shape_of(grown) is None:
+            fix = "trace the model with fxgrow.trace, or run fxgrow.graph.shapes.propagate_shapes"
+            raise PassError("the shapes of its ends are not known", where=where, fix=fix)
+        check_residual_edge(to_networkx(graph_module), read.name, grown.name, same_shape=True)
+        for value in (read, grown):
+            if any(mutated_value(graph_module, user) is value for user in value.users):
+                fix = "run the pass functionalize-inplace first"
+                raise PassError(
+                    f"the value {value.name} is mutated in place by a later operation", where=where, fix=fix
+                )
+
+    def _connect(
+        self, graph: fx.Graph, read: fx.Node, grown: fx.Node, path: str, channel_dim: int, moved: bool
+    ) -> None:
+        readers = list(grown.users)
+        with graph.inserting_after(max(read, grown)):
+            edge = graph.call_function(add_rows)  # holds the place; its arguments follow
+        with graph.inserting_before(edge):
+            gate = graph.get_attr(f"{path}.gate")
+            gated = graph.call_function(operator.mul, (read, gate))
+        edge.args = (grown, gated, None, channel_dim)
+        for reader in readers:
+            reader.replace_input_with(grown, edge)
+        for node in (gate, gated, edge):
+            role = "residual-edge" if node is edge else "pseudo-layer"
+            annotate(node, provenance={"role": role, "pseudo_layer": path, "site": self.target})
+            if "nn_module_stack" in grown.meta:
+                node.meta["nn_module_stack"] = grown.meta["nn_module_stack"]
+        if moved:
+            annotate(edge, provenance={**edge.meta["custom"]["fxgrow"]["provenance"], "moved": True})
+
+    def lineages(self, before: fx.GraphModule, after: fx.GraphModule) -> Mapping[str, Lineage]:
+        """Let the gate join the group of the nearest bias above the target."""
+        site = nearest_site(before, value_at(before, self.target))
+        return {name: Lineage((site.bias or site.weight,)) for name in _added(before, after)} if site else {}
+
+    def growths(self, before: fx.GraphModule, after: fx.GraphModule) -> tuple[SiteGrowth, ...]:
+        """Return the line of the growth history."""
+        ((name, gate),) = _added(before, after).items()
+        path, size = name.removesuffix(".gate"), gate.numel()
+        return (SiteGrowth(self.target, path, self.name, size, size, score="", held_out=None, stderr=None),)
+
+
+def nearest_site(graph_module: fx.GraphModule, value: fx.Node) -> Site | None:
+    """Return the first site met on the way up from `value`: it tells which dimension holds the channels."""
+    calls = {call: site for site in find_sites(graph_module).values() for call in site.calls}
+    pending, seen = deque([value]), {value}
+    while pending:
+        node = pending.popleft()
+        if node in calls:
+            return calls[node]
+        for source in node.all_input_nodes:
+            if source not in seen:
+                seen.add(source)
+                pending.append(source)
+    return None
+
+
+def _gate(graph_module: fx.GraphModule, grown: fx.Node, channel_dim: int) -> nn.Module:
+    shape = shape_of(grown)
+    assert shape is not None
+    sizes = (shape[channel_dim], *[1] * (-1 - channel_dim))
+    holder = nn.Module()
+    options = {"dtype": grown.meta["tensor_meta"].dtype, "device": device_of(graph_module)}
+    holder.gate = nn.Parameter(torch.zeros(sizes, **options))
+    return holder.train(graph_module.training)
+
+
+def _bring_forward(graph_module: fx.GraphModule, read: fx.Node, grown: fx.Node) -> bool:
+    """Compute `read` before the readers of `grown` need it; return whether anything had to move."""
+    first = min(grown.users, default=read)
+    if read < first:
+        return False
+    needed, pending = {read}, [read]
+    while pending:
+        for source in pending.pop().all_input_nodes:
+            if source > grown and source not in needed:
+                needed.add(source)
+                pending.append(source)
+    place = grown
+    for node in sorted(needed):
+        if mutated_value(graph_module, node) is not None:
+            fix = "run the pass functionalize-inplace first"
+            raise PassError(f"{node.name} would move, and mutates a value in place", where="residual edge", fix=fix)
+        place.append(node)
+        place = node
+    return True
+
+
+def _added(before: fx.GraphModule, after: fx.GraphModule) -> dict[str, nn.Parameter]:
+    known = {name for name, _ in before.named_parameters()}
+    return {name: parameter for name, parameter in after.named_parameters() if name not in known}
