@@ -12,7 +12,15 @@ from typing import Any
 import torch
 import torch.fx as fx
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeCopyMode, FakeTensorMode
+from torch._subclasses.fake_tensor import (
+    DataDependentOutputException,
+    DynamicOutputShapeException,
+    FakeCopyMode,
+    FakeTensorMode,
+    UnsupportedFakeTensorException,
+    UnsupportedOperatorException,
+    unset_fake_temporarily,
+)
 from torch.fx.node import map_aggregate
 from torch.fx.passes.shape_prop import TensorMetadata, _extract_tensor_metadata
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -27,6 +35,12 @@ from fxgrow.graph.location import first_line, module_path
 from fxgrow.graph.randomness import preserved_randomness
 
 _aten = torch.ops.aten
+_NEED_DATA = (
+    DataDependentOutputException,
+    DynamicOutputShapeException,
+    UnsupportedFakeTensorException,
+    UnsupportedOperatorException,
+)
 
 
 def propagate_shapes(graph_module: fx.GraphModule, example_inputs: Any = None) -> None:
@@ -138,7 +152,7 @@ class _Evaluator(fx.Interpreter):
         args, kwargs = fx.map_arg(node.args, self._value), fx.map_arg(node.kwargs, self._value)
         try:
             with torch.inference_mode(False), torch.enable_grad(), self.fake_mode, self.counter:
-                self.env[node] = getattr(self, node.op)(node.target, args, kwargs)
+                self.env[node] = self._run(node, args, kwargs)
         except (
             RuntimeError,
             ValueError,
@@ -152,6 +166,24 @@ class _Evaluator(fx.Interpreter):
             raise ShapeError(what, node) from error
         self._write(node, self.counter.total - before)
 
+    def _run(self, node: fx.Node, args: Any, kwargs: Any) -> Any:
+        try:
+            return getattr(self, node.op)(node.target, args, kwargs)
+        except _NEED_DATA:
+            return self._run_on_data(node, args, kwargs)
+
+    def _run_on_data(self, node: fx.Node, args: Any, kwargs: Any) -> Any:
+        """Evaluate a node whose shapes or control flow depend on values, on ones in place of its inputs."""
+        with unset_fake_temporarily():
+            args, kwargs = map_aggregate((args, kwargs), _ones)
+            if node.op == "call_module":
+                module = copy.deepcopy(self.module.get_submodule(str(node.target)))
+                module.eval()
+                result = module(*args, **kwargs)
+            else:
+                result = getattr(fx.Interpreter, node.op)(self, node.target, args, kwargs)
+        return map_aggregate(result, self._fake)
+
     def call_module(self, target: Any, args: Any, kwargs: Any) -> Any:
         """Call a copy of the module at `target` that holds fake tensors."""
         return self._copy(target)(*args, **kwargs)
@@ -163,7 +195,8 @@ class _Evaluator(fx.Interpreter):
     def _copy(self, path: str) -> nn.Module:
         if path not in self.copies:
             with FakeCopyMode(self.fake_mode):
-                self.copies[path] = copy.deepcopy(self.module.get_submodule(path), self.memo).eval()
+                self.copies[path] = copy.deepcopy(self.module.get_submodule(path), self.memo)
+            self.copies[path].eval()
         return self.copies[path]
 
     def _value(self, node: fx.Node) -> Any:
@@ -195,6 +228,12 @@ class _Evaluator(fx.Interpreter):
             )
         if node.op in ("call_module", "call_function", "call_method"):
             annotate(node, flops=flops)
+
+
+def _ones(value: Any) -> Any:
+    if not isinstance(value, Tensor):
+        return value
+    return torch.ones(value.shape, dtype=value.dtype, device=value.device)
 
 
 def _tensors(value: Any) -> list[Tensor]:

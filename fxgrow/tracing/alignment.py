@@ -23,28 +23,22 @@ class ModeDifference:
     evaluation: Any
 
 
-class MisalignedError(Exception):
-    """The recordings differ in more than constants; internal to tracing."""
-
-    def __init__(self, finding: Opaque) -> None:
-        super().__init__(finding.reason)
-        self.finding = finding
-
-
-def align(evaluation: ModelTracer, train: ModelTracer, constants: Mapping[str, Tensor]) -> list[ModeDifference]:
-    """Return the constants in which two recordings differ, by node of the first.
+def align(
+    evaluation: ModelTracer, train: ModelTracer, constants: Mapping[str, Tensor]
+) -> tuple[list[ModeDifference], list[Opaque]]:
+    """Return the constants in which two recordings differ, and the modules that differ in more than constants.
 
     Args:
         evaluation: The recording in eval mode.
         train: The recording in train mode.
         constants: Tensors that tracing created, of both recordings: ``eval:`` or ``train:`` and the attribute's name.
 
-    Raises:
-        MisalignedError: If they differ otherwise; it names the innermost module in which they do.
+    Returns:
+        The constants by node of the first recording, and the innermost modules that do something else in train mode.
     """
     comparison = _Comparison(constants)
     comparison.compare_calls(evaluation.calls[0], train.calls[0], ())
-    return comparison.differences
+    return comparison.differences, comparison.findings
 
 
 class _Comparison:
@@ -52,25 +46,43 @@ class _Comparison:
         self.constants = constants
         self.partner: dict[fx.Node, fx.Node] = {}
         self.differences: list[ModeDifference] = []
+        self.findings: list[Opaque] = []
 
     def compare_calls(self, left: ModuleCall, right: ModuleCall, stack: tuple[str, ...]) -> None:
+        """Compare two calls of one module; where they differ, go on as if the module were whole."""
+        known = len(self.findings)
+        reason = self._compare_contents(left, right, stack)
+        if reason is None and not self._equal(left.result, right.result, None, ()):
+            reason = "returns different values in train and in eval mode"
+        if reason is not None and len(self.findings) == known:
+            self.findings.append(Opaque(stack, reason))
+        if len(self.findings) > known:
+            self._pair(left.result, right.result)
+
+    def _compare_contents(self, left: ModuleCall, right: ModuleCall, stack: tuple[str, ...]) -> str | None:
         if [_kind(child) for child in left.children] != [_kind(child) for child in right.children]:
-            raise MisalignedError(Opaque(stack, "does different things in train and in eval mode"))
+            return "does different things in train and in eval mode"
         for first, second in zip(left.children, right.children, strict=True):
             if isinstance(first, ModuleCall) and isinstance(second, ModuleCall):
                 self.compare_calls(first, second, (*stack, first.path))
-            elif isinstance(first, fx.Node) and isinstance(second, fx.Node):
-                self._compare_nodes(first, second, stack)
-        if not self._equal(left.result, right.result, None, ()):
-            raise MisalignedError(Opaque(stack, "returns different values in train and in eval mode"))
+            elif isinstance(first, fx.Node) and isinstance(second, fx.Node) and not self._same_node(first, second):
+                return "wires its operations differently in train and in eval mode"
+        return None
 
-    def _compare_nodes(self, first: fx.Node, second: fx.Node, stack: tuple[str, ...]) -> None:
+    def _same_node(self, first: fx.Node, second: fx.Node) -> bool:
         self.partner[first] = second
-        same = self._equal((first.args, first.kwargs), (second.args, second.kwargs), first, ())
         if first.op == "get_attr" and not self._equal_targets(str(first.target), str(second.target)):
-            same = False
-        if not same:
-            raise MisalignedError(Opaque(stack, "wires its operations differently in train and in eval mode"))
+            return False
+        return self._equal((first.args, first.kwargs), (second.args, second.kwargs), first, ())
+
+    def _pair(self, first: Any, second: Any) -> None:
+        """Take the values that a module returned in both modes for the same."""
+        first, second = _plain(first), _plain(second)
+        if isinstance(first, fx.Node) and isinstance(second, fx.Node):
+            self.partner[first] = second
+        left, right = _items(first), _items(second)
+        for key in (left or {}).keys() & (right or {}).keys():
+            self._pair(left[key], right[key])  # type: ignore[index]
 
     def _equal_targets(self, first: str, second: str) -> bool:
         left, right = self.constants.get(f"eval:{first}"), self.constants.get(f"train:{second}")

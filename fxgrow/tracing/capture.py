@@ -7,10 +7,11 @@ import torch.fx as fx
 from torch import Tensor, nn
 
 from fxgrow.errors import TraceError
-from fxgrow.graph.location import first_line
+from fxgrow.graph.location import first_line, module_path
+from fxgrow.graph.preservation import preserved
 from fxgrow.graph.sharing import add_module, fresh_path
 from fxgrow.graph.state import adopt_state
-from fxgrow.tracing.alignment import MisalignedError, ModeDifference, align, replace_argument
+from fxgrow.tracing.alignment import ModeDifference, align, replace_argument
 from fxgrow.tracing.arguments import Call
 from fxgrow.tracing.mode_value import ModeValue
 from fxgrow.tracing.tracer import ModelTracer, Opaque
@@ -29,11 +30,11 @@ class Recording:
 
 
 class MustStayWholeError(Exception):
-    """A module that has to become a leaf before the model can be traced faithfully; internal to tracing."""
+    """Modules that have to become leaves before the model can be traced faithfully; internal to tracing."""
 
-    def __init__(self, finding: Opaque, cause: BaseException | None = None) -> None:
-        super().__init__(finding.reason)
-        self.finding, self.cause = finding, cause
+    def __init__(self, findings: list[Opaque], cause: BaseException | None = None) -> None:
+        super().__init__(findings[0].reason)
+        self.findings, self.cause = findings, cause
 
 
 def capture(model: nn.Module, call: Call, leaves: Collection[str]) -> tuple[fx.GraphModule, list[str]]:
@@ -44,33 +45,33 @@ def capture(model: nn.Module, call: Call, leaves: Collection[str]) -> tuple[fx.G
     Raises:
         MustStayWholeError: If a module must become a leaf first.
     """
-    train = _record(model.train(), call, leaves)
-    evaluation = _record(model.eval(), call, leaves)
+    train = _record(model, call, leaves, training=True)
+    evaluation = _record(model, call, leaves, training=False)
     constants = {f"eval:{name}": value for name, value in evaluation.constants.items()}
     constants |= {f"train:{name}": value for name, value in train.constants.items()}
-    try:
-        differences = align(evaluation.tracer, train.tracer, constants)
-    except MisalignedError as misaligned:
-        raise MustStayWholeError(misaligned.finding) from misaligned
+    differences, findings = align(evaluation.tracer, train.tracer, constants)
+    if findings:
+        raise MustStayWholeError(findings)
     notes = [*evaluation.tracer.notes, *_constant_notes(evaluation), *_fixed_notes(call)]
     return _assemble(model, evaluation, differences), notes
 
 
-def _record(model: nn.Module, call: Call, leaves: Collection[str]) -> Recording:
+def _record(model: nn.Module, call: Call, leaves: Collection[str], *, training: bool) -> Recording:
     tracer = ModelTracer(call, leaves)
-    versions = _buffer_versions(model)
-    attributes = set(vars(model))
-    try:
-        graph = tracer.record(model)
-    except Exception as error:  # the model's own code runs here, and it may raise anything
-        raise MustStayWholeError(Opaque(tracer.stack, f"cannot be traced: {first_line(error)}"), error) from error
-    new = [name for name in vars(model) if name not in attributes and name.startswith(_CONSTANT)]
-    constants = {name: vars(model).pop(name) for name in new}
-    findings = [*tracer.findings, *_updated_buffers(versions, _buffer_versions(model))]
-    for finding in findings:
-        if finding.stack:
-            raise MustStayWholeError(finding)
-        tracer.notes.append(f"the model's own forward {finding.reason}")
+    with preserved(model):  # models keep what they computed, and it must not reach the next recording
+        model.train(training)
+        versions, attributes = _buffer_versions(model), set(vars(model))
+        try:
+            graph = tracer.record(model)
+        except Exception as error:  # the model's own code runs here, and it may raise anything
+            finding = Opaque(tracer.stack, f"cannot be traced: {first_line(error)}")
+            raise MustStayWholeError([finding], error) from error
+        new = [name for name in vars(model) if name not in attributes and name.startswith(_CONSTANT)]
+        constants = {name: vars(model)[name] for name in new}
+        findings = [*tracer.findings, *_updated_buffers(versions, _buffer_versions(model))]
+    if any(finding.stack for finding in findings):
+        raise MustStayWholeError([finding for finding in findings if finding.stack])
+    tracer.notes += [f"the model's own forward {finding.reason}" for finding in findings]
     return Recording(tracer, graph, constants)
 
 
@@ -94,14 +95,13 @@ def _updated_buffers(
 
 
 def _constant_notes(recording: Recording) -> list[str]:
-    notes = []
-    for node in recording.graph.find_nodes(op="get_attr"):
-        value = recording.constants.get(str(node.target))
-        if value is not None:
-            owner = list(node.meta.get("nn_module_stack", {}).values())
-            where = owner[-1][0] if owner else "the model's own forward"
-            notes.append(f"{where}: a tensor {tuple(value.shape)} that forward creates is a constant in the graph")
-    return notes
+    """Say how many tensors forward created while it was traced, where the first one came from, and its shape."""
+    nodes = [node for node in recording.graph.find_nodes(op="get_attr") if str(node.target) in recording.constants]
+    if not nodes:
+        return []
+    shape = tuple(recording.constants[str(nodes[0].target)].shape)
+    where = module_path(nodes[0]) or "the model's own forward"
+    return [f"{len(nodes)} tensors that forward creates are constants in the graph; the first, {shape}, in {where}"]
 
 
 def _fixed_notes(call: Call) -> list[str]:

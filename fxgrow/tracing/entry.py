@@ -6,6 +6,7 @@ from typing import Any
 import torch
 import torch.fx as fx
 from torch import nn
+from torch.export import ExportedProgram
 
 from fxgrow.errors import TraceError, VerificationError
 from fxgrow.graph.location import first_line
@@ -16,11 +17,19 @@ from fxgrow.graph.sharing import share
 from fxgrow.passes.functionalize_inplace import FunctionalizeInplace
 from fxgrow.tracing.arguments import Call, bind_call
 from fxgrow.tracing.capture import MustStayWholeError, capture, refuse
+from fxgrow.tracing.detaching import detach_without_gradient
+from fxgrow.tracing.exported import reference_of, unpack
 from fxgrow.tracing.tracer import Opaque
-from fxgrow.verification import batch_size_of, resized, verify
+from fxgrow.verification import batch_size_of, verify
+
+_FROZEN = (
+    "exported programs stay in the mode they were exported in: .train() and .eval() do not change what they compute"
+)
 
 
-def trace(model: nn.Module, example_inputs: Any, *, origin: Origin | None = None, check: bool = True) -> fx.GraphModule:
+def trace(
+    model: nn.Module | ExportedProgram, example_inputs: Any, *, origin: Origin | None = None, check: bool = True
+) -> fx.GraphModule:
     """Trace `model` into a GraphModule that computes the same function in train and in eval mode.
 
     Modules that cannot be traced, or not without changing what they do, stay whole: they are trained, but nothing grows
@@ -28,7 +37,8 @@ def trace(model: nn.Module, example_inputs: Any, *, origin: Origin | None = None
     and has the same state_dict names. The model itself is left as it was.
 
     Args:
-        model: The model; a GraphModule passes through, normalised and with shapes.
+        model: The model. A GraphModule passes through, normalised and with shapes; so does a torch.export program,
+            which stays in the mode that it was exported in.
         example_inputs: A tensor, a tuple of positional inputs, or a dict of keyword inputs. Arguments that are no
             tensors are fixed at their values, arguments left out at their defaults.
         origin: Where the model comes from, so that a file can rebuild it.
@@ -40,16 +50,46 @@ def trace(model: nn.Module, example_inputs: Any, *, origin: Origin | None = None
     Raises:
         TraceError: If the example inputs do not fit, the model cannot be traced, or what was traced is not the model.
     """
-    if isinstance(model, fx.GraphModule):
-        return _pass_through(model, example_inputs, origin, check)
+    if isinstance(model, ExportedProgram):
+        reference: nn.Module = reference_of(model)
+        graph_module = adopt(unpack(model), example_inputs)
+        update_record(graph_module, trace_policy={"door": "torch.export"}, trace_notes=(_FROZEN,))
+    elif isinstance(model, fx.GraphModule):
+        reference, graph_module = model, adopt(model, example_inputs)
+    else:
+        reference, graph_module = model, trace_module(model, example_inputs, ())
+    if check:
+        _gate(reference, graph_module, example_inputs)
+    if origin is not None:
+        update_record(graph_module, origin=origin)
+    return graph_module
+
+
+def trace_module(model: nn.Module, example_inputs: Any, leaves: Collection[str]) -> fx.GraphModule:
+    """Trace a module without the gate, keeping at least the modules at the paths `leaves` whole.
+
+    Raises:
+        TraceError: If the example inputs do not fit, or the model cannot be traced.
+    """
     call = bind_call(model, example_inputs)
     with preserved(model):
         _check_inputs(model, example_inputs)
-        graph_module, leaves, notes = _trace_faithfully(model, call, ())
-    if check:
-        _gate(model, graph_module, example_inputs)
-    update_record(graph_module, origin=origin, trace_policy={"leaves": sorted(leaves)}, trace_notes=tuple(notes))
+    with preserved(model):
+        graph_module, whole, notes = _trace_faithfully(model, call, leaves)
+    update_record(graph_module, trace_policy={"leaves": sorted(whole)}, trace_notes=tuple(dict.fromkeys(notes)))
     return graph_module
+
+
+def adopt(graph_module: fx.GraphModule, example_inputs: Any) -> fx.GraphModule:
+    """Return a copy of a GraphModule that somebody else captured, normalised and with shapes.
+
+    Raises:
+        TraceError: If it does not run on the example inputs.
+    """
+    shared = share(graph_module)
+    propagate_shapes(shared, example_inputs)
+    result: fx.GraphModule = FunctionalizeInplace()(shared).graph_module
+    return result
 
 
 def _trace_faithfully(
@@ -63,31 +103,33 @@ def _trace_faithfully(
             _normalise(graph_module, call.inputs)
             return graph_module, whole, [*notes, *remarks]
         except MustStayWholeError as failure:
-            candidates = [path for path in failure.finding.stack if path not in whole]
-            if not candidates:
-                raise refuse(failure.finding, failure.cause, model) from failure.cause
-            whole.add(candidates[-1])
-            notes.append(f"{candidates[-1]} stays whole: {failure.finding.reason}")
+            for finding in failure.findings:
+                candidates = [path for path in finding.stack if path not in whole]
+                if not candidates:
+                    raise refuse(finding, failure.cause, model) from failure.cause
+                whole.add(candidates[-1])
+                notes.append(f"{candidates[-1]} stays whole: {finding.reason}")
 
 
 def _normalise(graph_module: fx.GraphModule, inputs: tuple[Any, ...]) -> None:
     """Make in-place operations functional, and find out whether the graph runs at all."""
     FunctionalizeInplace().rewrite(graph_module)
-    graph_module.graph.lint()
-    graph_module.recompile()
     try:
         propagate_shapes(graph_module, inputs)
     except ShapeError as error:
         stack = tuple(path for path, _ in error.node.meta.get("nn_module_stack", {}).values())
-        raise MustStayWholeError(
-            Opaque(stack, f"is traced into something that does not run: {error.what}"), error
-        ) from error
+        finding = Opaque(stack, f"does not run as it was traced: {error.what}")
+        raise MustStayWholeError([finding], error) from error
+    detach_without_gradient(graph_module)
+    graph_module.graph.lint()
+    graph_module.recompile()
 
 
 def _check_inputs(model: nn.Module, example_inputs: Any) -> None:
     try:
+        model.eval()
         with torch.no_grad():
-            _call(model.eval(), example_inputs)
+            _call(model, example_inputs)
     except Exception as error:  # the model's own code runs here, and it may raise anything
         where = _failing_path(model, error) or type(model).__name__
         what = f"the model does not run on the example inputs: {first_line(error)}"
@@ -114,20 +156,7 @@ def _gate(model: nn.Module, graph_module: fx.GraphModule, example_inputs: Any) -
     inputs = example_inputs if isinstance(example_inputs, dict | tuple) else (example_inputs,)
     size = min(batch_size_of(inputs), 2)
     try:
-        verify(model, graph_module, resized(inputs, size) if size else inputs)
+        verify(model, graph_module, inputs, batch_sizes=(size, size + 1) if size else None)
     except VerificationError as error:
         what = f"the traced graph is not the model: {error.what}"
         raise TraceError(what, where=error.where, fix="trace with check=False only if this is meant") from error
-
-
-def _pass_through(model: fx.GraphModule, example_inputs: Any, origin: Origin | None, check: bool) -> fx.GraphModule:
-    graph_module = share(model)
-    FunctionalizeInplace().rewrite(graph_module)
-    graph_module.graph.lint()
-    graph_module.recompile()
-    propagate_shapes(graph_module, example_inputs)
-    if check:
-        _gate(model, graph_module, example_inputs)
-    if origin is not None:
-        update_record(graph_module, origin=origin)
-    return graph_module
