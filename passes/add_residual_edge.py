@@ -60,8 +60,7 @@ class AddResidualEdge(Pass):
         read, grown = value_at(graph_module, self.source), value_at(graph_module, self.target)
         self._check(graph_module, read, grown)
         moved = _bring_forward(graph_module, read, grown)
-        site = nearest_site(graph_module, grown)
-        channel_dim = site.map.channel_dim if site else -1
+        channel_dim = _channel_dim(graph_module, grown)
         path = fresh_path(graph_module, f"{self.target}_edge")
         add_module(graph_module, path, _gate(graph_module, grown, channel_dim))
         self._connect(graph_module.graph, read, grown, path, channel_dim, moved)
@@ -126,6 +125,16 @@ def nearest_site(graph_module: fx.GraphModule, value: fx.Node) -> Site | None:
                 seen.add(source)
                 pending.append(source)
     return None
+
+
+def _channel_dim(graph_module: fx.GraphModule, value: fx.Node) -> int:
+    """Return the dimension of the channels, from the end: the last, unless the value still is as its site made it."""
+    site, shape = nearest_site(graph_module, value), shape_of(value)
+    if site is None or shape is None:
+        return -1
+    made = shape_of(site.calls[0])
+    kept = made is not None and len(made) == len(shape) and shape[site.map.channel_dim] == site.neurons
+    return site.map.channel_dim if kept else -1
 
 
 def _gate(graph_module: fx.GraphModule, grown: fx.Node, channel_dim: int) -> nn.Module:
