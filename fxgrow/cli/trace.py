@@ -65,6 +65,7 @@ def run(args: argparse.Namespace) -> None:
     inputs = torch.randn(2, *(shape or image_shape(model, arguments)))
     traced = fxgrow.trace(model, inputs, origin=Origin("timm", name, arguments))
     console = output_console()
+    console.print(f"traced {args.model}", markup=False)
     console.print(summarize(traced))
     write_model(traced, args, console)
 

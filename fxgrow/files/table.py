@@ -16,7 +16,8 @@ from fxgrow.graph.inputs import map_metadata
 from fxgrow.graph.network import depth_map
 from fxgrow.graph.record import Record, record_of
 from fxgrow.graph.sharing import parameter_count
-from fxgrow.graph.sites import Site, find_sites
+from fxgrow.graph.sites import find_sites
+from fxgrow.growth.eligibility import eligible_sites
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,7 @@ class SiteRow:
     neurons: int
     features: int
     refusal: str | None  #: why nothing may grow here; None for a site that may grow
+    by_default: bool  #: whether it grows without being asked for; the stem and the head do not
     #: how many neurons are how many pseudo-layers deep, as pairs (depth, neurons), shallow first
     depths: tuple[tuple[int, int], ...]
 
@@ -104,15 +106,15 @@ class Table:
 
 def describe(graph_module: fx.GraphModule) -> Table:
     """Return the table of `graph_module`. Nothing is executed."""
-    calls = {call: site for site in find_sites(graph_module).values() for call in site.calls}
-    depths = depth_map(graph_module)
+    rows = _site_rows(graph_module)
+    calls = {call: rows[path] for path, site in find_sites(graph_module).items() for call in site.calls}
     nodes = graph_module.graph.nodes
     return Table(
         name=type(graph_module).__name__,
         digest=digest(graph_module),
         parameters=parameter_count(graph_module),
         inputs=tuple(_input_spec(node) for node in nodes if node.op == "placeholder"),
-        nodes=tuple(_node_row(graph_module, node, _site_row(calls.get(node), depths)) for node in nodes),
+        nodes=tuple(_node_row(graph_module, node, calls.get(node)) for node in nodes),
         record=record_of(graph_module),
         training=graph_module.training,
         other_mode=_other_mode(graph_module),
@@ -142,11 +144,20 @@ def _other_mode(graph_module: fx.GraphModule) -> tuple[str, ...]:
     return tuple(name for name, module in modules if module.training != graph_module.training)
 
 
-def _site_row(site: Site | None, depths: Mapping[str, list[int]]) -> SiteRow | None:
-    if site is None:
-        return None
-    counted = tuple(sorted(Counter(depths[site.path]).items()))
-    return SiteRow(site.path, site.neurons, site.features, site.refusal, counted)
+def _site_rows(graph_module: fx.GraphModule) -> dict[str, SiteRow]:
+    sites, depths = find_sites(graph_module), depth_map(graph_module)
+    growing = eligible_sites(graph_module, sites)
+    return {
+        path: SiteRow(
+            path=path,
+            neurons=site.neurons,
+            features=site.features,
+            refusal=site.refusal,
+            by_default=path in growing,
+            depths=tuple(sorted(Counter(depths[path]).items())),
+        )
+        for path, site in sites.items()
+    }
 
 
 def _node_row(graph_module: fx.GraphModule, node: fx.Node, site: SiteRow | None) -> NodeRow:

@@ -14,7 +14,7 @@ from fxgrow.files.table import NodeRow, Table, describe
 from fxgrow.graph.annotations import ScoreAnnotation
 from fxgrow.inspection.drawing import ModelTree
 from fxgrow.inspection.outline import Item, outline
-from fxgrow.inspection.quantities import Glyphs, glyphs_of, plain_text, scientific, shape_text, short
+from fxgrow.inspection.quantities import Glyphs, glyphs_of, plain_text, shape_text, short, two_digits
 from fxgrow.inspection.score_summary import SIGNIFICANCE
 
 _NEURONS_SHOWN = 10
@@ -113,7 +113,7 @@ def _parameters(table: Table, row: NodeRow) -> dict[str, tuple[int, ...]]:
 def _growth(table: Table, row: NodeRow) -> Iterator[tuple[str, str]]:
     site = row.site
     if site is not None:
-        verdict = f"no, {site.refusal}" if site.refusal else "yes"
+        verdict = f"no, {site.refusal}" if site.refusal else "yes" if site.by_default else "if included by name"
         yield "can grow", f"{verdict}: {site.neurons} neurons of {site.features} features each"
         yield "depth", "; ".join(f"{neurons} neurons {depth} deep" for depth, neurons in site.depths)
         for event in table.record.history:
@@ -144,8 +144,8 @@ def _neurons(scores: ScoreAnnotation, glyphs: Glyphs) -> RenderableType:
         held_out, error = scores["held_out"][neuron], scores["stderr"][neuron]
         grid.add_row(
             str(neuron),
-            scientific(scores["eigenvalues"][neuron]),
-            f"{scientific(held_out)} {glyphs.spread} {scientific(error)}",
+            two_digits(scores["eigenvalues"][neuron]),
+            f"{two_digits(held_out)} {glyphs.spread} {two_digits(error)}",
             "yes" if sign * held_out > SIGNIFICANCE * error else "no",
         )
     return grid

@@ -15,9 +15,9 @@ from fxgrow.inspection.quantities import (
     meter,
     percent,
     plain_text,
-    scientific,
     shape_text,
     sparkline,
+    two_digits,
 )
 from fxgrow.inspection.score_summary import ScoreSummary
 
@@ -92,15 +92,15 @@ def _cells(item: Item, glyphs: Glyphs) -> tuple[str, str, str, str]:
 def _details(item: Item, glyphs: Glyphs) -> Iterator[Text]:
     if item.scores is not None:
         yield score_line(item.scores, glyphs)
-    if item.refusal:
-        yield Text(f"cannot grow: {plain_text(item.refusal)}", style="yellow")
+    if item.remark:
+        yield Text(plain_text(item.remark), style="yellow")
 
 
 def score_line(scores: ScoreSummary, glyphs: Glyphs) -> Text:
     """Return the scores of a site in one line: the extreme, the median, and the share that is significant."""
     line = Text(style="dim" if scores.stale else "")
     for name, value in (("least" if scores.sign < 0 else "greatest", scores.extreme), ("median", scores.median)):
-        line.append(f"{name} ", style="dim").append(f"{scientific(value):<7}{_GAP}")
+        line.append(f"{name} ", style="dim").append(f"{two_digits(value):<7}{_GAP}")
     alike = 1 < len(scores.shares) <= 2 * _BAR_WIDTH
     bar = sparkline(scores.shares, glyphs) if alike else meter(scores.share, _BAR_WIDTH, glyphs)
     line.append(bar.ljust(_BAR_WIDTH), style="red")

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
-from fxgrow.files.table import Table
+from fxgrow.files.table import SiteRow, Table
 from fxgrow.inspection.gathering import RESIDUAL_EDGE, Entry, Kind, gather
 from fxgrow.inspection.score_summary import ScoreSummary, blend, pool
 
@@ -21,7 +21,7 @@ class Item:
     parameters: int = 0  #: its own; for a container or a pseudo-layer, of all that lies in it
     depth: int = 0  #: how many pseudo-layers deep it is, at its deepest neuron
     grown_rows: tuple[int, int] | None = None  #: on a pseudo-layer or residual edge: rows served, and of how many
-    refusal: str | None = None
+    remark: str | None = None  #: why nothing grows here
     scores: ScoreSummary | None = None
     alike: int = 1  #: how many blocks this item stands for
     children: tuple["Item", ...] = ()
@@ -107,10 +107,16 @@ def _item(branch: _Branch, label: str, operators: Mapping[str, str], nesting: in
         shape=entry.shape,
         parameters=sum(entry.parameters.values()),
         depth=entry.site.depth if entry.site else 0,
-        refusal=entry.site.refusal if entry.site else None,
+        remark=_remark(entry.site),
         scores=entry.scores,
         children=children,
     )
+
+
+def _remark(site: SiteRow | None) -> str | None:
+    if site is None or site.by_default:
+        return None
+    return f"cannot grow: {site.refusal}" if site.refusal else "grows only if it is included by name"
 
 
 def _age(branch: _Branch, operators: Mapping[str, str]) -> tuple[bool, int]:
@@ -153,7 +159,7 @@ def condense(item: Item) -> Item:
     """
     children = _gather_alike([condense(child) for child in item.children])
     if item.kind == "pseudo-layer" and not any(
-        below.kind == "pseudo-layer" or below.refusal for child in children for below in child.walk()
+        below.kind == "pseudo-layer" or below.remark for child in children for below in child.walk()
     ):
         children = []
     condensed = replace(item, children=tuple(children))

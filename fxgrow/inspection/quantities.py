@@ -52,8 +52,15 @@ def _three_digits(number: float) -> str:
     return f"{number:.{max(0, 3 - digits)}f}"
 
 
-def scientific(number: float) -> str:
-    """Spell a small number with two digits, as in ``-2.1e-3``, without the exponent's leading zero."""
+def two_digits(number: float) -> str:
+    """Spell a number with two digits, in at most seven characters.
+
+    Example:
+        >>> two_digits(-0.00213), two_digits(-0.0213), two_digits(10.4)
+        ('-2.1e-3', '-0.021', '10')
+    """
+    if number == 0 or 0.01 <= abs(number) < 99.5:
+        return f"{number:.2g}"
     mantissa, exponent = f"{number:.1e}".split("e")
     return f"{mantissa}e{int(exponent)}"
 

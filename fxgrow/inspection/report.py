@@ -15,17 +15,17 @@ from fxgrow.inspection.quantities import glyphs_of
 
 @dataclass(frozen=True)
 class Summary:
-    """The head of a report: name, size, what its scores were measured on, and how it grew."""
+    """The end of a report: sizes, what its scores were measured on, and how it grew."""
 
     table: Table
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """Yield the lines."""
         table, glyphs = self.table, glyphs_of(options)
-        yield summary.title(table)
-        yield summary.size_line(table, glyphs)
+        yield summary.size_line(table)
+        yield from filter(None, [summary.work_line(table, glyphs)])
         yield summary.site_line(table)
-        yield from filter(None, [summary.score_line(table)])
+        yield from summary.score_lines(table)
         yield from summary.notes(table)
         events = summary.history(table, glyphs)
         if events is not None:
@@ -35,7 +35,7 @@ class Summary:
 
 @dataclass(frozen=True)
 class Report:
-    """A model as a rich renderable: its name and size, its tree, how it grew, and what the marks mean."""
+    """A model as a rich renderable: its name, its tree, what the marks mean, its sizes and how it grew."""
 
     table: Table
     everything: bool = False
@@ -46,13 +46,13 @@ class Report:
         root = outline(table, everything=self.everything)
         if not self.everything:
             root = condense(root)
-        yield Summary(table)
+        yield summary.title(table)
         yield Text()
         yield ModelTree(root)
         legend = list(summary.legend(table, glyphs, alike=any(item.alike > 1 for item in root.walk())))
-        if legend:
-            yield Text()
-            yield from legend
+        yield from ([Text(), *legend] if legend else [])
+        yield Text()
+        yield Summary(table)
 
 
 def render(model: Table | fx.GraphModule, *, everything: bool = False) -> Report:
@@ -69,7 +69,7 @@ def render(model: Table | fx.GraphModule, *, everything: bool = False) -> Report
 
 
 def summarize(model: Table | fx.GraphModule) -> Summary:
-    """Return the head of `render` alone: name, size, scores and growth history."""
+    """Return the end of `render` alone: sizes, scores and growth history."""
     return Summary(_table(model))
 
 

@@ -9,7 +9,7 @@ from rich.text import Text
 
 from fxgrow.files.table import Table
 from fxgrow.graph.record import GrowthEvent
-from fxgrow.inspection.quantities import Glyphs, count, plain_text, scientific, shape_text, short
+from fxgrow.inspection.quantities import Glyphs, count, plain_text, shape_text, short, two_digits
 
 
 def title(table: Table) -> Text:
@@ -22,31 +22,33 @@ def title(table: Table) -> Text:
     return line.append(plain_text(f"  {', '.join([origin.source, *arguments])}"), style="not bold dim")
 
 
-def size_line(table: Table, glyphs: Glyphs) -> Text:
-    """Return the parameters, how many more they are than the base's, and the FLOPs."""
+def size_line(table: Table) -> Text:
+    """Return the parameters, and how many more they are than the base's."""
     line = Text(f"{table.parameters:,} parameters")
     if table.record.history:
         before = table.record.history[0].parameters_before
         gained = (table.parameters - before) / before
         line.append(f", {gained * 100:+.1f} % on {before:,}")
-    return line.append(f"; {_work(table, glyphs)}" if table.flops else "")
+    return line
 
 
-def _work(table: Table, glyphs: Glyphs) -> str:
-    """Spell the FLOPs of one sample, where all inputs have the batch in front, and else of the traced inputs."""
+def work_line(table: Table, glyphs: Glyphs) -> Text | None:
+    """Return the FLOPs of one sample, where all inputs have the batch in front, or else of the traced inputs."""
+    if not table.flops:
+        return None
     shapes = [shape for spec in table.inputs for shape, _ in spec.tensors]
     batches = {shape[:1] for shape in shapes}
     if len(batches) == 1 and all(batch and batch[0] for batch in batches):
         sample = ", ".join(shape_text(shape[1:], glyphs) or "1" for shape in shapes)
-        return f"{short(table.flops / shapes[0][0])}FLOPs for one sample of {sample}"
-    return f"{short(table.flops)}FLOPs" + "".join(f", {shape_text(shape, glyphs)}" for shape in shapes)
+        return Text(f"{short(table.flops / shapes[0][0])}FLOPs for one sample of {sample}")
+    return Text(f"{short(table.flops)}FLOPs" + "".join(f", {shape_text(shape, glyphs)}" for shape in shapes))
 
 
 def site_line(table: Table) -> Text:
     """Return how many sites there are, can grow, and grew."""
     sites = {row.site.path: row.site for row in table.nodes if row.site}
     growable = sum(site.refusal is None for site in sites.values())
-    line = Text(f"{len(sites)} sites, {growable} of them can grow")
+    line = Text(f"{len(sites)} site{'s' if len(sites) != 1 else ''}, {growable} can grow")
     depth = max((site.depth for site in sites.values()), default=0)
     if depth:
         grew = sum(site.depth > 0 for site in sites.values())
@@ -54,20 +56,20 @@ def site_line(table: Table) -> Text:
     return line
 
 
-def score_line(table: Table) -> Text | None:
-    """Return what the scores were measured on; None without scores."""
+def score_lines(table: Table) -> Iterator[Text]:
+    """Yield what the scores were measured on."""
     found = [row.annotation["scores"] for row in table.nodes if "scores" in row.annotation]
     if not found:
-        return None
+        return
     matrices = ", ".join(sorted({entry["matrix"] for entry in found if entry["matrix"]}))
     line = Text(f"{found[0]['score']} scores" + (f" ({matrices})" if matrices else ""))
     line.append(f" of {found[0]['images']} images")
     reliabilities = [value for entry in found if (value := entry.get("reliability")) is not None]
     if reliabilities:
-        line.append(f"; rank correlation of the halves {statistics.median(reliabilities):.2f}")
+        line.append(f", split-half correlation {statistics.median(reliabilities):.2f}")
+    yield line
     if any(entry["digest"] != table.digest for entry in found):
-        line.append("; measured before the last change of the graph", style="yellow")
-    return line
+        yield Text("the scores were measured before the last change of the graph", style="yellow")
 
 
 def notes(table: Table) -> Iterator[Text]:
@@ -117,7 +119,7 @@ def _mean_score(event: GrowthEvent, glyphs: Glyphs) -> str:
         return ""
     mean = sum((grown.held_out or 0.0) * grown.neurons for grown in known) / neurons
     error = sum(((grown.stderr or 0.0) * grown.neurons) ** 2 for grown in known) ** 0.5 / neurons
-    return f"{scientific(mean)} {glyphs.spread} {scientific(error)}"
+    return f"{two_digits(mean)} {glyphs.spread} {two_digits(error)}"
 
 
 def legend(table: Table, glyphs: Glyphs, *, alike: bool) -> Iterator[Text]:
