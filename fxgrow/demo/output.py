@@ -56,8 +56,9 @@ def plot(path: Path, runs: Mapping[str, Sequence[EpochMetrics]]) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(11, 3.4), layout="constrained")
+    figure = Figure(figsize=(11, 3.4))
     FigureCanvasAgg(figure)
+    figure.subplots_adjust(left=0.06, right=0.98, bottom=0.15, wspace=0.25)
     panels = figure.subplots(1, 3)
     drawn = (("test_loss", "test loss"), ("test_accuracy", "test accuracy"), ("parameters", "parameters"))
     for axes, (quantity, title) in zip(panels, drawn, strict=True):

@@ -1,5 +1,6 @@
 """What the demo says: each growth event, and the table at the end."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
@@ -38,17 +39,26 @@ def growth_text(number: int, events: int, report: GrowthReport) -> Group:
 def _sites_table(sites: Sequence[SiteGrowth], scores: Mapping[str, SiteScores]) -> Table:
     table = Table(box=None, padding=(0, 1), pad_edge=False)
     table.add_column("  site", no_wrap=True)
-    for heading in ("neurons", "eigen-score", "± error", "significant"):
+    for heading in ("neurons", "eigen-score", "error", "significant"):
         table.add_column(heading, justify="right", no_wrap=True)
     for site in sites:
         significant = int(scores[site.site].significant.sum())
-        cells = (_number(site.held_out), _number(site.stderr), f"{significant} of {len(scores[site.site].values)}")
-        table.add_row(f"  {site.site}", str(site.neurons), *cells)
+        of_all = f"{significant} of {len(scores[site.site].values)}"
+        table.add_row(f"  {site.site}", str(site.neurons), *with_error(site.held_out, site.stderr), of_all)
     return table
 
 
-def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.2g}" if abs(value) < 0.01 else f"{value:.3f}"
+def with_error(value: float | None, error: float | None) -> tuple[str, str]:
+    """Spell a value with as many decimals as its error has, at two significant digits.
+
+    Example:
+        >>> with_error(-0.03217, 0.00046)
+        ('-0.03217', '± 0.00046')
+    """
+    if value is None or error is None:
+        return "", ""
+    decimals = max(0, 1 - math.floor(math.log10(error))) if error > 0 else 6
+    return f"{value:.{decimals}f}", f"± {error:.{decimals}f}"
 
 
 def milestones(metrics: Sequence[EpochMetrics]) -> list[tuple[str, EpochMetrics]]:
