@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from fxgrow.growth import grow as grow
     from fxgrow.growth import plan as plan
     from fxgrow.rewriting import add_residual_edge as add_residual_edge
+    from fxgrow.rewriting import insert_block as insert_block
     from fxgrow.tracing import trace as trace
     from fxgrow.training import Grower as Grower
     from fxgrow.training import compile as compile
@@ -44,6 +45,7 @@ _HOMES = {
     "depth_map": "fxgrow.graph.network",
     "find_sites": "fxgrow.graph.sites",
     "grow": "fxgrow.growth",
+    "insert_block": "fxgrow.rewriting",
     "load": "fxgrow.files",
     "new_parameters": "fxgrow.graph.record",
     "plan": "fxgrow.growth",

@@ -22,6 +22,7 @@ _BUILT_IN = {
     "add-residual-edge": "fxgrow.passes.add_residual_edge:AddResidualEdge",
     "eliminate-dead-code": "fxgrow.passes.eliminate_dead_code:EliminateDeadCode",
     "functionalize-inplace": "fxgrow.passes.functionalize_inplace:FunctionalizeInplace",
+    "insert-block": "fxgrow.passes.insert_block:InsertBlock",
     "insert-pseudo-layers": "fxgrow.passes.insert_pseudo_layers:InsertPseudoLayers",
 }
 

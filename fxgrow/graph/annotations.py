@@ -31,12 +31,13 @@ class Provenance(TypedDict, total=False):
 
     edit: int  #: index into the edit log
     pass_name: str
-    role: str  #: ``"pseudo-layer"``, ``"residual-edge"``, ``"block"`` or ``"block-exit"``
+    role: str  #: ``"pseudo-layer"``, ``"residual-edge"`` or ``"block"``
     pseudo_layer: str  #: module path of the pseudo-layer that the node belongs to
     site: str  #: module path of the site that grew
     rows: list[int]  #: on a residual edge of a pseudo-layer, the neurons that grew
     block: str  #: module path of the inserted block that the node belongs to
     entry: int  #: on the first node that reads an inserted block's input: which of its inputs that is
+    exit: bool  #: whether the node's value is what an inserted block makes of its input
     moved: bool  #: on a residual edge: inserting it changed the order of other nodes
     merged: list[int]  #: on a residual edge: edits whose pseudo-layers were merged into this one
 

@@ -1,3 +1,4 @@
 """Rewrites by name: what `fxgrow.passes` does, with the growth history and an optimizer carried along."""
 
 from fxgrow.rewriting.insertions import add_residual_edge as add_residual_edge
+from fxgrow.rewriting.insertions import insert_block as insert_block

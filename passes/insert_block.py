@@ -1,0 +1,211 @@
+"""Insert a block: put a copy of a repeated block behind it, silenced so that it is the identity."""
+
+import copy
+import operator
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+import torch.fx as fx
+from torch import nn
+
+from fxgrow.errors import PassError
+from fxgrow.graph.annotations import annotate, annotation
+from fxgrow.graph.digest import fetch_attribute
+from fxgrow.graph.lineage import Lineage
+from fxgrow.graph.network import shape_of
+from fxgrow.graph.record import SiteGrowth
+from fxgrow.graph.regions import Region, find_region
+from fxgrow.graph.sharing import fresh_path, resolves
+from fxgrow.graph.trunk import residual_branches, zeros_of
+from fxgrow.operators.residual import add_rows
+from fxgrow.passes.add_residual_edge import nearest_site
+from fxgrow.passes.base import Pass
+
+
+@dataclass(frozen=True)
+class InsertBlock(Pass):
+    """Put a copy of the block at `after` behind it, its parameters copied, its residual branches silenced.
+
+    Rewrites:
+        1. A block that adds residual branches to its input, ``x + f(x)``: in the copy the last linear map, or the norm
+           behind it, of each branch is zero.
+        2. Any other block that keeps the shape: the copy's output goes through a gate that is zero, ``x + g * f(x)``,
+           with one parameter for each channel.
+        The copy takes the next free number beside the block (``blocks.12`` beside ``blocks.3``). Pseudo-layers inside
+        the block are copied with it.
+
+    Leaves alone:
+        The block itself, and what it reads from the side (masks, position biases): the copy shares that. Refused are
+        blocks with several inputs or outputs, that change the shape, or that call modules of others.
+
+    Preserves:
+        Every shape, and the function: the copy is exactly the identity at insertion. In train mode a copy with active
+        dropout or stochastic depth draws random numbers of its own, so that later layers see others.
+
+    Args:
+        after: Module path of the block.
+    """
+
+    after: str
+
+    name: ClassVar[str] = "insert-block"
+    idempotent: ClassVar[bool] = False
+
+    def rewrite(self, graph_module: fx.GraphModule) -> None:
+        """Copy the block's modules and nodes, and silence the copy.
+
+        Raises:
+            PassError: If there is no such block, or it cannot be copied.
+        """
+        region = find_region(graph_module, self.after)
+        branches = residual_branches(graph_module, region)
+        silenced = [zeros_of(graph_module, branch) for branch in branches] if branches else [None]
+        copied = _Copy(graph_module, region, _next_path(graph_module, self.after))
+        if all(silenced):
+            copied.connect(gated=False)
+            copied.zero({name for names in silenced for name in names or ()})
+        else:
+            copied.connect(gated=True)
+
+    def lineages(self, before: fx.GraphModule, after: fx.GraphModule) -> Mapping[str, Lineage]:
+        """Let each new parameter join the group of the one that it was copied from, without any state."""
+        path = _next_path(before, self.after)
+        names = [name for name, _ in before.named_parameters(remove_duplicate=False) if _within(name, self.after)]
+        vectors = [name for name in names if before.get_parameter(name).dim() == 1]
+        copies = {path + name.removeprefix(self.after): Lineage((name,)) for name in names}
+        return copies | {f"{path}_gate": Lineage(((vectors or names)[0],))} if names else copies
+
+    def growths(self, before: fx.GraphModule, after: fx.GraphModule) -> tuple[SiteGrowth, ...]:
+        """Return the line of the growth history."""
+        path = _next_path(before, self.after)
+        names = {
+            name: p.numel() for name, p in after.named_parameters() if _within(name, path) or name == f"{path}_gate"
+        }
+        return (SiteGrowth(self.after, path, self.name, 0, sum(names.values()), score="", held_out=None, stderr=None),)
+
+
+class _Copy:
+    """A block and its copy on the way into the graph."""
+
+    def __init__(self, graph_module: fx.GraphModule, region: Region, path: str) -> None:
+        self.graph_module, self.region, self.path = graph_module, region, path
+        self.memo: dict[int, Any] = {}
+
+    def connect(self, *, gated: bool) -> None:
+        """Copy the nodes behind the block; whoever read the block reads the copy."""
+        graph, entry = self.graph_module.graph, self.region.exit
+        readers = [user for user in entry.users if user not in set(self.region.nodes)]
+        values = {self.region.entry: entry}
+        place = entry
+        for node in self.region.nodes:
+            self._copy_state(node)
+            with graph.inserting_after(place):
+                place = values[node] = graph.node_copy(node, lambda value: values.get(value, value))
+            self._sign(place, node)
+        last = values[self.region.exit]
+        first = next(values[node] for node in self.region.nodes if self.region.entry in node.all_input_nodes)
+        _add_provenance(first, entry=first.all_input_nodes.index(entry))
+        if gated:
+            last = self._gate(entry, last)
+        _add_provenance(last, exit=True)
+        for reader in readers:
+            reader.replace_input_with(entry, last)
+
+    def zero(self, names: set[str]) -> None:
+        """Set to zero what the copy has in place of these parameters of the block."""
+        with torch.no_grad():
+            for name in names:
+                self.graph_module.get_parameter(self._renamed(name)).zero_()
+
+    def _gate(self, entry: fx.Node, last: fx.Node) -> fx.Node:
+        site, shape = nearest_site(self.graph_module, last), shape_of(last)
+        if shape is None:
+            fix = "trace the model with fxgrow.trace, or run fxgrow.graph.shapes.propagate_shapes"
+            raise PassError("the shape of its output is not known", where=self.region.path, fix=fix)
+        channel_dim = site.map.channel_dim if site else -1
+        like = next(self.graph_module.get_submodule("").parameters())
+        value = torch.zeros(shape[channel_dim], *[1] * (-1 - channel_dim), dtype=like.dtype, device=like.device)
+        _attach(self.graph_module, f"{self.path}_gate", nn.Parameter(value))
+        graph = self.graph_module.graph
+        with graph.inserting_after(last):
+            gate = graph.get_attr(f"{self.path}_gate")
+        with graph.inserting_after(gate):
+            product = graph.call_function(operator.mul, (last, gate))
+        with graph.inserting_after(product):
+            total = graph.call_function(add_rows, (entry, product, None, channel_dim))
+        for node in (gate, product, total):
+            self._sign(node, self.region.exit)
+        return total
+
+    def _copy_state(self, node: fx.Node) -> None:
+        """Copy what a node calls or reads of the block, and let weights that are tied inside it stay tied."""
+        target = str(node.target)
+        if node.op == "call_module" and not _within(target, self.region.path):
+            fix = "name a block that calls only modules of its own"
+            raise PassError(f"it calls {target}, which is not a part of it", where=self.region.path, fix=fix)
+        if node.op not in ("call_module", "get_attr") or not _within(target, self.region.path):
+            return
+        path = self._renamed(target)
+        if not resolves(self.graph_module, path):
+            _attach(self.graph_module, path, copy.deepcopy(fetch_attribute(self.graph_module, target), self.memo))
+            parts = path.split(".")
+            for length in range(self.path.count(".") + 1, len(parts)):
+                here, there = ".".join(parts[:length]), self.region.path + ".".join(parts[:length])[len(self.path) :]
+                here_module, there_module = (self.graph_module.get_submodule(part) for part in (here, there))
+                here_module.training = there_module.training
+
+    def _renamed(self, path: str) -> str:
+        return self.path + path[len(self.region.path) :] if _within(path, self.region.path) else path
+
+    def _sign(self, node: fx.Node, original: fx.Node) -> None:
+        """Say whose node it is; what belonged to the block belongs to the copy."""
+        if node.op in ("call_module", "get_attr"):
+            node.target = self._renamed(str(node.target))
+        made = (
+            annotation(original).get("provenance", {})
+            if node.target == original.target or node.op != "get_attr"
+            else {}
+        )
+        renamed = {key: self._renamed(value) if isinstance(value, str) else value for key, value in made.items()}
+        for key in ("entry", "exit", "moved"):
+            renamed.pop(key, None)
+        annotate(node, scores=None, provenance={"role": "block", **renamed, "block": self.path})
+        stack = original.meta.get("nn_module_stack", {})
+        node.meta["nn_module_stack"] = {
+            self._renamed(key): (self._renamed(path), kind) for key, (path, kind) in stack.items()
+        }
+
+
+def _add_provenance(node: fx.Node, **fields: object) -> None:
+    annotate(node, provenance={**annotation(node).get("provenance", {}), **fields})
+
+
+def _next_path(graph_module: fx.GraphModule, path: str) -> str:
+    """Return the next free number beside a numbered block, or ``<path>_copy_<index>`` beside another one."""
+    parent, _, name = path.rpartition(".")
+    if not name.isdigit():
+        return fresh_path(graph_module, f"{path}_copy")
+    number = int(name)
+    while resolves(graph_module, f"{parent}.{number}".lstrip(".")):
+        number += 1
+    return f"{parent}.{number}".lstrip(".")
+
+
+def _within(name: str, path: str) -> bool:
+    return name == path or name.startswith(f"{path}.")
+
+
+def _attach(graph_module: fx.GraphModule, path: str, value: Any) -> None:
+    """Attach a module, a parameter or a buffer at a path that nothing uses yet, creating containers on the way."""
+    *containers, name = path.split(".")
+    parent: nn.Module = graph_module
+    for container in containers:
+        if not hasattr(parent, container):
+            parent.add_module(container, nn.Module())
+        parent = parent.get_submodule(container)
+    if isinstance(value, torch.Tensor) and not isinstance(value, nn.Parameter):
+        parent.register_buffer(name, value)
+    else:
+        setattr(parent, name, value)
