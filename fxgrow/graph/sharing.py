@@ -7,18 +7,18 @@ from torch import nn
 
 from fxgrow.graph.annotations import KEY
 from fxgrow.graph.record import record_of
-from fxgrow.graph.state import keep_state_order
+from fxgrow.graph.state import adopt_state
 
 
 def share(graph_module: fx.GraphModule) -> fx.GraphModule:
     """Return a GraphModule with its own graph and containers, and the leaf modules and parameters of the original.
 
-    Editing the copy (nodes, submodules added under new names) leaves the original as it was. What the graph does not
-    reference is not carried over.
+    Editing the copy (nodes, submodules added under new names) leaves the original as it was. Parameters and
+    buffers that the graph does not reference are carried over too: a state_dict keeps its names.
     """
     graph = copy.deepcopy(graph_module.graph)
     shared = fx.GraphModule(graph_module, graph, type(graph_module).__name__)
-    keep_state_order(graph_module, shared)
+    adopt_state(graph_module, shared)
     shared.meta = {**graph_module.meta, KEY: record_of(graph_module)}
     return shared
 
