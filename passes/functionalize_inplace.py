@@ -49,7 +49,7 @@ class FunctionalizeInplace(Pass):
            operation may have passed through.
         2. ``setitem``, ``copy_``, ``zero_`` and other operations without a functional namesake.
         3. Parameters, buffers and constants (`get_attr`): writing them is what such an operation is for.
-        4. Results of another dtype or shape than the argument, as when an integer is added to a float in place.
+        4. Operands that would give a new result another dtype, as a float that is added in place to a half.
 
     Preserves:
         Outputs, gradients, the random stream, parameters and their names. Idempotent.
@@ -82,7 +82,7 @@ def _safe(graph_module: fx.GraphModule, node: fx.Node, value: fx.Node, position:
         return False
     earlier = {other: index for other, index in position.items() if index < position[node]}
     sharing = may_share_memory(graph_module, value, earlier)
-    if any(other.op == "get_attr" for other in sharing) or not _same_metadata(node, value):
+    if any(other.op == "get_attr" for other in sharing) or not _keeps_dtype(node, value):
         return False
     return not any(
         position[user] > position[node] and not reads_only_shape(user)
@@ -91,9 +91,11 @@ def _safe(graph_module: fx.GraphModule, node: fx.Node, value: fx.Node, position:
     )
 
 
-def _same_metadata(node: fx.Node, value: fx.Node) -> bool:
-    first, second = value.meta.get("tensor_meta"), node.meta.get("tensor_meta")
-    return first is None or second is None or (first.shape, first.dtype) == (second.shape, second.dtype)
+def _keeps_dtype(node: fx.Node, value: fx.Node) -> bool:
+    """Say whether the other operands would not change the dtype of a new result; yes where dtypes are not known."""
+    dtypes = [getattr(other.meta.get("tensor_meta"), "dtype", None) for other in (value, *node.all_input_nodes)]
+    own = dtypes[0]
+    return own is None or all(dtype is None or torch.promote_types(own, dtype) == own for dtype in dtypes)
 
 
 def _functionalize_call(graph_module: fx.GraphModule, node: fx.Node) -> bool:

@@ -7,6 +7,7 @@ import torch.fx as fx
 from torch import nn
 
 from fxgrow.graph.digest import qualified_name
+from fxgrow.graph.inplace import inplace_position
 
 _FRESH_OPERATORS = {
     operator.add, operator.sub, operator.mul, operator.truediv, operator.floordiv, operator.mod, operator.pow,
@@ -41,7 +42,7 @@ def allocates(graph_module: fx.GraphModule, node: fx.Node) -> bool:
         return str(node.target) in _FRESH_NAMES
     if node.op != "call_function":
         return False
-    if node.kwargs.get("inplace") is True or True in node.args:  # a positional flag may be `inplace`
+    if inplace_position(node) is not None:
         return False
     name = qualified_name(node.target)
     return node.target in _FRESH_OPERATORS or (name.startswith("torch.") and name.rpartition(".")[2] in _FRESH_NAMES)

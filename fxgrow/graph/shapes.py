@@ -182,6 +182,7 @@ class _Evaluator(fx.Interpreter):
                 result = module(*args, **kwargs)
             else:
                 result = getattr(fx.Interpreter, node.op)(self, node.target, args, kwargs)
+            result = map_aggregate(result, _leaf)
         return map_aggregate(result, self._fake)
 
     def call_module(self, target: Any, args: Any, kwargs: Any) -> Any:
@@ -234,6 +235,10 @@ def _ones(value: Any) -> Any:
     if not isinstance(value, Tensor):
         return value
     return torch.ones(value.shape, dtype=value.dtype, device=value.device)
+
+
+def _leaf(value: Any) -> Any:
+    return value.detach().requires_grad_(value.requires_grad) if isinstance(value, Tensor) else value
 
 
 def _tensors(value: Any) -> list[Tensor]:

@@ -22,9 +22,7 @@ from fxgrow.tracing.exported import reference_of, unpack
 from fxgrow.tracing.tracer import Opaque
 from fxgrow.verification import batch_size_of, verify
 
-_FROZEN = (
-    "exported programs stay in the mode they were exported in: .train() and .eval() do not change what they compute"
-)
+_FROZEN = "an exported program stays in the mode that it was exported in, whatever .train() and .eval() say"
 
 
 def trace(

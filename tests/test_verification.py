@@ -1,0 +1,152 @@
+"""`fxgrow.verify` finds every kind of difference, names it, and changes nothing."""
+
+import copy
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import fxgrow
+from fxgrow.errors import VerificationError
+
+
+class Network(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.norm, self.drop = nn.Linear(4, 5), nn.BatchNorm1d(5), nn.Dropout(0.5)
+        self.head = nn.Linear(5, 2)
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        features = self.drop(self.norm(self.first(x)))
+        return {"logits": self.head(features), "features": features}
+
+
+def sample() -> Tensor:
+    return torch.randn(3, 4, generator=torch.Generator().manual_seed(0))
+
+
+def test_a_copy_is_equal_in_both_modes_and_at_two_batch_sizes():
+    model = Network()
+    report = fxgrow.verify(model, copy.deepcopy(model), sample())
+    assert (report.modes, report.batch_sizes) == (("eval", "train"), (3, 4))
+    assert (report.outputs, report.gradients, report.buffers) == (8, 24, 6)
+    assert report.largest_absolute == report.largest_relative == 0.0
+
+
+def shift_output(model: Network) -> None:
+    model.head.bias.data[0] += 1e-3
+
+
+def change_dropout(model: Network) -> None:
+    model.drop.p = 0.4
+
+
+def change_momentum(model: Network) -> None:
+    model.norm.momentum = 0.2
+
+
+def cut_gradient(model: Network) -> None:
+    model.first.register_forward_hook(lambda module, args, output: output.detach())
+
+
+def fix_batch_size(model: Network) -> None:
+    model.register_forward_pre_hook(lambda module, args: args[0].reshape(3, 4))
+
+
+def change_structure(model: Network) -> None:
+    model.register_forward_hook(lambda module, args, output: tuple(output.values()))
+
+
+def change_dtype(model: Network) -> None:
+    model.register_forward_hook(lambda module, args, output: {**output, "logits": output["logits"].double()})
+
+
+def make_nan(model: Network) -> None:
+    model.head.bias.data[0] = float("nan")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (shift_output, "output['logits']: it differs by 0.001"),
+        (make_nan, "output['logits']: it differs by inf"),
+        (change_dropout, "output['logits']: it differs by"),
+        (change_momentum, "buffer norm.running_mean: it differs by"),
+        (cut_gradient, "gradient of first.weight: it differs by"),
+        (fix_batch_size, "eval mode, batch 4: it fails where the reference runs"),
+        (change_structure, "the structure of the output: the outputs are output[0], output[1]"),
+        (change_dtype, "output['logits']: it is (3, 2) torch.float64 and should be (3, 2) torch.float32"),
+    ],
+)
+def test_every_kind_of_difference_is_named(change: Callable[[Network], None], message: str):
+    model = Network()
+    other = copy.deepcopy(model)
+    change(other)
+    with pytest.raises(VerificationError) as caught:
+        fxgrow.verify(model, other, sample())
+    assert str(caught.value).startswith(message)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_tolerance_depends_on_the_dtype():
+    model = Network()
+    other = copy.deepcopy(model)
+    other.head.weight.data *= 1 + 1e-7
+    fxgrow.verify(model, other, sample())
+    with pytest.raises(VerificationError):
+        fxgrow.verify(model.double(), other.double(), sample().double())
+    fxgrow.verify(model, other, sample().double(), tolerance=1e-5)
+
+
+def test_parameters_that_only_one_has_are_not_compared():
+    model = nn.Sequential(nn.Linear(4, 2))
+    other = nn.Sequential(model[0], nn.Linear(2, 2))
+    nn.init.eye_(other[1].weight)
+    nn.init.zeros_(other[1].bias)
+    assert fxgrow.verify(model, other, sample(), modes=("eval",), batch_sizes=(3,)).gradients == 2
+
+
+def test_models_that_share_parameters_and_buffers_are_left_as_they_were():
+    model = Network()
+    model.norm.eval()
+    model.first.weight.grad = torch.ones_like(model.first.weight)
+    twin = copy.copy(model)
+    state = {name: value.clone() for name, value in model.state_dict().items()}
+    modes, random = [module.training for module in model.modules()], torch.get_rng_state()
+    gradient = model.first.weight.grad
+    fxgrow.verify(model, twin, sample())
+    assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
+    assert modes == [module.training for module in model.modules()]
+    assert model.first.weight.grad is gradient
+    assert model.head.weight.grad is None
+    assert torch.equal(random, torch.get_rng_state())
+
+
+def test_a_traced_model_needs_no_example_inputs():
+    model = Network()
+    assert fxgrow.verify(model, fxgrow.trace(model, sample())).gradients == 24
+
+
+def test_untraced_models_need_example_inputs():
+    with pytest.raises(VerificationError, match="give example inputs"):
+        fxgrow.verify(Network(), Network())
+
+
+def test_inputs_that_the_reference_does_not_take_are_refused():
+    with pytest.raises(VerificationError, match="the reference: it does not run in train mode"):
+        fxgrow.verify(Network(), Network(), torch.ones(3, 7))
+
+
+def test_a_reference_without_gradients_is_compared_forwards():
+    class Forwards(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear = nn.Linear(4, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            y = self.linear(x).exp()
+            return y.add_(1)
+
+    model = Forwards()
+    assert fxgrow.verify(model, model, sample()).gradients == 0

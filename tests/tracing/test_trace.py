@@ -1,0 +1,390 @@
+"""What `fxgrow.trace` captures, on models that each hold one difficulty."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, fx, nn
+
+import fxgrow
+from fxgrow.errors import TraceError
+from fxgrow.graph.digest import digest
+from fxgrow.graph.record import record_of
+
+
+class Wrapper(nn.Module):
+    """A model with `inner` between two Linears, so that the difficulty lies in a submodule."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.first = nn.Linear(4, 4)
+        self.inner = inner
+        self.last = nn.Linear(4, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(self.inner(self.first(x)))
+
+
+class FunctionalDropout(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(4, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.dropout(self.linear(x), 0.5, self.training)
+
+
+class Attention(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.query, self.value = nn.Linear(4, 4), nn.Linear(4, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        query, value = self.query(x)[:, None, :, None], self.value(x)[:, None, :, None]
+        rate = 0.5 if self.training else 0.0
+        return F.scaled_dot_product_attention(query, query, value, dropout_p=rate).flatten(1)
+
+
+class DropPath(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training:
+            return x
+        return x * x.new_empty((x.shape[0], 1)).bernoulli_(0.5)
+
+
+class TwoFaced(nn.Module):
+    """Does something else in training and holds parameters."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(4, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.linear(x).relu() if self.training else self.linear(x)
+
+
+class Branching(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(4, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.linear(x) if x.sum() > 0 else x
+
+
+class Noisy(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(4, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.linear(x) + torch.randn(4)
+
+
+class Counting(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(4, 4)
+        self.register_buffer("calls", torch.zeros(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls += 1
+        return self.linear(x) * self.calls
+
+
+class Autocast(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(4, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.autocast("cpu", torch.bfloat16):
+            return self.linear(x).float()
+
+
+class Caching(nn.Module):
+    """Keeps what it computed in eval mode, as timm's LeViT does, and its `train` returns nothing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bias = nn.Parameter(torch.ones(4))
+        self.cache: dict[str, Tensor] = {}
+
+    def train(self, mode: bool = True) -> None:  # type: ignore[override]
+        super().train(mode)
+        self.cache = {}
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training:
+            return x + self.bias[torch.arange(4)]
+        if "bias" not in self.cache:
+            self.cache["bias"] = self.bias[torch.arange(4)]
+        return x + self.cache["bias"]
+
+
+class FrozenBackbone(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.backbone, self.head = nn.Sequential(nn.Linear(4, 4), nn.ReLU()), nn.Linear(4, 2)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        with torch.no_grad():
+            features = self.backbone(x)
+            first, _ = features.chunk(2, dim=1)
+        return self.head(features), first
+
+
+class Checkpointed(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(4, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.utils.checkpoint.checkpoint(self.linear, x, use_reentrant=False)
+
+
+def sample() -> Tensor:
+    return torch.randn(3, 4, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize("inner", [FunctionalDropout, Attention, DropPath])
+def test_dropout_of_every_kind_follows_the_mode(inner: Callable[[], nn.Module]):
+    traced = fxgrow.trace(Wrapper(inner()), sample())
+    traced.train()
+    assert not torch.equal(traced(sample()), traced(sample()))
+    traced.eval()
+    assert torch.equal(traced(sample()), traced(sample()))
+
+
+@pytest.mark.parametrize("inner", [FunctionalDropout, Attention])
+def test_linear_maps_beside_dropout_stay_open_to_growth(inner: Callable[[], nn.Module]):
+    traced = fxgrow.trace(Wrapper(inner()), sample())
+    assert record_of(traced).trace_policy["leaves"] == []
+    assert any(path.startswith("inner.") for path in fxgrow.find_sites(traced))
+
+
+@pytest.mark.parametrize(
+    ("inner", "reason"),
+    [
+        (TwoFaced, "train and in eval mode"),
+        (Branching, "cannot be traced"),
+        (Noisy, "random numbers"),
+        (Counting, "updates its buffer calls"),
+        (Autocast, "autocast"),
+    ],
+)
+def test_the_smallest_module_that_tracing_would_falsify_stays_whole(inner: Callable[[], nn.Module], reason: str):
+    traced = fxgrow.trace(Wrapper(inner()), sample())
+    record = record_of(traced)
+    assert record.trace_policy["leaves"] == ["inner"]
+    assert len(record.trace_notes) == 1
+    assert record.trace_notes[0].startswith("inner stays whole: ")
+    assert reason in record.trace_notes[0]
+    assert set(fxgrow.find_sites(traced)) == {"first", "last"}
+
+
+def test_several_difficult_modules_stay_whole_each():
+    traced = fxgrow.trace(nn.Sequential(TwoFaced(), nn.Sequential(Branching()), Wrapper(Noisy())), sample())
+    assert record_of(traced).trace_policy["leaves"] == ["0", "1.0", "2.inner"]
+
+
+def test_values_computed_without_gradient_stay_without():
+    traced = fxgrow.trace(FrozenBackbone(), sample())
+    logits, features = traced(sample())
+    logits.sum().backward()
+    assert not features.requires_grad
+    assert traced.get_parameter("backbone.0.weight").grad is None
+    assert traced.get_parameter("head.weight").grad is not None
+
+
+def test_dropped_checkpointing_is_reported():
+    traced = fxgrow.trace(Checkpointed(), sample())
+    assert "checkpointing is dropped" in record_of(traced).trace_notes[0]
+    assert "linear" in fxgrow.find_sites(traced)
+
+
+class Constants(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("scale", torch.ones(4), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.scale + torch.arange(4)
+
+
+def test_constants_are_reported_and_stay_out_of_the_state():
+    traced = fxgrow.trace(Wrapper(Constants()), sample())
+    assert record_of(traced).trace_notes == (
+        "1 tensors that forward creates are constants in the graph; the first, (4,), in inner",
+    )
+    assert set(traced.state_dict()) == {"first.weight", "first.bias", "last.weight", "last.bias"}
+
+
+class Arguments(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding, self.linear = nn.Embedding(10, 4), nn.Linear(4, 4)
+
+    def forward(self, ids: Tensor, mask: Tensor | None = None, scale: float = 2.0, *, flag: bool = False) -> Tensor:
+        x = self.embedding(ids) * scale
+        if mask is not None:
+            x = x * mask.unsqueeze(-1)
+        return self.linear(x).mean(1) + (1 if flag else 0)
+
+
+def placeholders(traced: fx.GraphModule) -> list[Any]:
+    return [node.target for node in traced.graph.find_nodes(op="placeholder")]
+
+
+def test_arguments_that_are_left_out_are_fixed_at_their_defaults():
+    traced = fxgrow.trace(Arguments(), torch.tensor([[1, 2, 3], [4, 5, 6]]))
+    assert placeholders(traced) == ["ids"]
+
+
+def test_keyword_inputs_become_placeholders_and_plain_values_are_fixed():
+    model = Arguments()
+    inputs = {"ids": torch.tensor([[1, 2, 3], [4, 5, 9]]), "mask": torch.ones(2, 3), "flag": True}
+    traced = fxgrow.trace(model, inputs)
+    assert placeholders(traced) == ["ids", "mask", "flag"]
+    assert record_of(traced).trace_notes == ("argument flag is fixed at True",)
+    torch.testing.assert_close(traced(**inputs), model(**inputs))
+    torch.testing.assert_close(traced(ids=inputs["ids"], mask=inputs["mask"]), model(**inputs))
+
+
+class Pair(NamedTuple):
+    left: Tensor
+    right: Tensor
+
+
+@dataclass
+class Output:
+    logits: Tensor
+    features: Tensor | None = None
+
+
+class Structured(nn.Module):
+    def __init__(self, wrap: Callable[[Tensor, Tensor], Any]) -> None:
+        super().__init__()
+        self.linear, self.wrap = nn.Linear(4, 2), wrap
+
+    def forward(self, batch: dict[str, Any], *extra: Tensor, **more: Tensor) -> Any:
+        x = batch["x"]
+        if "pair" in batch:
+            left, right = batch["pair"]
+            x = x + left - right
+        y = self.linear(x)
+        return self.wrap(y + sum(extra), x + more["shift"])
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [lambda y, x: (y, x), lambda y, x: {"logits": y, "x": [x]}, Pair, Output],
+    ids=["tuple", "dict", "named", "data"],
+)
+def test_structured_inputs_and_outputs_keep_their_structure(wrap: Callable[[Tensor, Tensor], Any]):
+    model = Structured(wrap)
+    x = sample()
+    inputs = {"batch": {"x": x, "pair": (x, x)}, "shift": x}
+    traced = fxgrow.trace(model, inputs)
+    expected, found = model(**inputs), traced(**inputs)
+    assert type(found) is type(expected)
+    fxgrow.verify(model, traced, inputs)
+
+
+def test_several_positional_inputs():
+    traced = fxgrow.trace(nn.Bilinear(4, 4, 2), (sample(), sample()))
+    assert placeholders(traced) == ["input1", "input2"]
+
+
+class Reused(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.unused = nn.Linear(3, 3)
+        self.block = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4), nn.ReLU(inplace=True))
+        self.alias = self.block[0]
+        self.head = nn.Linear(4, 4)
+        self.head.weight = self.block[0].weight
+        self.token = nn.Parameter(torch.zeros(4))
+        self.spare = nn.Parameter(torch.zeros(2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.alias(self.block(self.block(x))) + self.token)
+
+
+def test_names_order_and_identity_of_the_state_are_the_models():
+    model = Reused()
+    traced = fxgrow.trace(model, sample())
+    assert list(traced.state_dict()) == list(model.state_dict())
+    pairs = zip(model.named_parameters(), traced.named_parameters(), strict=True)
+    assert all(name == other and ours is theirs for (name, ours), (other, theirs) in pairs)
+    model.load_state_dict(traced.state_dict(), strict=True)
+
+
+def state_of(model: nn.Module) -> list[Any]:
+    return [
+        [value.clone() for value in model.state_dict().values()],
+        [module.training for module in model.modules()],
+        [sorted(vars(module)) for module in model.modules()],
+        [parameter.grad for parameter in model.parameters()],
+        torch.get_rng_state(),
+    ]
+
+
+def same(first: Any, second: Any) -> bool:
+    if isinstance(first, list):
+        return len(first) == len(second) and all(map(same, first, second))
+    return bool(torch.equal(first, second)) if isinstance(first, Tensor) else first == second
+
+
+@pytest.mark.parametrize("inner", [Reused, Counting, Caching, Noisy, FunctionalDropout])
+def test_the_model_and_the_random_state_stay_as_they_were(inner: Callable[[], nn.Module]):
+    model = Wrapper(inner())
+    model.inner.eval()
+    before = state_of(model)
+    fxgrow.trace(model, sample())
+    assert same(before, state_of(model))
+
+
+def test_a_failed_trace_leaves_the_model_as_it_was():
+    model = Reused()
+    before = state_of(model)
+    with pytest.raises(TraceError):
+        fxgrow.trace(model, torch.randn(3, 5, generator=torch.Generator().manual_seed(0)))
+    assert same(before, state_of(model))
+
+
+def test_tracing_twice_gives_the_same_digest():
+    model = Wrapper(nn.Sequential(TwoFaced(), Attention(), Constants()))
+    assert digest(fxgrow.trace(model, sample())) == digest(fxgrow.trace(model, sample()))
+
+
+@pytest.mark.parametrize(
+    ("model", "inputs", "where", "what"),
+    [
+        (Branching(), sample(), "Branching", "cannot be traced"),
+        (Wrapper(nn.Identity()), torch.ones(3, 5), "first", "does not run on the example inputs"),
+        (Wrapper(nn.Linear(3, 4)), sample(), "inner", "does not run on the example inputs"),
+        (Wrapper(nn.Identity()), (sample(), 1), "Wrapper", "do not fit its forward"),
+        (Wrapper(nn.Identity()), {"y": sample()}, "Wrapper", "do not fit its forward"),
+        (Noisy(), sample(), "output", "the traced graph is not the model"),
+    ],
+)
+def test_what_cannot_be_traced_is_one_line_that_names_the_module(model: nn.Module, inputs: Any, where: str, what: str):
+    with pytest.raises(TraceError) as caught:
+        fxgrow.trace(model, inputs)
+    assert str(caught.value).startswith(f"{where}: ")
+    assert what in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_graph_module_passes_through_normalised_and_with_shapes():
+    model = nn.Sequential(nn.Linear(4, 4), nn.ReLU(inplace=True), nn.Linear(4, 2))
+    plain = fx.symbolic_trace(model)
+    traced = fxgrow.trace(plain, sample())
+    assert not traced.get_submodule("1").inplace
+    assert plain.get_submodule("1").inplace
+    assert all("type" in node.meta for node in traced.graph.nodes)
+    assert digest(fxgrow.trace(traced, sample())) == digest(traced)
