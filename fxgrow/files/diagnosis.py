@@ -17,6 +17,8 @@ from fxgrow.graph.location import first_line
 
 _ZIP = b"PK\x03\x04"
 _PICKLE = b"\x80"
+#: torch.serialization.MAGIC_NUMBER as a pickle spells it, at the start of the files of torch < 1.6
+_OLD_MAGIC = b"\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19"
 _RISK = "which can run any code when it is read"
 _REBUILD = "build the model, fxgrow.trace it and fxgrow.save it"
 
@@ -36,10 +38,13 @@ def check_archive(path: str | os.PathLike[str]) -> bool:
     """
     start = _first_bytes(Path(path), str(path))
     if not zipfile.is_zipfile(path):
-        if start.startswith(_ZIP[: len(start)]):
+        if start[:4] == _ZIP[: len(start)]:
             raise FileError("the file is truncated", where=str(path), fix="copy or write it again")
-        if start.startswith(_PICKLE):
+        if start.startswith(_PICKLE) and _OLD_MAGIC in start:
             return False
+        if start.startswith(_PICKLE):
+            what = f"it is a pickle that PyTorch did not write, {_RISK}"
+            raise FileError(what, where=str(path), fix=_REBUILD)
         raise FileError("it is not a file that PyTorch wrote", where=str(path), fix=_REBUILD)
     try:
         with zipfile.ZipFile(path) as archive:
@@ -57,7 +62,7 @@ def _first_bytes(path: Path, where: str) -> bytes:
         raise FileError("there is no such file", where=where, fix=_near(path))
     try:
         with path.open("rb") as stream:
-            start = stream.read(len(_ZIP))
+            start = stream.read(32)
     except OSError as error:
         reason = error.strerror or str(error)
         raise FileError(f"it cannot be read ({reason})", where=where, fix="check its permissions") from error

@@ -1,0 +1,84 @@
+import pytest
+import torch
+from torch import nn
+
+import fxgrow
+from fxgrow.errors import FileError
+from fxgrow.files.origins import create_timm_model
+from fxgrow.graph.record import Origin, update_record
+
+
+def test_a_file_without_origin_asks_for_its_base(saved):
+    with pytest.raises(FileError, match="does not say where its base model comes from; give the model that was traced"):
+        fxgrow.load(saved)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        nn.Sequential(nn.Linear(6, 12), nn.GELU(), nn.Linear(12, 12), nn.ReLU(), nn.Linear(12, 4)),
+        nn.Sequential(nn.Linear(6, 12), nn.GELU(), nn.Linear(12, 3)),
+        nn.Sequential(nn.Linear(6, 12), nn.ReLU(), nn.Linear(12, 12), nn.ReLU(), nn.Linear(12, 3)),
+    ],
+    ids=["other head", "fewer layers", "other activation"],
+)
+def test_another_model_is_refused_as_base(saved, other):
+    with pytest.raises(FileError, match="the base is another model than the one that was traced") as caught:
+        fxgrow.load(saved, base=other)
+    assert str(saved) in str(caught.value)
+
+
+def test_a_base_that_does_not_take_the_inputs_is_refused(saved):
+    with pytest.raises(FileError, match=r"its base cannot be traced .*give the model that was traced"):
+        fxgrow.load(saved, base=nn.Conv2d(3, 3, 3))
+
+
+def test_an_edit_log_that_cannot_be_replayed_names_the_versions(grown, tmp_path, mlp):
+    from fxgrow.graph.record import record_of
+
+    edits = tuple(edit.replace("serial", "of-the-future") for edit in record_of(grown).edits)
+    update_record(grown, edits=edits)
+    fxgrow.save(grown, tmp_path / "x.pt")
+    with pytest.raises(FileError, match=r"its edit log cannot be replayed \(.*of-the-future.*\); use the versions"):
+        fxgrow.load(tmp_path / "x.pt", base=mlp)
+
+
+def test_an_unknown_timm_name_gets_close_matches():
+    with pytest.raises(FileError, match=r"has no model 'resnet5O'; did you mean .*resnet50"):
+        create_timm_model("resnet5O", {}, where="x.pt")
+
+
+@pytest.mark.parametrize("name", ["hf-hub:somebody/model", "hf_hub:somebody/model", "local-dir:/tmp"])
+def test_a_name_that_leads_out_of_the_registry_is_refused(grown, tmp_path, name):
+    update_record(grown, origin=Origin("timm", name))
+    fxgrow.save(grown, tmp_path / "x.pt")
+    with pytest.raises(FileError, match="has no model"):
+        fxgrow.load(tmp_path / "x.pt")
+
+
+@pytest.mark.parametrize("argument", ["pretrained", "checkpoint_path", "pretrained_cfg_overlay"])
+def test_a_file_may_not_ask_for_other_files(grown, tmp_path, argument):
+    update_record(grown, origin=Origin("timm", "resnet10t", {argument: "/etc/passwd"}))
+    fxgrow.save(grown, tmp_path / "x.pt")
+    with pytest.raises(FileError, match=f"the argument {argument} reads other files"):
+        fxgrow.load(tmp_path / "x.pt")
+
+
+def test_arguments_that_timm_refuses_are_shown():
+    with pytest.raises(FileError, match=r"timm cannot build resnet10t with wings=2 \(.*\); check the arguments"):
+        create_timm_model("resnet10t", {"wings": 2}, where="x.pt")
+
+
+def test_an_unknown_source_is_named(grown, tmp_path):
+    update_record(grown, origin=Origin("zoo", "zebra"))
+    fxgrow.save(grown, tmp_path / "x.pt")
+    with pytest.raises(FileError, match="zoo:zebra, an unknown source"):
+        fxgrow.load(tmp_path / "x.pt")
+
+
+def test_the_global_random_state_is_untouched_by_loading_onto_a_base(saved, mlp):
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    fxgrow.load(saved, base=mlp)
+    assert torch.equal(torch.rand(3), expected)
