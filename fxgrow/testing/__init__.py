@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from fxgrow.testing.strategies import insertions as insertions
     from fxgrow.testing.strategies import random_scores as random_scores
     from fxgrow.testing.strategies import rewrites as rewrites
+    from fxgrow.testing.strategies import rewritten_modules as rewritten_modules
 
 _HOMES = {
     "RandomNetwork": "networks",
@@ -32,6 +33,7 @@ _HOMES = {
     "insertions": "strategies",
     "random_scores": "strategies",
     "rewrites": "strategies",
+    "rewritten_modules": "strategies",
     "sample_models": "samples",
 }
 

@@ -4,6 +4,7 @@ Draws shrink towards few steps that read the latest value, small sizes, one row,
 """
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -13,11 +14,14 @@ from hypothesis.strategies import DrawFn, SearchStrategy
 from torch import Tensor
 
 from fxgrow.curvature.scores import Scores, SiteScores
+from fxgrow.errors import PassError, PlanError
 from fxgrow.graph.digest import digest
+from fxgrow.graph.shapes import propagate_shapes
 from fxgrow.graph.sites import find_sites
 from fxgrow.operators import available_operators
 from fxgrow.passes.base import Pass
 from fxgrow.passes.insert_pseudo_layers import InsertPseudoLayers
+from fxgrow.passes.pipeline import Pipeline
 from fxgrow.passes.registry import find_pass
 from fxgrow.testing.networks import (
     ACTIVATIONS,
@@ -30,6 +34,7 @@ from fxgrow.testing.networks import (
     is_image,
     output_shape,
 )
+from fxgrow.tracing import trace
 
 _INPUT_SHAPES: tuple[Shape, ...] = ((4,), (3, 4), (4, 5, 5))
 #: kinds of steps whose result is fresh memory that their own backward does not read again
@@ -191,6 +196,48 @@ def rewrites(
 ) -> SearchStrategy[Pass]:
     """Return a strategy for a random pass that fits `graph_module`: an insertion, or one of `plain` without options."""
     return st.one_of(*(st.builds(find_pass(name)) for name in plain), insertions(graph_module))
+
+
+@dataclass(frozen=True, eq=False)
+class Rewritten:
+    """A random network, and what a random sequence of passes made of it."""
+
+    model: RandomNetwork
+    example_inputs: tuple[Tensor, ...]
+    traced: fx.GraphModule
+    passes: tuple[Pass, ...]  #: those that were not refused, in order
+    result: fx.GraphModule
+    refusals: tuple[str, ...]  #: what the refused passes said
+
+    def __repr__(self) -> str:
+        return f"{self.model!r} | {Pipeline(self.passes)} | refused: {list(self.refusals)}"
+
+
+@st.composite
+def rewritten_modules(draw: DrawFn, *, max_steps: int = 8, max_passes: int = 8) -> Rewritten:
+    """Draw a random network, trace it, and apply a random sequence of passes to it, each drawn for the graph so far.
+
+    Where nothing in the network depends on the mode but its modules, plain symbolic tracing is drawn too: it leaves
+    operations in place.
+    """
+    model, inputs = draw(graph_modules(max_steps=max_steps))
+    plainly = all(step.kind != "functional-dropout" for step in model.recipe.steps) and draw(st.booleans())
+    if plainly:
+        traced = fx.symbolic_trace(model)
+        propagate_shapes(traced, inputs)
+    else:
+        traced = trace(model, inputs, check=False)
+    current = traced
+    passes: list[Pass] = []
+    refusals: list[str] = []
+    for _ in range(draw(st.integers(1, max_passes))):
+        applied = draw(rewrites(current))
+        try:
+            current = applied(current).graph_module
+            passes.append(applied)
+        except (PassError, PlanError) as refusal:
+            refusals.append(str(refusal))
+    return Rewritten(model, inputs, traced, tuple(passes), current, tuple(refusals))
 
 
 def growths() -> SearchStrategy[dict[str, Any]]:

@@ -1,0 +1,130 @@
+"""Random networks through random sequences of rewrites: does the function ever change?
+
+    python benchmarks/fuzz.py                      # 10,000 networks, about an hour on one core
+    python benchmarks/fuzz.py --networks 400 --jobs 2
+
+Each network is a random graph (`fxgrow.testing.graph_modules`), traced and sent through up to eight random passes. Then
+outputs, gradients of the old parameters and BatchNorm statistics are compared with the model's in float64, in train and
+eval mode, at two batch sizes. A violation is shrunk by hypothesis and printed so that it can be pasted into a test.
+"""
+
+import argparse
+import multiprocessing
+import sys
+import time
+from collections import Counter
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass, field
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+TOLERANCE = 1e-10
+CHUNK = 100  #: networks that one process tries in one go
+
+
+@dataclass
+class Tally:
+    """What some networks gave."""
+
+    networks: int = 0
+    passes: Counter[str] = field(default_factory=Counter)
+    refusals: int = 0
+    largest: float = 0.0  #: largest relative difference
+    violations: list[str] = field(default_factory=list)
+
+    def add(self, other: "Tally") -> None:
+        """Add what other networks gave."""
+        self.networks += other.networks
+        self.passes += other.passes
+        self.refusals += other.refusals
+        self.largest = max(self.largest, other.largest)
+        self.violations += other.violations
+
+
+def try_networks(count: int, seed: int) -> Tally:
+    """Try `count` random networks; a violation ends the run early."""
+    import hypothesis
+    import torch
+
+    from fxgrow.testing import rewritten_modules
+    from fxgrow.testing.strategies import Rewritten
+    from fxgrow.verification import verify
+
+    torch.set_num_threads(1)
+    tally = Tally()
+
+    @hypothesis.seed(seed)
+    @hypothesis.settings(
+        max_examples=count, deadline=None, database=None, suppress_health_check=list(hypothesis.HealthCheck)
+    )
+    @hypothesis.given(rewritten_modules())
+    def keeps_the_function(rewritten: Rewritten) -> None:
+        report = verify(rewritten.model, rewritten.result, rewritten.example_inputs, tolerance=TOLERANCE)
+        tally.networks += 1
+        tally.passes.update(applied.name for applied in rewritten.passes)
+        tally.refusals += len(rewritten.refusals)
+        tally.largest = max(tally.largest, report.largest_relative)
+
+    try:
+        keeps_the_function()
+    except Exception as error:  # whatever it was, it is a finding; the notes hold the network
+        tally.violations.append("\n".join([f"{type(error).__name__}: {error}", *getattr(error, "__notes__", [])]))
+    return tally
+
+
+def run(networks: int, jobs: int, seed: int, console: Console) -> Tally:
+    """Try all networks in chunks, each in a process of its own, and show how far it is."""
+    chunks = [min(CHUNK, networks - start) for start in range(0, networks, CHUNK)]
+    columns = (
+        TextColumn("networks"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.description}"),
+    )
+    total = Tally()
+    with (
+        Progress(*columns, console=console) as progress,
+        ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn")) as pool,
+    ):
+        task = progress.add_task("", total=networks)
+        futures = {pool.submit(try_networks, size, seed + index): size for index, size in enumerate(chunks)}
+        for future in as_completed(futures):
+            total.add(future.result())
+            progress.update(task, advance=futures[future], description=f"{len(total.violations)} violations")
+    return total
+
+
+def report(tally: Tally, seconds: float, console: Console) -> None:
+    """Print the table, and every violation in full."""
+    table = Table("quantity", "value", title="Random networks x random rewrites, float64")
+    table.add_row("networks", f"{tally.networks:,}")
+    for name, count in sorted(tally.passes.items()):
+        table.add_row(f"passes: {name}", f"{count:,}")
+    table.add_row("refused, with a reason", f"{tally.refusals:,}")
+    table.add_row("largest relative difference", f"{tally.largest:.2g}")
+    table.add_row(f"violations of {TOLERANCE:g}", str(len(tally.violations)))
+    table.add_row("minutes", f"{seconds / 60:.1f}")
+    console.print(table)
+    for violation in tally.violations:
+        console.print(violation, markup=False)
+
+
+def main() -> int:
+    """Run from the command line; the exit status is 1 if there was a violation."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--networks", type=int, default=10_000)
+    parser.add_argument("--jobs", type=int, default=1, help="processes at once")
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+    console = Console()
+    start = time.perf_counter()
+    tally = run(args.networks, args.jobs, args.seed, console)
+    report(tally, time.perf_counter() - start, console)
+    return 1 if tally.violations else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
