@@ -24,7 +24,9 @@ if TYPE_CHECKING:
     from fxgrow.growth import grow as grow
     from fxgrow.growth import plan as plan
     from fxgrow.rewriting import add_residual_edge as add_residual_edge
+    from fxgrow.rewriting import fold_pairs as fold_pairs
     from fxgrow.rewriting import insert_block as insert_block
+    from fxgrow.rewriting import merge_branches as merge_branches
     from fxgrow.tracing import trace as trace
     from fxgrow.training import Grower as Grower
     from fxgrow.training import compile as compile
@@ -44,9 +46,11 @@ _HOMES = {
     "compile": "fxgrow.training",
     "depth_map": "fxgrow.graph.network",
     "find_sites": "fxgrow.graph.sites",
+    "fold_pairs": "fxgrow.rewriting",
     "grow": "fxgrow.growth",
     "insert_block": "fxgrow.rewriting",
     "load": "fxgrow.files",
+    "merge_branches": "fxgrow.rewriting",
     "new_parameters": "fxgrow.graph.record",
     "plan": "fxgrow.growth",
     "save": "fxgrow.files",

@@ -21,9 +21,11 @@ GROUP = "fxgrow.passes"
 _BUILT_IN = {
     "add-residual-edge": "fxgrow.passes.add_residual_edge:AddResidualEdge",
     "eliminate-dead-code": "fxgrow.passes.eliminate_dead_code:EliminateDeadCode",
+    "fold-pairs": "fxgrow.passes.fold_pairs:FoldPairs",
     "functionalize-inplace": "fxgrow.passes.functionalize_inplace:FunctionalizeInplace",
     "insert-block": "fxgrow.passes.insert_block:InsertBlock",
     "insert-pseudo-layers": "fxgrow.passes.insert_pseudo_layers:InsertPseudoLayers",
+    "merge-branches": "fxgrow.passes.merge_branches:MergeBranches",
 }
 
 

@@ -4,7 +4,7 @@ The record lies in ``graph_module.meta["fxgrow"]``. A GraphModule without one (f
 somebody's pass) is a base with an empty record.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -94,3 +94,12 @@ def update_record(graph_module: fx.GraphModule, **changes: Any) -> None:
 def new_parameters(graph_module: fx.GraphModule) -> dict[str, nn.Parameter]:
     """Return the parameters that the last growth event added, by name."""
     return {name: graph_module.get_parameter(name) for name in record_of(graph_module).new_parameters}
+
+
+def revise_growths(graph_module: fx.GraphModule, revise: Callable[[SiteGrowth], SiteGrowth]) -> None:
+    """Replace the lines of the growth history, as after a rewrite that renames or resizes pseudo-layers."""
+    history = tuple(
+        replace(event, sites=tuple(revise(growth) for growth in event.sites))
+        for event in record_of(graph_module).history
+    )
+    update_record(graph_module, history=history)

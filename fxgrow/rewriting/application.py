@@ -32,8 +32,10 @@ class Growing(Rewrite, Protocol):
 
 def rewrite(graph_module: fx.GraphModule, applied: Rewrite, optimizer: Optimizer | None) -> fx.GraphModule:
     """Apply a rewrite and carry the optimizer over; nothing has changed where anything is refused."""
-    result = applied(graph_module).graph_module
-    update_record(result, new_parameters=_new(graph_module, result))
+    made = applied(graph_module)
+    result = made.graph_module
+    if made.modified:
+        update_record(result, new_parameters=_new(graph_module, result))
     if optimizer is not None:
         carry_over(optimizer, graph_module, result, applied.lineages(graph_module, result))
     return result
