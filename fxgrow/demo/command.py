@@ -1,16 +1,14 @@
 """``fxgrow demo`` on the command line. Importing this module is quick: torch comes with `run`."""
 
 import argparse
+import logging
 import warnings
 from pathlib import Path
 from typing import Any
 
-EXAMPLE = "example:\n  fxgrow demo --compare --out runs/compare"
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of ``fxgrow demo``."""
-    parser.epilog, parser.formatter_class = EXAMPLE, argparse.RawDescriptionHelpFormatter
     parser.add_argument("--epochs", type=int, default=40, help="length of the training (default: 40)")
     parser.add_argument("--events", type=int, default=3, help="growth events (default: 3)")
     parser.add_argument(
@@ -58,6 +56,8 @@ def run(args: argparse.Namespace) -> int:
         force=args.force,
     )
     console = Console(highlight=False)
+    # A CUDA build of torch says there once that this machine has no GPU, which is no news to a demo on the CPU.
+    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
 
     def show(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
         if issubclass(category, CompileWarning):

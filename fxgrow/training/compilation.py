@@ -103,9 +103,10 @@ def compile(graph_module: fx.GraphModule, **torch_compile_options: Any) -> Compi
         TraceError: If `graph_module` is not a GraphModule.
 
     Example:
-        >>> model = fxgrow.compile(traced)
-        >>> loss = loss_fn(model(images), labels)
-        >>> model = fxgrow.compile(fxgrow.grow(traced, scores))
+        >>> traced = fx.symbolic_trace(nn.Sequential(nn.Linear(3, 4), nn.GELU(), nn.Linear(4, 2)))
+        >>> model = compile(traced, fullgraph=True)
+        >>> list(model.state_dict()) == list(traced.state_dict())
+        True
     """
     if not isinstance(graph_module, fx.GraphModule):
         raise TraceError(
