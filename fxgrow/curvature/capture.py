@@ -23,10 +23,19 @@ class ForwardPass:
     def __init__(self, values: dict[fx.Node, Tensor], output: Any, loss: Tensor) -> None:
         self.values, self.output, self.loss = values, output, loss
 
-    def gradients(self, nodes: Sequence[fx.Node], *, retain_graph: bool = False) -> dict[fx.Node, Tensor]:
-        """Return dL/d(value) at `nodes`, in the value's own shape; zeros where the loss does not depend on it."""
+    def gradients(
+        self, nodes: Sequence[fx.Node], *, cotangent: Tensor | None = None, retain_graph: bool = False
+    ) -> dict[fx.Node, Tensor]:
+        """Return dL/d(value) at `nodes`, in the value's own shape; zeros where the loss does not depend on it.
+
+        Args:
+            nodes: Nodes that were recorded as differentiable.
+            cotangent: If given, it takes the place of the loss's gradient at the model's output, which is one tensor.
+            retain_graph: Whether there will be another call.
+        """
         targets = [self.values[node] for node in nodes]
-        found = torch.autograd.grad(self.loss, targets, retain_graph=retain_graph, allow_unused=True)
+        end = self.loss if cotangent is None else self.output
+        found = torch.autograd.grad(end, targets, cotangent, retain_graph=retain_graph, allow_unused=True)
         return {
             node: torch.zeros_like(value) if gradient is None else gradient
             for node, value, gradient in zip(nodes, targets, found, strict=True)

@@ -4,8 +4,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
-
 from fxgrow.curvature.cross_fit import CrossFit, cross_fit
 from fxgrow.curvature.elementwise import region_after
 from fxgrow.curvature.grouping import captured_groups
@@ -14,8 +12,7 @@ from fxgrow.curvature.matrices import CurvatureMatrices, split_in_halves
 from fxgrow.curvature.probe import Probe
 from fxgrow.curvature.reading import Reading
 from fxgrow.curvature.registry import Measurement, Score
-
-_UNSPLIT = "one batch whose input does not have the images in front cannot be halved; give at least two batches"
+from fxgrow.curvature.streams import UNSPLIT, solving
 
 
 @dataclass(frozen=True)
@@ -33,7 +30,7 @@ class Branch(Score):
 
     def measure(self, probe: Probe) -> Measurement:
         """Score every site."""
-        return measure_eigenvalues(probe, [Reading(site) for site in probe.sites.values()], {})
+        return measure_eigenvalues(probe, [Reading.branch(site) for site in probe.sites.values()], {})
 
 
 @dataclass(frozen=True)
@@ -66,7 +63,24 @@ class Eigen(Score):
     def measure(self, probe: Probe) -> Measurement:
         """Score every site."""
         readings, unsplittable = splittable(probe)
-        return measure_eigenvalues(probe, [*readings, *(Reading(probe.sites[path]) for path in unsplittable)], {})
+        others = [Reading.branch(probe.sites[path]) for path in unsplittable]
+        return measure_eigenvalues(probe, [*readings, *others], {})
+
+
+@dataclass(frozen=True)
+class Quadratic(Score):
+    """The largest absolute eigenvalue of the branch matrix ``S_i = 1/N sum_t delta_it x_t x_t^T``.
+
+    A quadratic feature of the input, with either sign of its coefficient, changes the loss fastest along its vector.
+    The held-out quotient is positive where the other half of the data agrees in sign.
+    """
+
+    name: ClassVar[str] = "quadratic"
+
+    def measure(self, probe: Probe) -> Measurement:
+        """Score every site."""
+        readings = [Reading.branch(site) for site in probe.sites.values()]
+        return measure_eigenvalues(probe, readings, {}, wanted="largest")
 
 
 def measure_eigenvalues(
@@ -93,7 +107,7 @@ def measure_eigenvalues(
             halves = split_in_halves(pieces)
             del pieces
             if halves is None:
-                refused[path] = _UNSPLIT
+                refused[path] = UNSPLIT
                 continue
             first, second = (CurvatureMatrices(reading.map, half) for half in halves)
             found.setdefault(path, []).append(_solve(probe, (first, second), wanted))
@@ -114,11 +128,10 @@ def splittable(probe: Probe) -> tuple[list[Reading], dict[str, str]]:
         if reasons:
             refusals[path] = f"not splittable: {reasons[0]}"
         else:
-            readings.append(Reading(site, tuple(region for region in regions if not isinstance(region, str))))
+            readings.append(Reading.splitting(site, tuple(r for r in regions if not isinstance(r, str))))
     return readings, refusals
 
 
 def _solve(probe: Probe, halves: tuple[CurvatureMatrices, CurvatureMatrices], wanted: Wanted) -> CrossFit:
-    device = halves[0].pieces[0].input.device.type
-    with torch.inference_mode(False), torch.no_grad(), torch.autocast(device, enabled=False):
+    with solving(probe):
         return cross_fit(halves, iterations=probe.iterations, seed=probe.seed, wanted=wanted)

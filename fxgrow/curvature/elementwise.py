@@ -87,13 +87,17 @@ def _is_elementwise(graph_module: fx.GraphModule, node: fx.Node) -> bool:
         module = graph_module.get_submodule(str(node.target))
         if isinstance(module, _BATCH_NORMS):
             return not module.training and module.track_running_stats
-        return type(module) is nn.PReLU
+        return type(module) in (nn.PReLU, nn.Identity) or _is_idle_dropout(module)
     if node.op == "call_method":
         return str(node.target).removesuffix("_") in _METHODS
     packet = getattr(node.target, "_overloadpacket", None)
     if packet is not None:
         return packet.__name__.removesuffix("_") in _ATEN
     return node.op == "call_function" and node.target in _FUNCTIONS
+
+
+def _is_idle_dropout(module: nn.Module) -> bool:
+    return isinstance(module, nn.modules.dropout._DropoutNd) and (not module.training or module.p == 0)
 
 
 def _between(call: fx.Node, exit_node: fx.Node, members: list[fx.Node]) -> list[fx.Node]:
@@ -114,8 +118,10 @@ def _shape_of(graph_module: fx.GraphModule, node: fx.Node) -> Shape:
     """Say what the function of one node does to its second derivative."""
     if node.op == "call_module":
         module = graph_module.get_submodule(str(node.target))
-        if isinstance(module, (*_BATCH_NORMS, nn.PReLU)):
-            return "kinked" if isinstance(module, nn.PReLU) else "straight"
+        if type(module) is nn.PReLU:
+            return "kinked"
+        if isinstance(module, (*_BATCH_NORMS, nn.Identity, nn.modules.dropout._DropoutNd)):
+            return "straight"
     if len(node.all_input_nodes) > 1:
         return "straight" if node.target in _SUMS else "curved"
     function = _compile(graph_module, node.all_input_nodes[0], [node], rounded=False)

@@ -1,7 +1,6 @@
 """Capture in bounded memory: sites in groups, the data run again for each group."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
 
 from torch import Tensor
 
@@ -11,7 +10,6 @@ from fxgrow.curvature.matrices import Piece
 from fxgrow.curvature.probe import Probe
 from fxgrow.curvature.reading import Reading
 from fxgrow.errors import AnalysisError
-from fxgrow.graph.sites import site_input
 
 #: how many tensors of the size of all Lanczos vectors are alive at once, for each iteration: the basis and a copy
 _BASIS_COPIES = 2
@@ -33,15 +31,15 @@ def captured_groups(probe: Probe, readings: Iterable[Reading]) -> Iterator[list[
         for batch in probe.batches:
             recorded = group or remaining
             values = [node for reading in recorded for node in reading.values]
-            differentiable = [node for reading in recorded for node in reading.differentiable]
+            differentiable = [node for reading in recorded for node in reading.differentiated]
             with probe.forward(batch, values=values, differentiable=differentiable) as run:
                 if not group:
                     group, remaining = _first_group(probe, remaining, run, batch)
                     pieces = {reading: [] for reading in group}
-                nodes = dict.fromkeys(node for reading in group for node in reading.differentiable)
+                nodes = dict.fromkeys(node for reading in group for node in reading.differentiated)
                 gradients = run.gradients(list(nodes))
                 for reading in group:
-                    pieces[reading].extend(reading.pieces(run, gradients, batch))
+                    pieces[reading].extend(reading.pieces(run.values, gradients, batch))
                 del gradients
         yield list(pieces.items())
 
@@ -68,8 +66,8 @@ def _first_group(
 def _bytes(probe: Probe, reading: Reading, run: ForwardPass, batch: Batch) -> tuple[int, int]:
     """Return the bytes of the inputs and of the coefficients of a reading over all probe data."""
     share = probe.images / batch.images
-    inputs = sum(_size(run.values[site_input(call)]) for call in reading.site.calls)
-    coefficients = sum(_size(run.values[node]) for node in reading.differentiable)
+    inputs = sum(_size(run.values[node]) for node in reading.inputs)
+    coefficients = sum(_size(run.values[node]) for node in reading.differentiated)
     return int(inputs * share), int(coefficients * share) * reading.map.neurons // reading.site.neurons
 
 
@@ -79,7 +77,7 @@ def _size(value: Tensor) -> int:
 
 def _working_bytes(probe: Probe, reading: Reading, run: ForwardPass, captured: int) -> int:
     """Return the bytes that solving takes: the Lanczos basis, and for a single batch the halves that are copied."""
-    itemsize = max(run.values[reading.site.calls[0]].element_size(), 4) if reading.regions else 4
+    itemsize = max(run.values[reading.inputs[0]].element_size(), 4)
     steps = min(probe.iterations, reading.map.features)
     basis = _BASIS_COPIES * steps * reading.map.neurons * reading.map.features * itemsize
     return basis + (captured if len(probe.batches) == 1 else 0)
@@ -101,4 +99,4 @@ def _in_rows(probe: Probe, reading: Reading, run: ForwardPass, inputs: int, coef
         )
     start = reading.rows.start if reading.rows else 0
     bounds = range(start, start + neurons, rows)
-    return [replace(reading, rows=slice(first, min(first + rows, start + neurons))) for first in bounds]
+    return [reading.some_rows(slice(first, min(first + rows, start + neurons))) for first in bounds]

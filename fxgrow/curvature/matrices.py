@@ -9,7 +9,7 @@ with V (neurons, features), X (positions, features) and C (positions, neurons),
 which is two matrix products; at a convolution, the convolution with V and its gradient by V.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 import torch
@@ -69,16 +69,33 @@ class CurvatureMatrices:
             product(piece, vectors, total)
         return total / self.images
 
+    def gradient(self) -> Tensor:
+        """Return ``1/N sum_t c_it x_t``, the first-order term beside S_i, ``(neurons, features)``."""
+        total = torch.zeros(self.map.neurons, self.map.features).to(self.pieces[0].input)
+        for piece in self.pieces:
+            with torch.enable_grad():
+                rows = torch.zeros_like(total, requires_grad=True)
+                (product,) = torch.autograd.grad(self.map(piece.input, rows), rows, piece.coefficients)
+            total += product
+        return total / self.images
+
     def quotients(self, vectors: Tensor) -> tuple[Tensor, Tensor]:
         """Return ``v_i^T S_i v_i`` over each unit of the data by itself, and how many images each unit has.
 
         Returns:
             Quotients ``(units, neurons)``, whose mean weighted by images is that of the whole; images ``(units,)``.
         """
+        return self._by_unit(vectors, 2)
+
+    def slopes(self, vectors: Tensor) -> tuple[Tensor, Tensor]:
+        """Return ``v_i^T g_i``, g the `gradient`, over each unit of the data by itself, and the images of each unit."""
+        return self._by_unit(vectors, 1)
+
+    def _by_unit(self, vectors: Tensor, power: int) -> tuple[Tensor, Tensor]:
         sums: dict[tuple[int, int], Tensor] = {}
         images: dict[tuple[int, int], Tensor] = {}
         for piece in self.pieces:
-            quotients = self._piece_quotients(piece, vectors) * (piece.units / piece.images)
+            quotients = self._unit_sums(piece, vectors, power) * (piece.units / piece.images)
             sums[piece.source] = sums[piece.source] + quotients if piece.source in sums else quotients
             images[piece.source] = torch.full((piece.units,), piece.images / piece.units, dtype=torch.float64)
         return torch.cat(list(sums.values())), torch.cat(list(images.values()))
@@ -98,12 +115,12 @@ class CurvatureMatrices:
             (product,) = torch.autograd.grad(projected, rows, projected.detach() * c)
             total += product
 
-    def _piece_quotients(self, piece: Piece, vectors: Tensor) -> Tensor:
-        """Return each unit's sum over positions of ``c (x^T v)^2``, ``(units, neurons)``, float64 on the CPU."""
+    def _unit_sums(self, piece: Piece, vectors: Tensor, power: int) -> Tensor:
+        """Return each unit's sum over positions of ``c (x^T v)^power``, ``(units, neurons)``, float64 on the CPU."""
         step = max(1, _BLOCK // max(1, piece.coefficients[0].numel()))
         blocks = []
         for x, c in _blocks(piece.input, piece.coefficients, step):
-            terms = self.map(x, vectors).square_().mul_(c).movedim(self.map.channel_dim, -1)
+            terms = self.map(x, vectors).pow_(power).mul_(c).movedim(self.map.channel_dim, -1)
             blocks.append(terms.reshape(len(x), -1, self.map.neurons).sum(1).double().cpu())
         return torch.cat(blocks).reshape(piece.units, -1, self.map.neurons).sum(1)
 
@@ -115,18 +132,24 @@ def _blocks(inputs: Tensor, coefficients: Tensor, step: int) -> Iterator[tuple[T
 def split_in_halves(pieces: Iterable[Piece]) -> tuple[tuple[Piece, ...], tuple[Piece, ...]] | None:
     """Split probe data into two halves of whole images.
 
-    Several batches are dealt out whole, each to the half that has fewer images so far; the images of a single batch are
-    dealt out in turn. None where a single batch does not show which rows belong to which image.
+    Several batches are dealt out whole (`deal_out`); the images of a single batch are dealt out in turn. None where a
+    single batch does not show which rows belong to which image.
     """
     pieces = tuple(pieces)
-    sizes = {piece.source: piece.images for piece in pieces}
-    if len(sizes) == 1:
+    if len({piece.source for piece in pieces}) == 1:
         if any(piece.units < 2 for piece in pieces):
             return None
         return tuple(piece.half(0) for piece in pieces), tuple(piece.half(1) for piece in pieces)
-    halves: tuple[set[tuple[int, int]], set[tuple[int, int]]] = (set(), set())
-    for source, _ in sorted(sizes.items(), key=lambda item: -item[1]):
-        smaller = min(halves, key=lambda half: sum(sizes[member] for member in half))
-        smaller.add(source)
-    first, second = (tuple(piece for piece in pieces if piece.source in half) for half in halves)
+    halves = deal_out({piece.source[0]: piece.images for piece in pieces})
+    first, second = (tuple(piece for piece in pieces if halves[piece.source[0]] == half) for half in (0, 1))
     return first, second
+
+
+def deal_out(sizes: Mapping[int, int]) -> dict[int, int]:
+    """Say for each batch which half it belongs to: the largest first, each to the half with fewer images so far."""
+    halves: dict[int, int] = {}
+    images = [0, 0]
+    for batch, size in sorted(sizes.items(), key=lambda item: -item[1]):
+        halves[batch] = 0 if images[0] <= images[1] else 1
+        images[halves[batch]] += size
+    return halves

@@ -1,17 +1,18 @@
-"""How the curvature matrices of a site are read off a forward and backward pass."""
+"""What is read off a forward and backward pass at one site: its inputs, and the loss's gradients behind it."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
 import torch.fx as fx
 from torch import Tensor
 
 from fxgrow.curvature.batches import Batch
-from fxgrow.curvature.capture import ForwardPass
 from fxgrow.curvature.elementwise import ElementwiseRegion
 from fxgrow.curvature.matrices import Piece
 from fxgrow.errors import AnalysisError
+from fxgrow.graph.activations import activation_after
 from fxgrow.graph.linear_map import LinearMap
 from fxgrow.graph.sites import Site, site_input
 
@@ -20,58 +21,91 @@ _BLOCK = 1 << 20
 
 @dataclass(frozen=True, eq=False)
 class Reading:
-    """How the coefficients of a site's matrices are read: at its output, or through the activation behind it."""
+    """A linear map, the values that it reads, and the values behind it by which the loss is differentiated.
+
+    For an eigen-score the map is the site's own; `Reading.of_features` describes a map that a pseudo-layer could have.
+    """
 
     site: Site
+    map: LinearMap
+    inputs: tuple[fx.Node, ...]  #: one for each call of the site
+    differentiated: tuple[fx.Node, ...]  #: one for each call
     regions: tuple[ElementwiseRegion, ...] = ()  #: one for each call; empty for the branch matrix
     rows: slice | None = None  #: the neurons to read; all of them if None
 
+    @classmethod
+    def branch(cls, site: Site) -> "Reading":
+        """Read the branch matrix: the site's input, and dL/dO at its output."""
+        return cls(site, site.map, tuple(site_input(call) for call in site.calls), site.calls)
+
+    @classmethod
+    def splitting(cls, site: Site, regions: tuple[ElementwiseRegion, ...]) -> "Reading":
+        """Read the splitting matrix: the site's input, and dL/da h''(O)."""
+        return cls(
+            site,
+            site.map,
+            tuple(site_input(call) for call in site.calls),
+            tuple(region.exit for region in regions),
+            regions,
+        )
+
+    @classmethod
+    def of_features(cls, graph_module: fx.GraphModule, site: Site) -> "Reading":
+        """Read the site's features h, behind its activation if it has one, and dL/dh.
+
+        The map is that of a layer which mixes h at one position and adds to h, as operator ``serial`` does.
+        """
+        features = tuple(activation_after(graph_module, call) or call for call in site.calls)
+        neurons, ones = site.neurons, (1,) * site.map.spatial
+        mixing = LinearMap(
+            neurons, neurons, neurons, kernel_size=ones, stride=ones, padding=(0,) * site.map.spatial, dilation=ones
+        )
+        return cls(site, mixing, features, features)
+
     @property
-    def matrix(self) -> str:
-        """The name of the matrix, ``"branch"`` or ``"splitting"``."""
+    def matrix(self) -> Literal["branch", "splitting"]:
+        """The name of the matrix whose coefficients are read."""
         return "splitting" if self.regions else "branch"
 
     @property
-    def map(self) -> LinearMap:
-        """The linear map of the neurons that are read."""
-        if self.rows is None:
-            return self.site.map
-        return replace(self.site.map, neurons=len(range(*self.rows.indices(self.site.neurons))))
-
-    @property
-    def values(self) -> list[fx.Node]:
+    def values(self) -> tuple[fx.Node, ...]:
         """The nodes whose values are needed."""
-        return [site_input(call) for call in self.site.calls] + (list(self.site.calls) if self.regions else [])
+        return (*self.inputs, *self.site.calls) if self.regions else self.inputs
 
-    @property
-    def differentiable(self) -> list[fx.Node]:
-        """The nodes by whose values the loss is differentiated, one for each call."""
-        return [region.exit for region in self.regions] or list(self.site.calls)
+    def some_rows(self, rows: slice) -> "Reading":
+        """Return the reading of some neurons only, of a map without groups."""
+        return replace(self, rows=rows, map=replace(self.map, neurons=rows.stop - rows.start))
 
-    def pieces(self, run: ForwardPass, gradients: Mapping[fx.Node, Tensor], batch: Batch) -> list[Piece]:
+    def pieces(
+        self, values: Mapping[fx.Node, Tensor], gradients: Mapping[fx.Node, Tensor], batch: Batch
+    ) -> list[Piece]:
         """Return what each call of the site saw in one batch.
+
+        Args:
+            values: Values at the `values` nodes.
+            gradients: Gradients of the batch's mean loss at the `differentiated` nodes.
+            batch: The batch.
 
         Raises:
             AnalysisError: If a gradient is not finite.
         """
-        parts = [self._part(index, run, gradients, batch) for index in range(len(self.site.calls))]
+        parts = [self._part(index, values, gradients, batch) for index in range(len(self.site.calls))]
         units = min(units for _, _, units in parts)
         return [Piece(x, c, units, batch.images, (batch.index, 0)) for x, c, _ in parts]
 
     def _part(
-        self, index: int, run: ForwardPass, gradients: Mapping[fx.Node, Tensor], batch: Batch
+        self, index: int, values: Mapping[fx.Node, Tensor], gradients: Mapping[fx.Node, Tensor], batch: Batch
     ) -> tuple[Tensor, Tensor, int]:
         """Return input and coefficients of one call, and into how many parts of whole images they divide."""
-        call = self.site.calls[index]
-        coefficients = for_solving(gradients[self.differentiable[index]]) * batch.images  # of the sum of the losses
+        coefficients = for_solving(gradients[self.differentiated[index]]) * batch.images  # of the sum of the losses
         if not torch.isfinite(coefficients.sum()):
             what = f"its gradient is not finite in batch {batch.index}, though the loss is"
             raise AnalysisError(what, where=self.site.path, fix="score it in float32, or an earlier state of it")
         if self.regions:
-            coefficients *= _in_blocks(self.regions[index].second_derivative, for_solving(run.values[call]))
-        spatial = self.map.spatial
-        x, units = images_in_front(for_solving(run.values[site_input(call)]), batch.images, spatial)
-        c, _ = images_in_front(coefficients, batch.images, spatial)
+            outputs = for_solving(values[self.site.calls[index]])
+            coefficients *= _in_blocks(self.regions[index].second_derivative, outputs)
+        x, units = images_in_front(for_solving(values[self.inputs[index]]), batch.images, self.map.spatial)
+        c, _ = images_in_front(coefficients, batch.images, self.map.spatial)
         if self.rows is not None:
             dim = self.map.channel_dim
             c = c.movedim(dim, 0)[self.rows].movedim(0, dim).clone()

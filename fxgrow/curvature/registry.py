@@ -24,6 +24,15 @@ _BUILT_IN: dict[str, str] = {
     "eigen": "fxgrow.curvature.eigen:Eigen",
     "branch": "fxgrow.curvature.eigen:Branch",
     "splitting": "fxgrow.curvature.eigen:Splitting",
+    "quadratic": "fxgrow.curvature.eigen:Quadratic",
+    "hessian": "fxgrow.curvature.hessian:Hessian",
+    "insertion": "fxgrow.curvature.first_order:Insertion",
+    "gain": "fxgrow.curvature.gain:Gain",
+    "residual": "fxgrow.curvature.first_order:Residual",
+    "gradient": "fxgrow.curvature.first_order:Gradient",
+    "paper": "fxgrow.curvature.first_order:Paper",
+    "random": "fxgrow.curvature.controls:Random",
+    "uniform": "fxgrow.curvature.controls:Uniform",
 }
 
 

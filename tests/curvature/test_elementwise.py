@@ -148,7 +148,6 @@ def test_a_gate_ends_where_another_tensor_comes_in():
         (nn.BatchNorm1d(3), "BatchNorm in train mode"),
         (nn.Dropout(), "Dropout"),
         (nn.Linear(3, 3), "Linear"),
-        (nn.Identity(), "Identity"),
     ],
 )
 def test_what_is_no_activation_is_refused_with_its_name(tail, reason):
@@ -157,6 +156,11 @@ def test_what_is_no_activation_is_refused_with_its_name(tail, reason):
 
 def test_an_output_that_others_read_too_is_no_neuron_of_its_own():
     assert "2 operations" in _region_of(lambda z: torch.tanh(z) + z.sum(-1, keepdim=True))
+
+
+def test_an_identity_and_a_dropout_that_does_nothing_are_passed_through():
+    region = _region(nn.Sequential(nn.Linear(2, 3), nn.Identity(), nn.Dropout(0.5), nn.Tanh()).eval())
+    torch.testing.assert_close(region.second_derivative(Z), _second_by_nested_jvp(torch.tanh, Z))
 
 
 def test_straight_lines_are_no_activation():
