@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from fxgrow.rewriting import fold_pairs as fold_pairs
     from fxgrow.rewriting import insert_block as insert_block
     from fxgrow.rewriting import merge_branches as merge_branches
+    from fxgrow.rewriting import undo as undo
     from fxgrow.tracing import trace as trace
     from fxgrow.training import Grower as Grower
     from fxgrow.training import compile as compile
@@ -56,6 +57,7 @@ _HOMES = {
     "save": "fxgrow.files",
     "to_networkx": "fxgrow.graph.network",
     "trace": "fxgrow.tracing",
+    "undo": "fxgrow.rewriting",
     "verify": "fxgrow.verification",
 }
 

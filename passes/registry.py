@@ -26,6 +26,7 @@ _BUILT_IN = {
     "insert-block": "fxgrow.passes.insert_block:InsertBlock",
     "insert-pseudo-layers": "fxgrow.passes.insert_pseudo_layers:InsertPseudoLayers",
     "merge-branches": "fxgrow.passes.merge_branches:MergeBranches",
+    "undo": "fxgrow.passes.undo:Undo",
 }
 
 
