@@ -39,6 +39,8 @@ class Pass(ABC):
     name: ClassVar[str]
     #: whether the rewritten graph computes the same function
     preserves_function: ClassVar[bool] = True
+    #: whether the rewritten graph has every parameter and buffer that it had, under its name
+    keeps_parameters: ClassVar[bool] = True
     #: whether running it once more changes nothing
     idempotent: ClassVar[bool] = True
 

@@ -42,12 +42,13 @@ def check_pass(applied: Pass, graph_module: fx.GraphModule, example_inputs: Any 
 
     1. The graph that went in, its parameters and the global random state are as they were.
     2. The result shares the parameters that both have, a checkpoint of the graph that went in loads into it, and
-       nothing is missing in it but what the created nodes hold.
+       nothing is missing in it but what the created nodes hold; unless it says that it does not keep parameters.
     3. `modified` is true, and the pass is in the edit log, exactly where the structure changed.
     4. The pass reads back from its text, and replayed from the edit log it makes the same graph.
     5. Shapes on the nodes are those that propagating them anew finds, and created nodes carry their provenance.
     6. Run once more it changes nothing, unless it says that it is not idempotent.
-    7. Outputs and gradients are the same in both modes at several batch sizes, unless it says that it changes them.
+    7. Outputs, and gradients where it keeps parameters, are the same in both modes at several batch sizes, unless it
+       says that it does not preserve the function.
 
     Args:
         applied: The pass.
@@ -62,8 +63,10 @@ def check_pass(applied: Pass, graph_module: fx.GraphModule, example_inputs: Any 
     result = applied(graph_module)
     promises = {
         "it changes the graph that went in": digest(graph_module) == before and _state(graph_module) == state,
-        "the shared parameters are copies": _shares_parameters(graph_module, result.graph_module),
-        "a checkpoint of the graph that went in does not fit": _loads_checkpoint(graph_module, result.graph_module),
+        "the shared parameters are copies": not applied.keeps_parameters
+        or _shares_parameters(graph_module, result.graph_module),
+        "a checkpoint of the graph that went in does not fit": not applied.keeps_parameters
+        or _loads_checkpoint(graph_module, result.graph_module),
         "`modified` is not the truth": result.modified == (_listing(graph_module) != _listing(result.graph_module)),
         "the edit log does not have it where it modified": _is_logged(applied, graph_module, result),
         "it does not read back from its text": parse(str(applied)) == Pipeline((applied,)),
@@ -76,7 +79,8 @@ def check_pass(applied: Pass, graph_module: fx.GraphModule, example_inputs: Any 
         if not kept:
             raise VerificationError(broken, where=str(applied))
     if applied.preserves_function:
-        assert_same_function(graph_module, result.graph_module, example_inputs)
+        gradients = applied.keeps_parameters
+        assert_same_function(graph_module, result.graph_module, example_inputs, gradients=gradients)
     return result
 
 
