@@ -5,6 +5,7 @@ import difflib
 import importlib
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -36,7 +37,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in arguments
     try:
-        return _run(arguments)
+        with warnings.catch_warnings():
+            if not debug:
+                warnings.showwarning = _show_warning
+            return _run(arguments)
     except SystemExit as leaving:  # argparse leaves so after --help and after an error
         return leaving.code if isinstance(leaving.code, int) else USER_ERROR
     except KeyboardInterrupt:
@@ -91,6 +95,10 @@ def build_parser() -> Parser:
 def _guess(word: str, known: Sequence[str]) -> str:
     close = difflib.get_close_matches(word, known, n=1)
     return f", did you mean {close[0]!r}?" if close else ""
+
+
+def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
+    _report(f"warning: {message}", 0)
 
 
 def _report(message: str, status: int) -> int:
