@@ -20,6 +20,10 @@ _FUNCTIONS: set[Callable[..., Tensor]] = {
     F.logsigmoid, F.tanh, F.hardswish, F.hardsigmoid, F.hardtanh, torch.relu, torch.sigmoid, torch.tanh, torch.sin,
     torch.selu, torch.celu, torch.erf,
 }  # fmt: skip
+#: torch does not differentiate the backward of hardsigmoid; this is the same function
+_TWICE_DIFFERENTIABLE: dict[object, Elementwise] = {
+    kind: lambda x: F.relu6(x + 3) / 6 for kind in (nn.Hardsigmoid, F.hardsigmoid)
+}
 _METHODS = {"relu", "sigmoid", "tanh", "sin", "erf"}
 #: timm's activations take part by the name of their class: they are nn.Modules that apply one function elementwise.
 _TIMM_MODULE = "timm.layers.activations"
@@ -45,7 +49,7 @@ def elementwise(graph_module: fx.GraphModule, node: fx.Node) -> Elementwise | No
         return None
     rest, keywords = node.args[1:], {name: value for name, value in node.kwargs.items() if name != "inplace"}
     if node.op == "call_function" and node.target in _FUNCTIONS:
-        function: Callable[..., Tensor] = node.target
+        function: Callable[..., Tensor] = _TWICE_DIFFERENTIABLE.get(node.target, node.target)
         return lambda x: function(x, *rest, **keywords)
     if node.op == "call_method" and node.target in _METHODS:
         method = str(node.target)
@@ -63,6 +67,8 @@ def _is_activation(module: nn.Module) -> bool:
 
 
 def _out_of_place(module: nn.Module) -> Elementwise:
+    if type(module) in _TWICE_DIFFERENTIABLE:
+        return _TWICE_DIFFERENTIABLE[type(module)]
     if getattr(module, "inplace", False) is not True:
         return module
     return lambda x: module(x.clone())
