@@ -15,7 +15,7 @@ from torch import nn
 from fxgrow.graph.annotations import annotation
 
 #: A block of more nodes is cut again, at the next number in its module paths (``stages.2.blocks.0``).
-_LARGE = 128
+_LARGE = 64
 _NOT_COMPUTED = ("placeholder", "get_attr", "output")
 
 

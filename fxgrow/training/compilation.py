@@ -89,7 +89,7 @@ def compile(graph_module: fx.GraphModule, **torch_compile_options: Any) -> Compi
 
     The first call of the result compiles each distinct block once. Blocks that an earlier result, still alive, has
     compiled are taken over as they are. Where torch's backend fails (no C++ compiler, say), a `CompileWarning` says so
-    once and the model runs eager.
+    once and the model runs eager. Blocks that differ in a constant (a drop path rate, say) are compiled apart.
 
     Args:
         graph_module: A traced or grown model. It is not changed.
