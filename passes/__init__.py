@@ -14,3 +14,4 @@ from fxgrow.passes.pipeline import parse as parse
 from fxgrow.passes.registry import available_passes as available_passes
 from fxgrow.passes.registry import describe_pass as describe_pass
 from fxgrow.passes.registry import find_pass as find_pass
+from fxgrow.passes.registry import register_pass as register_pass

@@ -1,4 +1,4 @@
-"""Which passes there are: those of fxgrow, and those that installed packages bring in the entry point group below.
+"""Which passes there are: those of fxgrow, those registered in this process, and those of installed packages.
 
 Passes are named here and imported when they are asked for, so that listing the names costs nothing and one broken
 plugin does not stand in the way of the others.
@@ -29,6 +29,8 @@ _BUILT_IN = {
     "undo": "fxgrow.passes.undo:Undo",
 }
 
+_REGISTERED: dict[str, type[Pass]] = {}
+
 
 @dataclass(frozen=True)
 class PassDescription:
@@ -39,9 +41,21 @@ class PassDescription:
     options: tuple[Option, ...]
 
 
+def register_pass(pass_class: type[Pass]) -> type[Pass]:
+    """Make a pass known in this process, as for a script or a test; usable as a class decorator.
+
+    Raises:
+        PassError: If another pass has that name.
+    """
+    name = pass_class.name
+    if name in _BUILT_IN or _REGISTERED.setdefault(name, pass_class) is not pass_class:
+        raise PassError("another pass has this name", where=f"pass {name!r}", fix="choose another")
+    return pass_class
+
+
 def available_passes() -> tuple[str, ...]:
-    """Return the names of all passes, built in and installed, sorted; none of them is imported."""
-    return tuple(sorted({*_BUILT_IN, *_installed()}))
+    """Return the names of all passes, built in, registered and installed, sorted; none of them is imported."""
+    return tuple(sorted({*_BUILT_IN, *_REGISTERED, *_installed()}))
 
 
 def find_pass(name: str) -> type[Pass]:
@@ -52,6 +66,8 @@ def find_pass(name: str) -> type[Pass]:
     """
     if name in _BUILT_IN:
         return _resolve(name, _BUILT_IN[name])
+    if name in _REGISTERED:
+        return _REGISTERED[name]
     entries = _installed().get(name, [])
     if not entries:
         close = difflib.get_close_matches(name, available_passes(), n=1)

@@ -10,7 +10,8 @@ from torch import nn
 
 from fxgrow.errors import PassError
 from fxgrow.graph.record import record_of
-from fxgrow.passes import available_passes, describe_pass, find_pass, parse
+from fxgrow.passes import Pipeline, available_passes, describe_pass, find_pass, parse, register_pass
+from fxgrow.passes import registry as registry_module
 from fxgrow.passes.eliminate_dead_code import EliminateDeadCode
 from fxgrow.testing import check_pass
 
@@ -140,6 +141,21 @@ def test_two_packages_with_a_pass_of_one_name_are_refused(plugin: Path, tmp_path
     install(tmp_path, "fxgrow_other", "[fxgrow.passes]\ndrop-identities = fxgrow_other:Drop\n")
     with pytest.raises(PassError, match="several packages bring it: fxgrow_example:DropIdentities, fxgrow_other:Drop"):
         find_pass("drop-identities")
+
+
+def test_a_pass_may_be_registered_for_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry_module, "_REGISTERED", {})
+
+    class Other(EliminateDeadCode):
+        name = "other"
+
+    assert register_pass(register_pass(Other)) is Other
+    assert "other" in available_passes()
+    assert parse("other") == Pipeline((Other(),))
+    with pytest.raises(PassError, match="pass 'other': another pass has this name"):
+        register_pass(type("Third", (EliminateDeadCode,), {"name": "other"}))
+    with pytest.raises(PassError, match="pass 'eliminate-dead-code': another pass has this name"):
+        register_pass(type("Fourth", (EliminateDeadCode,), {}))
 
 
 def test_the_folder_cannot_be_imported_as_passes() -> None:
