@@ -1,7 +1,7 @@
 """Whether two models compute the same function: outputs, gradients of shared parameters, and BatchNorm statistics."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, is_dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -9,6 +9,7 @@ import torch.fx as fx
 from torch import Tensor, nn
 
 from fxgrow.errors import VerificationError
+from fxgrow.graph.batches import batch_size_of, flatten, resized
 from fxgrow.graph.inputs import example_inputs_of
 from fxgrow.graph.location import first_line
 from fxgrow.graph.preservation import preserved
@@ -149,21 +150,6 @@ def _gradients(module: nn.Module, outputs: Mapping[str, Tensor], seed: int) -> d
     }
 
 
-def flatten(value: Any, name: str = "output") -> Iterator[tuple[str, Tensor]]:
-    """Yield the tensors in a tensor, tuple, list, mapping or dataclass, with a name for each."""
-    if isinstance(value, Tensor):
-        yield name, value
-    elif isinstance(value, Mapping):
-        for key, item in value.items():
-            yield from flatten(item, f"{name}[{key!r}]")
-    elif isinstance(value, tuple | list):
-        for index, item in enumerate(value):
-            yield from flatten(item, f"{name}[{index}]")
-    elif is_dataclass(value):
-        for field in fields(value):
-            yield from flatten(getattr(value, field.name), f"{name}.{field.name}")
-
-
 class _Ledger:
     """Compares observations and remembers the largest difference."""
 
@@ -245,27 +231,3 @@ def _inputs(before: nn.Module, after: nn.Module, example_inputs: Any, seed: int)
     if traced is None:
         raise VerificationError("neither model is traced", where="example_inputs", fix="give example inputs")
     return example_inputs_of(traced, seed)
-
-
-def batch_size_of(inputs: Any) -> int:
-    """Return the size of the leading dimension of the first tensor that has one; 0 where there is none."""
-    return next((tensor.shape[0] for _, tensor in flatten(inputs) if tensor.dim()), 0)
-
-
-def resized(inputs: Any, size: int) -> Any:
-    """Cut or repeat the leading dimension of all tensors that share it to `size`."""
-    own = batch_size_of(inputs)
-
-    def resize(value: Any) -> Any:
-        if isinstance(value, Tensor):
-            return (
-                value[torch.arange(size, device=value.device) % own] if value.dim() and value.shape[0] == own else value
-            )
-        if isinstance(value, Mapping):
-            return {key: resize(item) for key, item in value.items()}
-        if isinstance(value, tuple | list):
-            items = [resize(item) for item in value]
-            return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
-        return value
-
-    return resize(inputs)

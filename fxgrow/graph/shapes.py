@@ -6,41 +6,26 @@ statistics, and copies all of it before it can run with fake tensors; here each 
 data.
 """
 
-import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 import torch.fx as fx
-from torch import Tensor, nn
-from torch._subclasses.fake_tensor import (
-    DataDependentOutputException,
-    DynamicOutputShapeException,
-    FakeCopyMode,
-    FakeTensorMode,
-    UnsupportedFakeTensorException,
-    UnsupportedOperatorException,
-    unset_fake_temporarily,
-)
+from torch import Tensor
 from torch.fx.node import map_aggregate
-from torch.fx.passes.shape_prop import TensorMetadata, _extract_tensor_metadata
+from torch.fx.passes.shape_prop import _extract_tensor_metadata
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry, sdpa_flop_count
 
-from fxgrow.errors import TraceError
 from fxgrow.graph.annotations import annotate
-from fxgrow.graph.digest import fetch_attribute
-from fxgrow.graph.inputs import bind_placeholders, device_of, input_metadata, map_metadata
+from fxgrow.graph.fake_execution import FakeExecution
+from fxgrow.graph.fake_execution import ShapeError as ShapeError
+from fxgrow.graph.inputs import bind_placeholders
 from fxgrow.graph.inputs import example_inputs_of as example_inputs_of
-from fxgrow.graph.location import first_line, module_path
 from fxgrow.graph.randomness import preserved_randomness
 
 _aten = torch.ops.aten
-_NEED_DATA = (
-    DataDependentOutputException,
-    DynamicOutputShapeException,
-    UnsupportedFakeTensorException,
-    UnsupportedOperatorException,
-)
 
 
 def propagate_shapes(graph_module: fx.GraphModule, example_inputs: Any = None) -> None:
@@ -55,12 +40,13 @@ def propagate_shapes(graph_module: fx.GraphModule, example_inputs: Any = None) -
         TraceError: Where a node cannot be evaluated on such inputs, or no inputs are known.
     """
     inputs = None if example_inputs is None else bind_placeholders(graph_module, example_inputs)
-    with _Evaluator(graph_module) as evaluator:
+    execution = _AnnotatingExecution(graph_module)
+    with preserved_randomness():
         for node in graph_module.graph.nodes:
             if node.op == "placeholder" and inputs is not None:
-                evaluator.set_input(node, inputs[node])
-            else:
-                evaluator.evaluate(node)
+                execution.set_input(node, inputs[node])
+                annotate(node, integers=_integer_bounds(inputs[node]))
+            execution.annotate(node)
 
 
 def complete_shapes(graph_module: fx.GraphModule) -> None:
@@ -77,23 +63,16 @@ def complete_shapes(graph_module: fx.GraphModule) -> None:
             needed.update(value for value in node.all_input_nodes if "tensor_meta" not in value.meta)
     if not needed:
         return
-    with _Evaluator(graph_module) as evaluator:
+    execution = _AnnotatingExecution(graph_module)
+    with preserved_randomness():
         for node in graph_module.graph.nodes:
             if node in needed:
-                evaluator.evaluate(node)
+                execution.annotate(node)
 
 
 def has_shape(node: fx.Node) -> bool:
     """Say whether shapes were propagated through `node`."""
     return "tensor_meta" in node.meta or "type" in node.meta
-
-
-class ShapeError(TraceError):
-    """A node cannot be evaluated on the shapes of its inputs."""
-
-    def __init__(self, what: str, node: fx.Node) -> None:
-        super().__init__(what, where=module_path(node) or "the model")
-        self.node = node
 
 
 class _FlopCounter(TorchDispatchMode):
@@ -113,114 +92,21 @@ class _FlopCounter(TorchDispatchMode):
         return result
 
 
-class _Evaluator(fx.Interpreter):
-    """Evaluates single nodes with fake tensors and writes what comes out on them."""
+class _AnnotatingExecution(FakeExecution):
+    """Writes on each node what comes out of it, and what it costs."""
 
     def __init__(self, graph_module: fx.GraphModule) -> None:
-        super().__init__(graph_module, garbage_collect_values=False)
-        self.fake_mode = FakeTensorMode(allow_non_fake_inputs=True)
+        super().__init__(graph_module)
         self.counter = _FlopCounter()
-        self.device = device_of(graph_module)
-        self.copies: dict[str, nn.Module] = {}
-        self.memo: dict[int, Any] = {}
-        self.randomness = preserved_randomness()
 
-    def __enter__(self) -> "_Evaluator":
-        self.randomness.__enter__()
-        return self
+    @contextmanager
+    def _around_node(self) -> Iterator[None]:
+        with self.counter:
+            yield
 
-    def __exit__(self, *raised: Any) -> None:
-        self.randomness.__exit__(*raised)
-
-    def set_input(self, node: fx.Node, value: Any) -> None:
-        self.env[node] = map_aggregate(value, self._fake)
-        self._write(node, 0)
-        integers = [t for t in _tensors(value) if not t.is_floating_point() and t.dtype != torch.bool and t.numel()]
-        bounds = [min(int(t.min()) for t in integers), max(int(t.max()) for t in integers)] if integers else None
-        annotate(node, integers=bounds)
-
-    def evaluate(self, node: fx.Node) -> None:
-        if node.op == "output":
-            self.env[node] = fx.map_arg(node.args[0], self._value)
-            self._write(node, 0)
-            return
-        if node.op == "placeholder":
-            self.env[node] = self._materialise(input_metadata(node))
-            self._write(node, 0)
-            return
+    def annotate(self, node: fx.Node) -> None:
         before = self.counter.total
-        args, kwargs = fx.map_arg(node.args, self._value), fx.map_arg(node.kwargs, self._value)
-        try:
-            with torch.inference_mode(False), torch.enable_grad(), self.fake_mode, self.counter:
-                self.env[node] = self._run(node, args, kwargs)
-        except (
-            RuntimeError,
-            ValueError,
-            TypeError,
-            IndexError,
-            AttributeError,
-            KeyError,
-            NotImplementedError,
-        ) as error:
-            what = f"{node.format_node()} fails on the shapes of its inputs: {first_line(error)}"
-            raise ShapeError(what, node) from error
-        self._write(node, self.counter.total - before)
-
-    def _run(self, node: fx.Node, args: Any, kwargs: Any) -> Any:
-        try:
-            return getattr(self, node.op)(node.target, args, kwargs)
-        except _NEED_DATA:
-            return self._run_on_data(node, args, kwargs)
-
-    def _run_on_data(self, node: fx.Node, args: Any, kwargs: Any) -> Any:
-        """Evaluate a node whose shapes or control flow depend on values, on ones in place of its inputs."""
-        with unset_fake_temporarily():
-            args, kwargs = map_aggregate((args, kwargs), _ones)
-            if node.op == "call_module":
-                module = copy.deepcopy(self.module.get_submodule(str(node.target)))
-                module.eval()
-                result = module(*args, **kwargs)
-            else:
-                result = getattr(fx.Interpreter, node.op)(self, node.target, args, kwargs)
-            result = map_aggregate(result, _leaf)
-        return map_aggregate(result, self._fake)
-
-    def call_module(self, target: Any, args: Any, kwargs: Any) -> Any:
-        """Call a copy of the module at `target` that holds fake tensors."""
-        return self._copy(target)(*args, **kwargs)
-
-    def get_attr(self, target: Any, args: Any, kwargs: Any) -> Any:
-        """Return a fake tensor in place of the parameter, buffer or constant at `target`."""
-        return self._fake(fetch_attribute(self.module, target))
-
-    def _copy(self, path: str) -> nn.Module:
-        if path not in self.copies:
-            with FakeCopyMode(self.fake_mode):
-                self.copies[path] = copy.deepcopy(self.module.get_submodule(path), self.memo)
-            self.copies[path].eval()
-        return self.copies[path]
-
-    def _value(self, node: fx.Node) -> Any:
-        if node not in self.env:
-            self.env[node] = self._materialise(node.meta["tensor_meta"])
-        return self.env[node]
-
-    def _fake(self, value: Any) -> Any:
-        return self.fake_mode.from_tensor(value, static_shapes=True) if isinstance(value, Tensor) else value
-
-    def _materialise(self, metadata: Any) -> Any:
-        def build(meta: Any) -> Any:
-            if not isinstance(meta, TensorMetadata):
-                return meta
-            with self.fake_mode:
-                return torch.empty_strided(
-                    meta.shape, meta.stride, dtype=meta.dtype, device=self.device
-                ).requires_grad_(meta.requires_grad)
-
-        return map_metadata(metadata, build)
-
-    def _write(self, node: fx.Node, flops: int) -> None:
-        value = self.env[node]
+        value = self.compute(node)
         node.meta["type"] = Tensor if isinstance(value, Tensor) else type(value)
         node.meta.pop("tensor_meta", None)
         if _tensors(value):
@@ -228,17 +114,13 @@ class _Evaluator(fx.Interpreter):
                 value, lambda item: _extract_tensor_metadata(item) if isinstance(item, Tensor) else item
             )
         if node.op in ("call_module", "call_function", "call_method"):
-            annotate(node, flops=flops)
+            annotate(node, flops=self.counter.total - before)
 
 
-def _ones(value: Any) -> Any:
-    if not isinstance(value, Tensor):
-        return value
-    return torch.ones(value.shape, dtype=value.dtype, device=value.device)
-
-
-def _leaf(value: Any) -> Any:
-    return value.detach().requires_grad_(value.requires_grad) if isinstance(value, Tensor) else value
+def _integer_bounds(value: object) -> list[int] | None:
+    """Return the least and the greatest number in the integer tensors of `value`."""
+    integers = [t for t in _tensors(value) if not t.is_floating_point() and t.dtype != torch.bool and t.numel()]
+    return [min(int(t.min()) for t in integers), max(int(t.max()) for t in integers)] if integers else None
 
 
 def _tensors(value: Any) -> list[Tensor]:

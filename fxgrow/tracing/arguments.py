@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from fxgrow.errors import TraceError
+from fxgrow.graph.batches import batch_size_of, resized
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,11 @@ class Call:
     def inputs(self) -> tuple[Any, ...]:
         """The values in the order of the placeholders."""
         return tuple(argument.value for argument in self.arguments)
+
+    def at_two_batch_sizes(self) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+        """Return the inputs as they are, and with one more in the batch; twice the same where there is no batch."""
+        size = batch_size_of(self.inputs)
+        return self.inputs, resized(self.inputs, size + 1) if size else self.inputs
 
 
 def bind_call(model: nn.Module, example_inputs: Any) -> Call:

@@ -52,7 +52,7 @@ def capture(model: nn.Module, call: Call, leaves: Collection[str]) -> tuple[fx.G
     differences, findings = align(evaluation.tracer, train.tracer, constants)
     if findings:
         raise MustStayWholeError(findings)
-    notes = [*evaluation.tracer.notes, *_constant_notes(evaluation), *_fixed_notes(call)]
+    notes = [*evaluation.tracer.notes, *_size_notes(evaluation), *_constant_notes(evaluation), *_fixed_notes(call)]
     return _assemble(model, evaluation, differences), notes
 
 
@@ -102,6 +102,11 @@ def _constant_notes(recording: Recording) -> list[str]:
     shape = tuple(recording.constants[str(nodes[0].target)].shape)
     where = module_path(nodes[0]) or "the model's own forward"
     return [f"{len(nodes)} tensors that forward creates are constants in the graph; the first, {shape}, in {where}"]
+
+
+def _size_notes(recording: Recording) -> list[str]:
+    count = len(recording.tracer.decided)
+    return [f"{count} decisions on sizes hold for inputs of this size; others raise an error"] if count else []
 
 
 def _fixed_notes(call: Call) -> list[str]:

@@ -9,6 +9,7 @@ from torch import nn
 from torch.export import ExportedProgram
 
 from fxgrow.errors import TraceError, VerificationError
+from fxgrow.graph.batches import batch_size_of
 from fxgrow.graph.location import first_line
 from fxgrow.graph.preservation import preserved
 from fxgrow.graph.record import Origin, update_record
@@ -20,7 +21,7 @@ from fxgrow.tracing.capture import MustStayWholeError, capture, refuse
 from fxgrow.tracing.detaching import detach_without_gradient
 from fxgrow.tracing.exported import reference_of, unpack
 from fxgrow.tracing.tracer import Opaque
-from fxgrow.verification import batch_size_of, verify
+from fxgrow.verification import verify
 
 _FROZEN = "an exported program stays in the mode that it was exported in, whatever .train() and .eval() say"
 

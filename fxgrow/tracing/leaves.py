@@ -8,6 +8,8 @@ from typing import Any
 
 from torch import nn
 
+_ATOMS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.AvgPool2d, nn.MaxPool2d)
+
 
 def follows_mode(module: nn.Module) -> bool:
     """Say whether `module` does something else in training and holds no parameters, as dropout and DropPath.
@@ -20,11 +22,12 @@ def follows_mode(module: nn.Module) -> bool:
 
 
 def untraceable_classes() -> tuple[type[nn.Module], ...]:
-    """Return the module classes that timm registers as not traceable; none if timm is not loaded.
+    """Return the norms and pools that timm registers as not traceable; none if timm is not loaded.
 
-    The registry fills while timm's model files are imported, so it is read at each trace.
+    The registry fills while timm's model files are imported, so it is read at each trace. Convolutions and whole blocks
+    are registered too, for control flow on sizes, which is no obstacle here: growth shall reach inside them.
     """
-    return tuple(_registry("get_notrace_modules"))
+    return tuple(kind for kind in _registry("get_notrace_modules") if issubclass(kind, _ATOMS))
 
 
 def untraceable_functions() -> tuple[Callable[..., Any], ...]:

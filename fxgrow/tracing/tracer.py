@@ -5,6 +5,7 @@ import operator
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from torch import nn
 from fxgrow.graph.randomness import random_state
 from fxgrow.tracing.arguments import Argument, Call, mirror
 from fxgrow.tracing.leaves import follows_mode, untraceable_classes, untraceable_functions
+from fxgrow.tracing.sizes import SizeProxy, Sizes
 
 #: written on nodes that were recorded under torch.no_grad
 NO_GRAD = "fxgrow_no_grad"
@@ -58,6 +60,7 @@ class ModelTracer(fx.Tracer):
         self.calls = [ModuleCall("")]
         self.findings: list[Opaque] = []
         self.notes: list[str] = []
+        self.decided: dict[fx.Node, Any] = {}
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         """Say whether `m` stays whole."""
@@ -88,6 +91,37 @@ class ModelTracer(fx.Tracer):
             return root.forward(*args, **kwargs)
 
         return forward, [self.root, *proxies]
+
+    def proxy(self, node: fx.Node) -> fx.Proxy:
+        """Wrap a node in a proxy that knows sizes."""
+        return SizeProxy(node, self)
+
+    def to_bool(self, obj: fx.Proxy) -> bool:
+        """Decide a branch on a size."""
+        return bool(self.decide(obj))
+
+    def iter(self, obj: fx.Proxy) -> Iterator[Any]:
+        """Iterate over a tuple, or the leading dimension of a tensor, if its length does not depend on the batch."""
+        return iter([obj[index] for index in range(self.sizes.length(obj.node))])  # type: ignore[index]
+
+    def decide(self, proxy: fx.Proxy) -> Any:
+        """Return what a size is for the example inputs, and have the graph assert that it is this.
+
+        Raises:
+            UnknownSizeError: If it is no size, or depends on the batch.
+        """
+        node = proxy.node
+        if node not in self.decided:
+            value = self.decided[node] = self.sizes.value(node)
+            message = "this graph was traced for inputs of another size"
+            same = self.create_proxy("call_function", operator.eq, (proxy, value), {})
+            self.create_proxy("call_function", torch._assert, (same, message), {})
+        return self.decided[node]
+
+    @cached_property
+    def sizes(self) -> Sizes:
+        """What follows from the sizes of the example inputs."""
+        return Sizes(self.root, self.graph, self.call)
 
     def _placeholder(self, argument: Argument) -> fx.Proxy:
         default = (argument.value,) if argument.fixed else ()

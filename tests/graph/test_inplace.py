@@ -70,7 +70,8 @@ def test_an_output_argument_is_mutated():
 VIEWS = [
     only_call("view", 3, 2), only_call("reshape", 3, 2), only_call("transpose", 0, 1), only_call("chunk", 2),
     only_call("expand", 2, 3), only_call("contiguous"), only_call("detach"), only_call("to", torch.float32),
-    only_call(operator.getitem, 0), only_call(torch.flatten), only_call(torch.squeeze), only_call(F.dropout, 0.5, False),
+    only_call(operator.getitem, 0), only_call(torch.flatten), only_call(torch.squeeze),
+    only_call(F.dropout, 0.5, False),
     only_call(nn.Identity()), only_call(nn.Flatten()), only_call(nn.Dropout(0.0)), only_call(nn.ReLU(inplace=True)),
 ]  # fmt: skip
 FRESH = [

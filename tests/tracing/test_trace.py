@@ -1,5 +1,6 @@
 """What `fxgrow.trace` captures, on models that each hold one difficulty."""
 
+import operator
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -221,6 +222,61 @@ def test_constants_are_reported_and_stay_out_of_the_state():
         "1 tensors that forward creates are constants in the graph; the first, (4,), in inner",
     )
     assert set(traced.state_dict()) == {"first.weight", "first.bias", "last.weight", "last.bias"}
+
+
+class Padding(nn.Module):
+    """Decides on sizes, in every way in which Python asks for a number."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(5, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        length = x.shape[-1]
+        if length < 5:
+            x = F.pad(x, (0, 5 - length))
+        parts = [part * (index + 1) for index, part in enumerate(x.unbind(1))]
+        return self.linear(torch.stack(parts, 1)[:, : int(length) + 1] + torch.arange(length + 1) * len(x.shape))
+
+
+def test_control_flow_on_sizes_is_decided_and_asserted():
+    traced = fxgrow.trace(Wrapper(Padding()), sample())
+    assert record_of(traced).trace_policy["leaves"] == []
+    assert "decisions on sizes" in record_of(traced).trace_notes[0]
+    assert "inner.linear" in fxgrow.find_sites(traced)
+    body = fxgrow.trace(Padding(), sample())
+    assert body(torch.randn(7, 4)).shape == (7, 4)
+    with pytest.raises(AssertionError, match="traced for inputs of another size"):
+        body(torch.randn(3, 3))
+
+
+class Writing(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        y = torch.zeros_like(x)
+        y[:, :2] = x[:, 2:]
+        return y
+
+
+def test_assignment_to_items_is_recorded():
+    traced = fxgrow.trace(Wrapper(Writing()), sample())
+    assert record_of(traced).trace_notes == ()
+    assert operator.setitem in {node.target for node in traced.graph.nodes}
+
+
+class PerSample(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(4, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.stack([self.linear(row) for row in x])
+
+
+def test_control_flow_on_the_batch_keeps_the_module_whole():
+    traced = fxgrow.trace(Wrapper(PerSample()), sample())
+    assert record_of(traced).trace_notes == (
+        "inner stays whole: cannot be traced: its control flow depends on the size of the batch",
+    )
 
 
 class Arguments(nn.Module):

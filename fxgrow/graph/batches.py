@@ -1,0 +1,47 @@
+"""Structures of tensors: taken apart by name, and cut or repeated along the batch."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import fields, is_dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def flatten(value: Any, name: str = "output") -> Iterator[tuple[str, Tensor]]:
+    """Yield the tensors in a tensor, tuple, list, mapping or dataclass, with a name for each."""
+    if isinstance(value, Tensor):
+        yield name, value
+    elif isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from flatten(item, f"{name}[{key!r}]")
+    elif isinstance(value, tuple | list):
+        for index, item in enumerate(value):
+            yield from flatten(item, f"{name}[{index}]")
+    elif is_dataclass(value):
+        for field in fields(value):
+            yield from flatten(getattr(value, field.name), f"{name}.{field.name}")
+
+
+def batch_size_of(inputs: Any) -> int:
+    """Return the size of the leading dimension of the first tensor that has one; 0 where there is none."""
+    return next((tensor.shape[0] for _, tensor in flatten(inputs) if tensor.dim()), 0)
+
+
+def resized(inputs: Any, size: int) -> Any:
+    """Cut or repeat the leading dimension of all tensors that share it to `size`."""
+    own = batch_size_of(inputs)
+
+    def resize(value: Any) -> Any:
+        if isinstance(value, Tensor):
+            return (
+                value[torch.arange(size, device=value.device) % own] if value.dim() and value.shape[0] == own else value
+            )
+        if isinstance(value, Mapping):
+            return {key: resize(item) for key, item in value.items()}
+        if isinstance(value, tuple | list):
+            items = [resize(item) for item in value]
+            return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
+        return value
+
+    return resize(inputs)
