@@ -35,7 +35,8 @@ class ForwardPass:
         """
         targets = [self.values[node] for node in nodes]
         end = self.loss if cotangent is None else self.output
-        found = torch.autograd.grad(end, targets, cotangent, retain_graph=retain_graph, allow_unused=True)
+        with _explained():
+            found = torch.autograd.grad(end, targets, cotangent, retain_graph=retain_graph, allow_unused=True)
         return {
             node: torch.zeros_like(value) if gradient is None else gradient
             for node, value, gradient in zip(nodes, targets, found, strict=True)
@@ -45,6 +46,19 @@ class ForwardPass:
         """Let go of every tensor, and of the graph behind them."""
         self.values.clear()
         del self.output, self.loss
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    """Turn torch's message about reentrant checkpoints into a short one that says what to do."""
+    try:
+        yield
+    except RuntimeError as error:
+        if "use_reentrant" not in str(error):
+            raise
+        what = "a reentrant checkpoint lets nobody differentiate by what is inside the model"
+        fix = "call torch.utils.checkpoint with use_reentrant=False"
+        raise AnalysisError(what, where="the model", fix=fix) from error
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """Where a neuron has an activation of its own: the elementwise function behind a site, and its second derivative."""
 
+import copy
 import operator
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -145,14 +146,23 @@ def _compile(
         else:
             copies[node] = graph.node_copy(node, copies.__getitem__)
     graph.output(copies[nodes[-1]])
-    return fx.Interpreter(graph_module, graph=graph).run
+    paths = {str(node.target) for node in nodes if node.op == "call_module"}
+    modules = {path: _in_full_precision(graph_module.get_submodule(path)) for path in paths}
+    return fx.GraphModule(modules, graph)
+
+
+def _in_full_precision(module: nn.Module) -> nn.Module:
+    """Return `module`, or a float32 copy of it where it computes in less: second derivatives need the digits."""
+    tensors = [*module.parameters(), *module.buffers()]
+    low = any(t.is_floating_point() and t.dtype not in (torch.float32, torch.float64) for t in tensors)
+    return copy.deepcopy(module).float() if low else module
 
 
 def _smoothed(graph_module: fx.GraphModule, node: fx.Node) -> Callable[[Tensor], Tensor]:
     if node.op == "call_module":
         module = graph_module.get_submodule(str(node.target))
         if isinstance(module, nn.PReLU):
-            return lambda z: smooth_prelu(z, module.weight.detach())
+            return smooth_prelu(module.weight.detach())
     return smooth(kinks(_compile(graph_module, node.all_input_nodes[0], [node], rounded=False)))
 
 

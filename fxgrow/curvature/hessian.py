@@ -1,6 +1,6 @@
 """The neuron's own block of the loss's Hessian: what splitting and branch matrices leave out is in it."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import ClassVar
@@ -10,9 +10,8 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from fxgrow.curvature.batches import Batch
-from fxgrow.curvature.cross_fit import spearman
-from fxgrow.curvature.lanczos import RitzPairs, lanczos, start_vectors
-from fxgrow.curvature.matrices import deal_out
+from fxgrow.curvature.batchwise import least_eigenvalues
+from fxgrow.curvature.lanczos import start_vectors
 from fxgrow.curvature.probe import Probe
 from fxgrow.curvature.registry import Measurement, Score
 from fxgrow.curvature.scores import SiteScores
@@ -42,64 +41,29 @@ class Hessian(Score):
     signs: int = 1024
 
     def measure(self, probe: Probe) -> Measurement:
-        """Score every site.
+        """Score every site whose weight is trained.
 
         Raises:
-            AnalysisError: If an operation of the model has no second derivative, or there are fewer than two batches.
+            AnalysisError: If an operation of the model has no second derivative.
         """
-        if len(probe.batches) < 2:
-            raise AnalysisError(
-                "it needs two batches, one for each half", where="score 'hessian'", fix="split the data"
-            )
-        halves = deal_out({batch.index: batch.images for batch in probe.batches})
-        parts = [[batch for batch in probe.batches if halves[batch.index] == half] for half in (0, 1)]
-        trained = {
-            path: site
-            for path, site in probe.sites.items()
-            if probe.graph_module.get_parameter(site.weight).requires_grad
-        }
-        refusals = dict.fromkeys(set(probe.sites) - set(trained), "its weight is frozen")
-        return Measurement({path: self._score(probe, site, parts) for path, site in trained.items()}, refusals)
+        scores: dict[str, SiteScores] = {}
+        refusals: dict[str, str] = {}
+        for path, site in probe.sites.items():
+            if probe.graph_module.get_parameter(site.weight).requires_grad:
+                scores[path] = self._score(probe, site)
+            else:
+                refusals[path] = "its weight is frozen"
+        return Measurement(scores, refusals)
 
-    def _score(self, probe: Probe, site: Site, halves: Sequence[Sequence[Batch]]) -> SiteScores:
-        whole = self._least(probe, site, probe.batches)
-        found = [self._least(probe, site, half) for half in halves]
-        quotients: list[Tensor] = []
-        weights: list[float] = []
-        for pairs, half in zip(found, reversed(halves), strict=True):
-            images = sum(batch.images for batch in half)
-            for batch in half:
-                product = self._operator(probe, site, [batch])(pairs.vectors)
-                quotients.append((pairs.vectors * product).sum(1).double().cpu())
-                weights.append(batch.images / images / 2)
-        values, shares = torch.stack(quotients), torch.tensor(weights, dtype=torch.float64)[:, None]
-        mean = (shares * values).sum(0)
-        error = ((shares * (values - mean)).square().sum(0) * len(values) / (len(values) - 1)).sqrt()
-        return SiteScores(
-            whole.values,
-            mean,
-            error,
-            eigenvectors=whole.vectors.cpu(),
-            sign=self.sign,
-            reliability=spearman(found[0].values, found[1].values),
-            residuals=whole.residuals,
-        )
-
-    def _least(self, probe: Probe, site: Site, batches: Sequence[Batch]) -> RitzPairs:
+    def _score(self, probe: Probe, site: Site) -> SiteScores:
         rows = site.rows(probe.graph_module).detach()
+        signs = hadamard_signs(site.neurons, self.signs).to(rows)
         start = start_vectors(site.neurons, site.features, probe.seed, rows)
-        return lanczos(self._operator(probe, site, batches), start, probe.iterations).pairs("least")
 
-    def _operator(self, probe: Probe, site: Site, batches: Sequence[Batch]) -> Callable[[Tensor], Tensor]:
-        signs = hadamard_signs(site.neurons, self.signs)
+        def operator(batch: Batch, vectors: Tensor) -> Tensor:
+            return _signed_products(probe, site, batch, vectors, signs)
 
-        def product(vectors: Tensor) -> Tensor:
-            total = torch.zeros_like(vectors)
-            for batch in batches:
-                total += batch.images * _signed_products(probe, site, batch, vectors, signs.to(vectors))
-            return total / sum(batch.images for batch in batches)
-
-        return product
+        return least_eigenvalues(operator, probe.batches, start, probe.iterations, matrix="hessian")
 
 
 def hadamard_signs(neurons: int, count: int) -> Tensor:

@@ -70,10 +70,14 @@ def smooth(kinks: tuple[Kink, ...]) -> Scalar:
     return smooth_kinks
 
 
-def smooth_prelu(z: Tensor, weight: Tensor) -> Tensor:
+def smooth_prelu(weight: Tensor) -> Scalar:
     """Return PReLU with its kink made smooth; `weight` holds one slope, or one for each channel (dimension 1)."""
-    slope = weight.view(1, -1, *[1] * (z.ndim - 2)) if z.ndim > 1 else weight
-    return slope * z + (1 - slope) * F.softplus(z, beta=SOFTPLUS_BETA)
+
+    def smooth_kink(z: Tensor) -> Tensor:
+        slope = weight.view(1, -1, *[1] * (z.ndim - 2)) if z.ndim > 1 else weight
+        return slope * z + (1 - slope) * F.softplus(z, beta=SOFTPLUS_BETA)
+
+    return smooth_kink
 
 
 def _grid() -> Tensor:

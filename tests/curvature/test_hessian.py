@@ -115,7 +115,17 @@ def test_an_operation_without_second_derivative_is_named_with_the_way_out():
         analyze(graph_module, F.cross_entropy, batches, score="hessian")
 
 
-def test_it_needs_a_batch_for_each_half():
+def test_a_single_batch_is_cut_in_two():
+    model, batches, x = _setup("linear")
+    graph_module = torch.fx.symbolic_trace(model)
+    single = analyze(graph_module, F.cross_entropy, [(x, TARGET)], score="hessian")["0"]
+    double = analyze(graph_module, F.cross_entropy, batches, score="hessian")["0"]
+    torch.testing.assert_close(single.values, double.values, rtol=1e-10, atol=1e-14)
+    assert bool((single.stderr > 0).all())
+
+
+def test_a_frozen_weight_is_refused():
     model, batches, _ = _setup("linear")
-    with pytest.raises(AnalysisError, match="two batches"):
-        analyze(torch.fx.symbolic_trace(model), F.cross_entropy, batches[:1], score="hessian")
+    model[0].weight.requires_grad_(False)
+    scores = analyze(torch.fx.symbolic_trace(model), F.cross_entropy, batches, score="hessian")
+    assert (list(scores), scores.refusals["0"]) == (["2"], "its weight is frozen")
