@@ -1,5 +1,6 @@
 """What the demo can be asked for, checked before anything starts."""
 
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -54,6 +55,9 @@ class Settings:
     def _check_out(self) -> None:
         if self.out.exists() and not self.out.is_dir():
             raise FileError("it is a file, not a folder", where=str(self.out), fix="choose another --out")
+        nearest = next(path for path in (self.out, *self.out.absolute().parents) if path.exists())
+        if not nearest.is_dir() or not os.access(nearest, os.W_OK):
+            raise FileError(f"{nearest} cannot be written to", where=str(self.out), fix="choose another --out")
         if self.out.is_dir() and any(self.out.iterdir()) and not self.force:
             raise FileError(
                 "the folder is not empty", where=str(self.out), fix="choose another --out, or overwrite with --force"

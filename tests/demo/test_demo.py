@@ -153,6 +153,8 @@ def test_an_output_folder_that_exists_is_refused_before_any_work(tmp_path: Path)
     assert settings(tmp_path, force=True).out == tmp_path
     with pytest.raises(FileError, match="it is a file, not a folder"):
         settings(tmp_path / "notes.txt", force=True)
+    with pytest.raises(FileError, match=r"notes\.txt cannot be written to"):
+        settings(tmp_path / "notes.txt" / "runs" / "demo")
 
 
 def test_force_replaces_the_results_and_leaves_other_files(tmp_path: Path) -> None:
