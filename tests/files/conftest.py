@@ -34,18 +34,18 @@ def grow_randomly(graph_module, budget=0.2, seed=0):
     return grown
 
 
-@pytest.fixture()
+@pytest.fixture
 def mlp():
     torch.manual_seed(0)
     return make_mlp()
 
 
-@pytest.fixture()
+@pytest.fixture
 def grown(mlp):
     return grow_randomly(fxgrow.trace(mlp, torch.randn(4, 6)))
 
 
-@pytest.fixture()
+@pytest.fixture
 def saved(grown, tmp_path):
     path = tmp_path / "model.pt"
     fxgrow.save(grown, path)

@@ -73,8 +73,7 @@ def test_a_flipped_bit_anywhere_is_found_or_does_no_harm(saved):
         saved.write_bytes(flipped)
         try:
             assert to_plain(read_table(saved)) == expected
-        except FileError as error:
-            assert "\n" not in str(error)
+        except FileError:
             found += 1
     assert found > 20
 

@@ -11,12 +11,12 @@ from fxgrow.errors import FileError
 from fxgrow.files import check_output, read_table
 
 
-@pytest.fixture()
+@pytest.fixture
 def model():
     return fx.symbolic_trace(nn.Sequential(nn.Linear(64, 64), nn.ReLU()))
 
 
-@pytest.fixture()
+@pytest.fixture
 def full_disk():
     """Let no file grow beyond 4 KiB, which the system reports as it reports a full disk."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
