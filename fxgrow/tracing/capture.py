@@ -6,7 +6,6 @@ from dataclasses import dataclass
 import torch.fx as fx
 from torch import Tensor, nn
 
-from fxgrow.errors import TraceError
 from fxgrow.graph.location import first_line, module_path
 from fxgrow.graph.preservation import preserved
 from fxgrow.graph.sharing import add_module, fresh_path
@@ -32,13 +31,22 @@ class Recording:
 class MustStayWholeError(Exception):
     """Modules that have to become leaves before the model can be traced faithfully; internal to tracing."""
 
-    def __init__(self, findings: list[Opaque], cause: BaseException | None = None) -> None:
+    def __init__(self, findings: list[Opaque]) -> None:
         super().__init__(findings[0].reason)
-        self.findings, self.cause = findings, cause
+        self.findings = findings
 
 
-def capture(model: nn.Module, call: Call, leaves: Collection[str]) -> tuple[fx.GraphModule, list[str]]:
-    """Trace `model` in both modes and return one GraphModule that follows the mode, with notes for the user.
+@dataclass(frozen=True)
+class Capture:
+    """A traced model, what the user should know of it, and where to look first if it is not the model."""
+
+    graph_module: fx.GraphModule
+    notes: tuple[str, ...]
+    doubts: tuple[Opaque, ...]
+
+
+def capture(model: nn.Module, call: Call, leaves: Collection[str]) -> Capture:
+    """Trace `model` in both modes into one GraphModule that follows the mode.
 
     The caller preserves the model's state (`fxgrow.graph.preservation`), which tracing moves.
 
@@ -53,7 +61,8 @@ def capture(model: nn.Module, call: Call, leaves: Collection[str]) -> tuple[fx.G
     if findings:
         raise MustStayWholeError(findings)
     notes = [*evaluation.tracer.notes, *_size_notes(evaluation), *_constant_notes(evaluation), *_fixed_notes(call)]
-    return _assemble(model, evaluation, differences), notes
+    graph_module = _assemble(model, evaluation, differences)
+    return Capture(graph_module, tuple(notes), tuple(_doubts(evaluation)))
 
 
 def _record(model: nn.Module, call: Call, leaves: Collection[str], *, training: bool) -> Recording:
@@ -65,7 +74,7 @@ def _record(model: nn.Module, call: Call, leaves: Collection[str], *, training: 
             graph = tracer.record(model)
         except Exception as error:  # the model's own code runs here, and it may raise anything
             finding = Opaque(tracer.stack, f"cannot be traced: {first_line(error)}")
-            raise MustStayWholeError([finding], error) from error
+            raise MustStayWholeError([finding]) from error
         new = [name for name in vars(model) if name not in attributes and name.startswith(_CONSTANT)]
         constants = {name: vars(model)[name] for name in new}
         findings = [*tracer.findings, *_updated_buffers(versions, _buffer_versions(model))]
@@ -104,6 +113,18 @@ def _constant_notes(recording: Recording) -> list[str]:
     return [f"{len(nodes)} tensors that forward creates are constants in the graph; the first, {shape}, in {where}"]
 
 
+def _doubts(recording: Recording) -> list[Opaque]:
+    """Name the modules in which tracing turned something into a constant."""
+    nodes = [node for node in recording.graph.find_nodes(op="get_attr") if str(node.target) in recording.constants]
+    stacks = [
+        tuple(path for path, _ in node.meta.get("nn_module_stack", {}).values())
+        for node in [*nodes, *recording.tracer.decided]
+    ]
+    return [
+        Opaque(stack, "computes something that tracing would turn into a constant") for stack in dict.fromkeys(stacks)
+    ]
+
+
 def _size_notes(recording: Recording) -> list[str]:
     count = len(recording.tracer.decided)
     return [f"{count} decisions on sizes hold for inputs of this size; others raise an error"] if count else []
@@ -135,11 +156,3 @@ def _follow_mode(graph_module: fx.GraphModule, difference: ModeDifference) -> No
         value = graph_module.graph.call_module(path)
     value.meta["nn_module_stack"] = difference.node.meta.get("nn_module_stack", {})
     replace_argument(difference.node, difference.key, value)
-
-
-def refuse(finding: Opaque, cause: BaseException | None, model: nn.Module) -> TraceError:
-    """Return the error for a model that cannot be traced even with all of its modules kept whole."""
-    where = finding.stack[-1] if finding.stack else type(model).__name__
-    error = TraceError(finding.reason, where=where, fix="rewrite its forward without control flow on tensor values")
-    error.__cause__ = cause
-    return error

@@ -129,7 +129,10 @@ class ModelTracer(fx.Tracer):
 
     def call_module(self, m: nn.Module, forward: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         """Record a call of `m`, or what it does if it is no leaf."""
-        call = ModuleCall(self.path_of_module(m))
+        path = self.path_of_module(m)
+        if self.is_leaf_module(m, path):
+            return super().call_module(m, forward, args, kwargs)
+        call = ModuleCall(path)
         self.calls[-1].children.append(call)
         self.calls.append(call)  # stays there if an error ends the trace, to tell where it was raised
         call.result = self._watched(lambda: super(ModelTracer, self).call_module(m, forward, args, kwargs))

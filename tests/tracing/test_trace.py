@@ -14,6 +14,7 @@ import fxgrow
 from fxgrow.errors import TraceError
 from fxgrow.graph.digest import digest
 from fxgrow.graph.record import record_of
+from fxgrow.tracing import retrace
 
 
 class Wrapper(nn.Module):
@@ -277,6 +278,32 @@ def test_control_flow_on_the_batch_keeps_the_module_whole():
     assert record_of(traced).trace_notes == (
         "inner stays whole: cannot be traced: its control flow depends on the size of the batch",
     )
+
+
+class Deceptive(nn.Module):
+    """Reads numbers out of a tensor that it makes itself, in a way that no proxy sees."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(4, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        table = torch.ones(x.shape[1])
+        return self.linear(x) + (table * float(id(x) != id(None)) if isinstance(x, Tensor) else table * 0)
+
+
+def test_a_module_in_which_tracing_fixed_something_wrong_stays_whole():
+    traced = fxgrow.trace(Wrapper(Deceptive()), sample())
+    assert record_of(traced).trace_policy["leaves"] == ["inner"]
+    assert "turn into a constant" in record_of(traced).trace_notes[0]
+
+
+def test_a_policy_repeats_a_trace_without_the_gate():
+    model = Wrapper(nn.Sequential(Deceptive(), TwoFaced(), Branching()))
+    traced = fxgrow.trace(model, sample())
+    again = retrace(model, sample(), record_of(traced).trace_policy)
+    assert digest(again) == digest(traced)
+    assert record_of(again).trace_policy == record_of(traced).trace_policy
 
 
 class Arguments(nn.Module):

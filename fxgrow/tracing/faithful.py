@@ -1,0 +1,88 @@
+"""Tracing until what is traced is the model: module after module is kept whole where it must be."""
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from typing import Any
+
+import torch.fx as fx
+from torch import nn
+
+from fxgrow.errors import TraceError, VerificationError
+from fxgrow.graph.shapes import ShapeError, propagate_shapes
+from fxgrow.passes.functionalize_inplace import FunctionalizeInplace
+from fxgrow.tracing.arguments import Call
+from fxgrow.tracing.capture import Capture, MustStayWholeError, capture
+from fxgrow.tracing.detaching import detach_without_gradient
+from fxgrow.tracing.tracer import Opaque
+
+
+@dataclass(frozen=True)
+class FaithfulTrace:
+    """A traced model and what it took."""
+
+    graph_module: fx.GraphModule
+    leaves: tuple[str, ...]  #: modules that stay whole beside those that always do
+    notes: tuple[str, ...]
+
+
+def trace_faithfully(
+    model: nn.Module, call: Call, leaves: Collection[str], gate: Callable[[fx.GraphModule], None] | None
+) -> FaithfulTrace:
+    """Trace `model`, keeping one more module whole each time that one turns out to need it.
+
+    The caller preserves the model's state, which tracing moves.
+
+    Args:
+        model: The model.
+        call: How it is called.
+        leaves: Paths of modules that stay whole from the start.
+        gate: Raises VerificationError if a traced model is not the model.
+
+    Raises:
+        TraceError: If the model cannot be traced, or if what was traced is not the model whatever stays whole.
+    """
+    whole, notes = set(leaves), list[str]()
+    while True:
+        try:
+            captured = capture(model, call, whole)
+            _normalise(captured.graph_module, call.inputs)
+            if gate is not None:
+                _pass_gate(gate, captured, whole)
+            return FaithfulTrace(captured.graph_module, tuple(sorted(whole)), (*notes, *captured.notes))
+        except MustStayWholeError as failure:
+            for finding in failure.findings:
+                path = next((path for path in reversed(finding.stack) if path not in whole), None)
+                if path is None:
+                    raise _refuse(finding, model) from failure.__cause__
+                whole.add(path)
+                notes.append(f"{path} stays whole: {finding.reason}")
+
+
+def _normalise(graph_module: fx.GraphModule, inputs: tuple[Any, ...]) -> None:
+    """Make in-place operations functional, and find out whether the graph runs at all."""
+    FunctionalizeInplace().rewrite(graph_module)
+    try:
+        propagate_shapes(graph_module, inputs)
+    except ShapeError as error:
+        stack = tuple(path for path, _ in error.node.meta.get("nn_module_stack", {}).values())
+        raise MustStayWholeError([Opaque(stack, f"does not run as it was traced: {error.what}")]) from error
+    detach_without_gradient(graph_module)
+    graph_module.graph.lint()
+    graph_module.recompile()
+
+
+def _pass_gate(gate: Callable[[fx.GraphModule], None], captured: Capture, whole: Collection[str]) -> None:
+    """Let the gate judge; where it finds a difference, doubt the modules in which tracing decided something."""
+    try:
+        gate(captured.graph_module)
+    except VerificationError as error:
+        doubtful = [finding for finding in captured.doubts if finding.stack and finding.stack[-1] not in whole]
+        if doubtful:
+            raise MustStayWholeError(doubtful) from error
+        what, fix = f"the traced graph is not the model: {error.what}", "trace with check=False only if this is meant"
+        raise TraceError(what, where=error.where, fix=fix) from error
+
+
+def _refuse(finding: Opaque, model: nn.Module) -> TraceError:
+    where = finding.stack[-1] if finding.stack else type(model).__name__
+    return TraceError(finding.reason, where=where, fix="rewrite its forward without control flow on tensor values")
