@@ -30,10 +30,10 @@ def trace_again(base: nn.Module, table: Table, where: str) -> fx.GraphModule:
     try:
         if not table.record.trace_policy:
             return fx.symbolic_trace(base)
-        from fxgrow.tracing import trace
+        from fxgrow.tracing import retrace
 
         inputs = example_inputs(table, base)
-        return trace(_in_dtype_of(base, inputs), inputs, check=False)
+        return retrace(_in_dtype_of(base, inputs), inputs, table.record.trace_policy)
     except FxgrowError as error:
         raise FileError(
             f"its base cannot be traced ({error})", where=where, fix="give the model that was traced"
