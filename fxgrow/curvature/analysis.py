@@ -65,7 +65,7 @@ def analyze(
         >>> scores["0"].matrix, scores["2"].matrix, tuple(scores["0"].eigenvalues.shape)
         ('splitting', 'branch', (16,))
     """
-    graph_module = _unwrap(traced)
+    graph_module = unwrap(traced)
     chosen = find_score(score)() if isinstance(score, str) else score
     for name, value in (("iterations", iterations), ("max_memory", max_memory), ("max_images", max_images or 1)):
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
@@ -107,8 +107,12 @@ def select_sites(sites: Mapping[str, Site], patterns: Iterable[str] | None) -> d
     return {path: site for path, site in sites.items() if any(fnmatchcase(path, pattern) for pattern in patterns)}
 
 
-def _unwrap(model: nn.Module) -> fx.GraphModule:
-    """Return the GraphModule inside DistributedDataParallel and torch.compile."""
+def unwrap(model: nn.Module) -> fx.GraphModule:
+    """Return the GraphModule inside DistributedDataParallel and torch.compile.
+
+    Raises:
+        AnalysisError: If there is none.
+    """
     while not isinstance(model, fx.GraphModule):
         inner = getattr(model, "_orig_mod", None) or (
             model.module if isinstance(model, nn.parallel.DistributedDataParallel | nn.DataParallel) else None

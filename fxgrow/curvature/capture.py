@@ -20,7 +20,7 @@ LossFunction = Callable[[Any, Any], Tensor]
 class ForwardPass:
     """One forward pass of one batch, with the values at the wanted nodes and a loss to differentiate."""
 
-    def __init__(self, values: dict[fx.Node, Tensor], output: Any, loss: Tensor) -> None:
+    def __init__(self, values: dict[fx.Node, Any], output: Any, loss: Tensor) -> None:
         self.values, self.output, self.loss = values, output, loss
 
     def gradients(
@@ -81,7 +81,7 @@ def forward_pass(
         graph_module: The model.
         loss_fn: Maps output and target to the mean loss over the batch.
         batch: The inputs and the target.
-        values: Nodes whose values, tensors, are recorded.
+        values: Nodes whose values are recorded.
         differentiable: Nodes whose values are recorded and can be differentiated by, also if all weights are frozen.
         seed: Seeds dropout and its kin, so that a second pass over this batch sees the same masks.
 
@@ -118,7 +118,7 @@ class _Recorder(fx.Interpreter):
         super().__init__(graph_module)
         self.extra_traceback = False
         self.wanted, self.differentiable, self.copied = wanted, differentiable, copied
-        self.values: dict[fx.Node, Tensor] = {}
+        self.values: dict[fx.Node, Any] = {}
         self.versions: dict[fx.Node, int] = {}
 
     def run_node(self, n: fx.Node) -> Any:
@@ -128,12 +128,15 @@ class _Recorder(fx.Interpreter):
         frozen = n in self.differentiable and not value.requires_grad
         if frozen:
             value = value.detach().requires_grad_()
-        self.values[n], self.versions[n] = value, value._version
+        self.values[n] = value
+        if not isinstance(value, Tensor):  # a size, or an input that was left out
+            return value
+        self.versions[n] = value._version
         # autograd lets nobody work in place on a leaf, so what was made one is handed on as a copy
         return value.clone() if frozen or n in self.copied else value
 
     def mutated(self) -> frozenset[fx.Node]:
-        return frozenset(node for node, value in self.values.items() if value._version != self.versions[node])
+        return frozenset(node for node, version in self.versions.items() if self.values[node]._version != version)
 
 
 def _arguments(graph_module: fx.GraphModule, batch: Batch) -> list[Any]:

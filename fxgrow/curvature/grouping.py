@@ -72,12 +72,12 @@ def _bytes(probe: Probe, reading: Reading, run: ForwardPass, batch: Batch) -> tu
 
 
 def _size(value: Tensor) -> int:
-    return value.numel() * max(value.element_size(), 4)
+    return int(value.numel()) * max(value.element_size(), 4)
 
 
 def _working_bytes(probe: Probe, reading: Reading, run: ForwardPass, captured: int) -> int:
     """Return the bytes that solving takes: the Lanczos basis, and for a single batch the halves that are copied."""
-    itemsize = max(run.values[reading.inputs[0]].element_size(), 4)
+    itemsize: int = max(run.values[reading.inputs[0]].element_size(), 4)
     steps = min(probe.iterations, reading.map.features)
     basis = _BASIS_COPIES * steps * reading.map.neurons * reading.map.features * itemsize
     return basis + (captured if len(probe.batches) == 1 else 0)

@@ -1,9 +1,10 @@
 """Scores that are sums over the data: one batch in memory at a time, halves kept apart."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
 import torch
+import torch.fx as fx
 from torch import Tensor
 
 from fxgrow.curvature.batches import Batch
@@ -12,6 +13,7 @@ from fxgrow.curvature.matrices import Piece, deal_out
 from fxgrow.curvature.probe import Probe
 from fxgrow.curvature.reading import Reading
 from fxgrow.curvature.scores import SiteScores
+from fxgrow.graph.inputs import device_of
 
 UNSPLIT = "one batch whose input does not have the images in front cannot be halved; give at least two batches"
 
@@ -31,10 +33,15 @@ def each_batch(probe: Probe, readings: Sequence[Reading]) -> Iterator[dict[Readi
         yield seen
 
 
+def solving(probe: Probe) -> AbstractContextManager[None]:
+    """Compute apart from the model of a probe (`without_autograd`)."""
+    return without_autograd(probe.graph_module)
+
+
 @contextmanager
-def solving(probe: Probe) -> Iterator[None]:
-    """Compute apart from the model: without autograd, and in the precision of the tensors at hand."""
-    device = next((buffer.device.type for buffer in probe.graph_module.parameters()), "cpu")
+def without_autograd(graph_module: fx.GraphModule) -> Iterator[None]:
+    """Compute without autograd, and in the precision of the tensors at hand whatever autocast the caller is in."""
+    device = device_of(graph_module).type
     with torch.inference_mode(False), torch.no_grad(), torch.autocast(device, enabled=False):
         yield
 

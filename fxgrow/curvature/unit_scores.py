@@ -1,0 +1,152 @@
+"""Splitting scores of attention heads and gated neurons, whose matrices come from a local surrogate of the loss."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Any
+
+import torch
+import torch.fx as fx
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from fxgrow.curvature.analysis import DEFAULT_ITERATIONS, unwrap
+from fxgrow.curvature.batches import Batch, read_batches
+from fxgrow.curvature.batchwise import halved, least_eigenvalues
+from fxgrow.curvature.capture import LossFunction, forward_pass
+from fxgrow.curvature.lanczos import start_vectors
+from fxgrow.curvature.reading import for_solving
+from fxgrow.curvature.scores import Scores, SiteScores
+from fxgrow.curvature.streams import without_autograd
+from fxgrow.curvature.units import UnitGroup, find_units, rows_of_units
+from fxgrow.errors import AnalysisError
+from fxgrow.graph.digest import digest
+from fxgrow.graph.inputs import device_of
+
+
+def analyze_units(
+    traced: nn.Module,
+    loss_fn: LossFunction,
+    batches: Iterable[Any],
+    *,
+    units: Iterable[str] = ("*",),
+    iterations: int = DEFAULT_ITERATIONS,
+    seed: int = 0,
+    max_images: int | None = None,
+) -> Scores:
+    """Return the splitting score of every attention head and gated neuron, by the module path of its layer.
+
+    A unit u with parameters theta_u (a head's rows of q, k and v; a gated neuron's rows of both maps) and output o_u is
+    split like a neuron: into theta_u +- eps v, with half of the outgoing weights each. With delta_u the loss's gradient
+    at o_u, held fixed, the change of the loss is ``eps^2 / 2 v^T S_u v + O(eps^4)`` for
+
+        S_u = Hessian by theta_u of sum <delta_u, o_u(theta_u)>
+
+    The surrogate's Hessian is exactly block-diagonal over units, so one Hessian-vector product of it serves them all.
+    It is taken on captured inputs, by double backward with attention on its math kernels; the model itself runs once
+    for each batch. Eigenvectors are ``(units, parameters of one unit)``, the sites' rows one after the other.
+
+    Args:
+        traced: The traced model.
+        loss_fn: Maps output and target to the mean loss.
+        batches: Pairs ``(inputs, target)``, as for `fxgrow.analyze`; all their captured values are kept.
+        units: Module paths or shell patterns of the layers.
+        iterations: Lanczos iterations.
+        seed: Seed of the first Lanczos vector.
+        max_images: Stop reading batches when there are this many images.
+
+    Raises:
+        AnalysisError: If a pattern matches no layer with such units, or the batches or the loss do not fit.
+    """
+    graph_module = unwrap(traced)
+    groups = _select(find_units(graph_module), list(units))
+    read = read_batches(batches, device_of(graph_module), seed=seed, max_images=max_images)
+    read = halved(read[0]) if len(read) == 1 else read
+    scores: dict[str, SiteScores] = {}
+    refusals: dict[str, str] = {}
+    for path, group in groups.items():
+        seen = [_capture(graph_module, loss_fn, batch, group, seed) for batch in read]
+        with without_autograd(graph_module):
+            rows = rows_of_units(group, graph_module, seen[0].values)
+            if isinstance(rows, str):
+                refusals[path] = rows
+                continue
+            surrogate = _Surrogate(graph_module, group, rows, {s.batch.index: s for s in seen})
+            start = start_vectors(len(rows[0]), surrogate.size, seed, surrogate.weights[0])
+            scores[path] = least_eigenvalues(surrogate, read, start, iterations, matrix="splitting")
+    images = sum(batch.images for batch in read)
+    return Scores(scores, score="splitting", digest=digest(graph_module), images=images, refusals=refusals)
+
+
+@dataclass(frozen=True, eq=False)
+class _Seen:
+    """What one batch showed of a group: the values that it is computed from, and the gradient at its output."""
+
+    batch: Batch
+    values: dict[fx.Node, Any]
+    gradient: Tensor
+
+
+def _capture(graph_module: fx.GraphModule, loss_fn: LossFunction, batch: Batch, group: UnitGroup, seed: int) -> _Seen:
+    nodes = [*group.inputs, *group.boundary]
+    with forward_pass(
+        graph_module, loss_fn, batch, values=nodes, differentiable=[group.output], seed=seed + batch.index
+    ) as run:
+        gradient = for_solving(run.gradients([group.output])[group.output])
+        return _Seen(batch, {node: _detached(run.values[node]) for node in nodes}, gradient)
+
+
+def _detached(value: Any) -> Any:
+    return for_solving(value) if isinstance(value, Tensor) and value.is_floating_point() else value
+
+
+class _Surrogate:
+    """``sum <delta, o(theta)>`` on captured inputs, by its Hessian's products with one vector for each unit."""
+
+    def __init__(
+        self, graph_module: fx.GraphModule, group: UnitGroup, rows: Sequence[Tensor], seen: dict[int, _Seen]
+    ) -> None:
+        self.group, self.rows, self.seen = group, rows, seen
+        self.function = group.function(graph_module)
+        self.weights = [for_solving(site.rows(graph_module)) for site in group.sites]
+        self.biases = [
+            None if site.bias is None else for_solving(graph_module.get_parameter(site.bias)) for site in group.sites
+        ]
+        self.sizes = [owned.shape[1] * site.features for owned, site in zip(rows, group.sites, strict=True)]
+
+    @property
+    def size(self) -> int:
+        """The number of parameters of one unit."""
+        return sum(self.sizes)
+
+    def __call__(self, batch: Batch, vectors: Tensor) -> Tensor:
+        """Return S_u v_u for all units, for the mean loss over one batch."""
+        seen = self.seen[batch.index]
+        with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
+            weights = [weight.detach().requires_grad_() for weight in self.weights]
+            outputs = [
+                site.map(seen.values[x], weight, bias)
+                for site, x, weight, bias in zip(self.group.sites, self.group.inputs, weights, self.biases, strict=True)
+            ]
+            boundary = [seen.values[node] for node in self.group.boundary]
+            surrogate = (seen.gradient * self.function(*outputs, *boundary)).sum()
+            gradients = torch.autograd.grad(surrogate, weights, create_graph=True)
+        products = torch.autograd.grad(gradients, weights, self._as_rows(vectors), materialize_grads=True)
+        return torch.cat([p[owned].flatten(1) for p, owned in zip(products, self.rows, strict=True)], dim=1)
+
+    def _as_rows(self, vectors: Tensor) -> list[Tensor]:
+        found = []
+        for part, owned, weight in zip(torch.split(vectors, self.sizes, dim=1), self.rows, self.weights, strict=True):
+            rows = torch.zeros_like(weight)
+            rows[owned.flatten()] = part.reshape(-1, weight.shape[1])
+            found.append(rows)
+        return found
+
+
+def _select(groups: dict[str, UnitGroup], patterns: Sequence[str]) -> dict[str, UnitGroup]:
+    chosen = {path: g for path, g in groups.items() if any(fnmatchcase(path, pattern) for pattern in patterns)}
+    if not chosen:
+        known = ", ".join(list(groups)[:5]) or "none in this model"
+        what = "no layer with attention heads or gated neurons has this module path"
+        raise AnalysisError(what, where=", ".join(patterns), fix=f"such layers are: {known}")
+    return chosen
