@@ -8,7 +8,7 @@ import torch
 import torch.fx as fx
 from torch import Tensor
 
-from fxgrow.tracing.tracer import ModelTracer, ModuleCall, Opaque
+from fxgrow.tracing.tracer import ModelTracer, ModuleCall, Opaque, node_of
 
 _CONSTANTS = (bool, int, float, str, type(None))
 
@@ -118,7 +118,7 @@ def _kind(child: ModuleCall | fx.Node) -> object:
 
 
 def _plain(value: Any) -> Any:
-    return value.node if isinstance(value, fx.Proxy) else value
+    return node_of(value) if isinstance(value, fx.Proxy) else value
 
 
 def _items(value: Any) -> dict[Any, Any] | None:

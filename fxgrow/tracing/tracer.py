@@ -12,7 +12,10 @@ import torch
 import torch.fx as fx
 import torch.utils.checkpoint
 from torch import nn
+from torch.fx.node import map_aggregate
+from torch.fx.proxy import Attribute
 
+from fxgrow.graph.aliasing import reads_only_shape
 from fxgrow.graph.randomness import random_state
 from fxgrow.tracing.arguments import Argument, Call, mirror
 from fxgrow.tracing.leaves import follows_mode, untraceable_classes, untraceable_functions
@@ -22,13 +25,21 @@ from fxgrow.tracing.sizes import SizeProxy, Sizes
 NO_GRAD = "fxgrow_no_grad"
 
 
-@dataclass
+@dataclass(eq=False)
 class ModuleCall:
     """One call of a module while tracing: what was recorded in it, in order, and what it returned."""
 
     path: str
     children: "list[ModuleCall | fx.Node]" = field(default_factory=list)
     result: Any = None
+
+    def forget(self, erased: set[fx.Node]) -> None:
+        """Drop nodes that were erased from the graph."""
+        self.children = [child for child in self.children if child not in erased]
+        self.result = map_aggregate(self.result, lambda value: None if node_of(value) in erased else value)
+        for child in self.children:
+            if isinstance(child, ModuleCall):
+                child.forget(erased)
 
 
 @dataclass(frozen=True)
@@ -76,6 +87,7 @@ class ModelTracer(fx.Tracer):
         with torch.enable_grad(), _checkpoint_called_through(self), _autocast_watched(self):
             graph: fx.Graph = self._watched(lambda: super(ModelTracer, self).trace(model))
         self.calls[0].result = graph.output_node().args[0]
+        self.calls[0].forget(_drop_unread(graph))
         return graph
 
     def create_args_for_root(self, root_fn: Any, is_module: bool, concrete_args: Any = None) -> tuple[Any, list[Any]]:
@@ -164,6 +176,23 @@ class ModelTracer(fx.Tracer):
         if len(self.findings) == known and random_state() != before:
             self.find("draws random numbers that tracing would turn into constants")
         return result
+
+
+def node_of(value: Any) -> fx.Node | None:
+    """Return the node behind a node or a proxy; None for anything else, and for an attribute that nothing has read."""
+    if isinstance(value, fx.Proxy):
+        value = vars(value).get("_node") if isinstance(value, Attribute) else value.node
+    return value if isinstance(value, fx.Node) else None
+
+
+def _drop_unread(graph: fx.Graph) -> set[fx.Node]:
+    """Erase items, shapes and devices that nobody reads; forward may look at more of them in one of the modes."""
+    erased = set()
+    for node in reversed(graph.nodes):
+        if not node.users and (reads_only_shape(node) or node.target is operator.getitem):
+            graph.erase_node(node)
+            erased.add(node)
+    return erased
 
 
 @contextmanager
