@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fxgrow.curvature.surrogates import is_curved, kinks, second_derivative, smooth, smooth_prelu
-from fxgrow.graph.activations import elementwise
+from fxgrow.graph.activations import elementwise, twice_differentiable
 from fxgrow.graph.location import module_path
 
 Shape = Literal["straight", "kinked", "curved"]
@@ -141,7 +141,10 @@ def _compile(
     graph = fx.Graph()
     copies = {call: graph.call_method("clone", (graph.placeholder("output"),))}  # some nodes may work in place
     for node in nodes:
-        if rounded and _shape_of(graph_module, node) == "kinked":
+        substitute = twice_differentiable(graph_module, node)
+        if substitute is not None and not rounded:
+            copies[node] = graph.call_function(substitute, (copies[node.all_input_nodes[0]],))
+        elif rounded and _shape_of(graph_module, node) == "kinked":
             copies[node] = graph.call_function(_smoothed(graph_module, node), (copies[node.all_input_nodes[0]],))
         else:
             copies[node] = graph.node_copy(node, copies.__getitem__)

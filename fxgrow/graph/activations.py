@@ -22,7 +22,7 @@ _FUNCTIONS: set[Callable[..., Tensor]] = {
 }  # fmt: skip
 #: torch does not differentiate the backward of hardsigmoid; this is the same function
 _TWICE_DIFFERENTIABLE: dict[object, Elementwise] = {
-    kind: lambda x: F.relu6(x + 3) / 6 for kind in (nn.Hardsigmoid, F.hardsigmoid)
+    kind: lambda x: F.relu6(x + 3) / 6 for kind in (nn.Hardsigmoid, F.hardsigmoid, torch.ops.aten.hardsigmoid.default)
 }
 _METHODS = {"relu", "sigmoid", "tanh", "sin", "erf"}
 #: timm's activations take part by the name of their class: they are nn.Modules that apply one function elementwise.
@@ -55,6 +55,13 @@ def elementwise(graph_module: fx.GraphModule, node: fx.Node) -> Elementwise | No
         method = str(node.target)
         return lambda x: getattr(x, method)(*rest, **keywords)
     return None
+
+
+def twice_differentiable(graph_module: fx.GraphModule, node: fx.Node) -> Elementwise | None:
+    """Return a function that torch differentiates twice in place of a node's own, of which it does not; else None."""
+    if node.op == "call_module":
+        return _TWICE_DIFFERENTIABLE.get(type(graph_module.get_submodule(str(node.target))))
+    return _TWICE_DIFFERENTIABLE.get(node.target)
 
 
 def _is_activation(module: nn.Module) -> bool:

@@ -26,6 +26,7 @@ KINKED = {
     "LeakyReLU": (nn.LeakyReLU(0.25), [(0, 0.75)]),
     "ReLU6": (nn.ReLU6(), [(0, 1), (6, -1)]),
     "Hardtanh": (nn.Hardtanh(), [(-1, 1), (1, -1)]),
+    "Hardsigmoid": (nn.Hardsigmoid(), [(-3, 1 / 6), (3, -1 / 6)]),
     "PReLU": (nn.PReLU(init=0.1), [(0, 0.9)]),
 }
 
