@@ -9,4 +9,6 @@ from fxgrow.curvature.registry import find_score as find_score
 from fxgrow.curvature.registry import score_names as score_names
 from fxgrow.curvature.scores import Scores as Scores
 from fxgrow.curvature.scores import SiteScores as SiteScores
+from fxgrow.curvature.spectrum import Spectrum as Spectrum
+from fxgrow.curvature.spectrum import spectra as spectra
 from fxgrow.curvature.unit_scores import analyze_units as analyze_units

@@ -1,13 +1,10 @@
 """The neuron's own block of the loss's Hessian: what splitting and branch matrices leave out is in it."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 from torch import Tensor
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from fxgrow.curvature.batches import Batch
 from fxgrow.curvature.batchwise import least_eigenvalues
@@ -15,7 +12,7 @@ from fxgrow.curvature.lanczos import start_vectors
 from fxgrow.curvature.probe import Probe
 from fxgrow.curvature.registry import Measurement, Score
 from fxgrow.curvature.scores import SiteScores
-from fxgrow.errors import AnalysisError
+from fxgrow.curvature.second_order import check_twice_differentiable, second_derivatives
 from fxgrow.graph.sites import Site
 
 
@@ -83,47 +80,13 @@ def _signed_products(probe: Probe, site: Site, batch: Batch, vectors: Tensor, si
     """Return ``1/K sum_k z^k * (H (z^k * V))`` over one batch, with one forward pass."""
     weight = probe.graph_module.get_parameter(site.weight)
     total = torch.zeros_like(vectors)
-    with sdpa_kernel(SDPBackend.MATH), probe.forward(batch) as run, _second_derivatives():
+    with second_derivatives(), probe.forward(batch) as run:
         (gradient,) = torch.autograd.grad(run.loss, weight, create_graph=True, materialize_grads=True)
         if not gradient.requires_grad:  # the loss is linear in all weights, or ignores this one
             return total
-        _check_twice_differentiable(gradient)
+        check_twice_differentiable(gradient)
         for sign in signs:
             cotangent = site.map.to_weight(sign[:, None] * vectors)
             (product,) = torch.autograd.grad(gradient, weight, cotangent, retain_graph=True, materialize_grads=True)
             total += sign[:, None] * site.map.to_rows(product)
     return total / len(signs)
-
-
-@contextmanager
-def _second_derivatives() -> Iterator[None]:
-    """Turn torch's message about a missing second derivative into one that says what to do."""
-    try:
-        yield
-    except RuntimeError as error:
-        if "derivative" not in str(error):
-            raise
-        raise _no_second_derivative(str(error).splitlines()[0]) from error
-
-
-def _check_twice_differentiable(gradient: Tensor) -> None:
-    """Find operations marked as once differentiable, which torch would silently treat as constant.
-
-    Raises:
-        AnalysisError: If there is one behind `gradient`.
-    """
-    pending, seen = [gradient.grad_fn], set()
-    while pending:
-        node = pending.pop()
-        if node is None or node in seen:
-            continue
-        if node.name().endswith("Error"):  # torch::autograd::Error stands where the derivative would be
-            raise _no_second_derivative("it is marked as once differentiable")
-        seen.add(node)
-        pending.extend(source for source, _ in node.next_functions)
-
-
-def _no_second_derivative(detail: str) -> AnalysisError:
-    what = f"an operation of the model has no second derivative: {detail}"
-    fix = "use score 'splitting' or 'branch', which need first derivatives only"
-    return AnalysisError(what, where="score 'hessian'", fix=fix)

@@ -1,0 +1,172 @@
+"""Spectra of the loss's Hessian: both ends, the trace, and the density between."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fxgrow.curvature.analysis import select_sites, unwrap
+from fxgrow.curvature.batches import read_batches
+from fxgrow.curvature.capture import LossFunction
+from fxgrow.curvature.hessian_operator import HessianOperator
+from fxgrow.curvature.lanczos import lanczos
+from fxgrow.errors import AnalysisError
+from fxgrow.graph.inputs import device_of
+from fxgrow.graph.randomness import preserved_randomness
+from fxgrow.graph.sites import find_sites
+
+#: the key of the whole model's spectrum
+MODEL = "(model)"
+#: up to this size a matrix is formed and everything is exact
+_DENSE = 64
+
+
+@dataclass(frozen=True, eq=False)
+class Spectrum:
+    """The eigenvalues of a symmetric matrix, summed up.
+
+    `nodes` and `weights` are a Gauss quadrature of the spectral density ``1/n sum_i delta(x - lambda_i)``: its moments
+    are ``sum_k weights_k nodes_k^p``, and `density` shows it smoothed.
+    """
+
+    size: int
+    least: float
+    greatest: float
+    trace: float
+    nodes: Tensor
+    weights: Tensor  #: they sum to 1
+
+    @property
+    def negative_share(self) -> float:
+        """The estimated share of negative eigenvalues."""
+        return float(self.weights[self.nodes < 0].sum())
+
+    def density(self, points: int = 256, width: float = 0.01) -> tuple[Tensor, Tensor]:
+        """Return points from end to end, and the density there, each node spread to a normal distribution.
+
+        Args:
+            points: Number of points.
+            width: Standard deviation of that distribution, in units of the spectrum's extent.
+        """
+        extent = max(self.greatest - self.least, torch.finfo(torch.float64).tiny)
+        grid = torch.linspace(self.least - 3 * width * extent, self.greatest + 3 * width * extent, points).double()
+        deviation = width * extent
+        bumps = torch.exp(-((grid[:, None] - self.nodes) ** 2) / (2 * deviation**2))
+        return grid, bumps @ self.weights / (deviation * (2 * torch.pi) ** 0.5)
+
+
+def spectra(
+    traced: nn.Module,
+    loss_fn: LossFunction,
+    batches: Iterable[Any],
+    *,
+    sites: Iterable[str] | None = (),
+    steps: int = 32,
+    repeats: int = 4,
+    products: int = 64,
+    tolerance: float = 1e-6,
+    seed: int = 0,
+    max_images: int | None = None,
+) -> dict[str, Spectrum]:
+    """Return the spectrum of the Hessian by all trained parameters, and by the weights of single sites.
+
+    The products are fxgrow's own; the two ends are found by ``scipy.sparse.linalg.eigsh``, the trace by XTrace
+    (Epperly, Tropp and Webber 2024) in curvlinops, and the density by stochastic Lanczos quadrature (Papyan 2020,
+    algorithm 2, without its smoothing). All of it takes double backward, with attention on its math kernels. The model's least
+    eigenvalue says nothing about single neurons: `fxgrow.analyze` is for those.
+
+    Args:
+        traced: The traced model, run in the mode it is in and left as it was.
+        loss_fn: Maps output and target to the mean loss.
+        batches: Pairs ``(inputs, target)``. With one batch only, the products are about twice as fast.
+        sites: Module paths or patterns of sites to add to the whole model; None for all.
+        steps: Lanczos steps of the density.
+        repeats: Random starts of the density.
+        products: Products spent on the trace, an even number.
+        tolerance: Relative accuracy of the ends.
+        seed: Seed of all random vectors.
+        max_images: Stop reading batches when there are this many images.
+
+    Returns:
+        Spectra by module path, the whole model's under ``"(model)"``.
+
+    Raises:
+        AnalysisError: If scipy or curvlinops is missing, the data or the loss does not fit, or there is no second
+            derivative.
+    """
+    graph_module = unwrap(traced)
+    read = read_batches(batches, device_of(graph_module), seed=seed, max_images=max_images)
+    trained = {name: value for name, value in graph_module.named_parameters() if value.requires_grad}
+    chosen = {MODEL: list(trained.values())}
+    if sites is None or tuple(sites):
+        for path, site in select_sites(find_sites(graph_module), sites).items():
+            if site.weight in trained:
+                chosen[path] = [trained[site.weight]]
+    if not trained:
+        raise AnalysisError("no parameter of it is trained", where="the model", fix="call .requires_grad_()")
+    found: dict[str, Spectrum] = {}
+    for path, parameters in chosen.items():
+        operator = HessianOperator(graph_module, loss_fn, read, parameters, seed=seed)
+        if operator.shape[0] <= max(_DENSE, products):
+            found[path] = _dense(operator)
+        else:
+            found[path] = _sparse(operator, steps, repeats, products, tolerance, seed)
+    return found
+
+
+def _dense(operator: HessianOperator) -> Spectrum:
+    size = operator.shape[0]
+    matrix = (operator @ torch.eye(size, dtype=operator.dtype, device=operator.device)).double().cpu()
+    values = torch.linalg.eigvalsh((matrix + matrix.T) / 2)
+    weights = torch.full((size,), 1 / size, dtype=torch.float64)
+    return Spectrum(size, float(values[0]), float(values[-1]), float(values.sum()), values, weights)
+
+
+def _sparse(
+    operator: HessianOperator, steps: int, repeats: int, products: int, tolerance: float, seed: int
+) -> Spectrum:
+    size = operator.shape[0]
+    least, greatest = _ends(operator, tolerance, seed)
+    generator = torch.Generator().manual_seed(seed)
+    start = torch.randn(repeats, size, generator=generator, dtype=torch.float64).to(operator.device, operator.dtype)
+    values, coordinates = lanczos(operator.rows, start, steps).eigh()
+    return Spectrum(
+        size=size,
+        least=least,
+        greatest=greatest,
+        trace=_trace(operator, products, seed),
+        nodes=values.flatten(),
+        weights=coordinates[:, 0].square().flatten() / repeats,
+    )
+
+
+def _ends(operator: HessianOperator, tolerance: float, seed: int) -> tuple[float, float]:
+    try:
+        from scipy.sparse.linalg import LinearOperator, eigsh
+    except ImportError as error:
+        raise _missing("scipy") from error
+
+    def product(vector: Any) -> Any:
+        moved = torch.as_tensor(vector, dtype=operator.dtype, device=operator.device).flatten()
+        return (operator @ moved).double().cpu().numpy()
+
+    generator = torch.Generator().manual_seed(seed)
+    start = torch.randn(operator.shape[0], generator=generator, dtype=torch.float64).numpy()
+    linear = LinearOperator(operator.shape, matvec=product, dtype="float64")
+    values = eigsh(linear, k=2, which="BE", tol=tolerance, v0=start, return_eigenvectors=False)
+    return float(values.min()), float(values.max())
+
+
+def _trace(operator: HessianOperator, products: int, seed: int) -> float:
+    try:
+        from curvlinops import xtrace
+    except ImportError as error:
+        raise _missing("curvlinops-for-pytorch") from error
+    with preserved_randomness(seed):
+        return float(xtrace(operator, products - products % 2))
+
+
+def _missing(package: str) -> AnalysisError:
+    return AnalysisError(f"{package} is not installed", where="spectra", fix="pip install 'fxgrow[spectra]'")
