@@ -12,6 +12,7 @@ from fxgrow.graph.shapes import ShapeError, propagate_shapes
 from fxgrow.passes.functionalize_inplace import FunctionalizeInplace
 from fxgrow.tracing.arguments import Call
 from fxgrow.tracing.capture import Capture, MustStayWholeError, capture
+from fxgrow.tracing.computed_bias import separate_computed_biases
 from fxgrow.tracing.detaching import detach_without_gradient
 from fxgrow.tracing.tracer import Opaque
 
@@ -67,6 +68,7 @@ def _normalise(graph_module: fx.GraphModule, inputs: tuple[Any, ...]) -> None:
         stack = tuple(path for path, _ in error.node.meta.get("nn_module_stack", {}).values())
         raise MustStayWholeError([Opaque(stack, f"does not run as it was traced: {error.what}")]) from error
     detach_without_gradient(graph_module)
+    separate_computed_biases(graph_module)
     graph_module.graph.lint()
     graph_module.recompile()
 

@@ -280,6 +280,26 @@ def test_control_flow_on_the_batch_keeps_the_module_whole():
     )
 
 
+class JoinedBias(nn.Module):
+    """As the qkv map of BEiT, EVA and Swin v2."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.qkv = nn.Linear(4, 6, bias=False)
+        self.q_bias, self.v_bias = nn.Parameter(torch.ones(2)), nn.Parameter(torch.ones(2))
+        self.proj = nn.Linear(6, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        bias = torch.cat((self.q_bias, torch.zeros_like(self.v_bias), self.v_bias))
+        return self.proj(F.linear(x, self.qkv.weight, bias=bias))
+
+
+def test_a_linear_map_with_a_computed_bias_becomes_a_site_without_bias():
+    sites = fxgrow.find_sites(fxgrow.trace(Wrapper(JoinedBias()), sample()))
+    assert list(sites) == ["first", "inner.qkv", "inner.proj", "last"]
+    assert sites["inner.qkv"].bias is None
+
+
 class Deceptive(nn.Module):
     """Reads numbers out of a tensor that it makes itself, in a way that no proxy sees."""
 
