@@ -12,14 +12,14 @@ if TYPE_CHECKING:
     from fxgrow.testing.networks import RandomNetwork as RandomNetwork
     from fxgrow.testing.networks import Recipe as Recipe
     from fxgrow.testing.networks import Step as Step
+    from fxgrow.testing.rewriting import growths as growths
+    from fxgrow.testing.rewriting import insertions as insertions
+    from fxgrow.testing.rewriting import random_scores as random_scores
+    from fxgrow.testing.rewriting import rewrite_at_random as rewrite_at_random
+    from fxgrow.testing.rewriting import rewrites as rewrites
     from fxgrow.testing.samples import SampleModel as SampleModel
     from fxgrow.testing.samples import sample_models as sample_models
     from fxgrow.testing.strategies import graph_modules as graph_modules
-    from fxgrow.testing.strategies import growths as growths
-    from fxgrow.testing.strategies import insertions as insertions
-    from fxgrow.testing.strategies import random_scores as random_scores
-    from fxgrow.testing.strategies import rewrites as rewrites
-    from fxgrow.testing.strategies import rewritten_modules as rewritten_modules
 
 _HOMES = {
     "RandomNetwork": "networks",
@@ -29,11 +29,11 @@ _HOMES = {
     "assert_same_function": "checks",
     "check_pass": "checks",
     "graph_modules": "strategies",
-    "growths": "strategies",
-    "insertions": "strategies",
-    "random_scores": "strategies",
-    "rewrites": "strategies",
-    "rewritten_modules": "strategies",
+    "growths": "rewriting",
+    "insertions": "rewriting",
+    "random_scores": "rewriting",
+    "rewrite_at_random": "rewriting",
+    "rewrites": "rewriting",
     "sample_models": "samples",
 }
 

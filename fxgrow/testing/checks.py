@@ -9,7 +9,7 @@ import torch.fx as fx
 
 from fxgrow.errors import VerificationError
 from fxgrow.graph.annotations import annotation
-from fxgrow.graph.digest import digest
+from fxgrow.graph.digest import digest, fetch_attribute
 from fxgrow.graph.randomness import random_state
 from fxgrow.graph.record import record_of
 from fxgrow.graph.shapes import propagate_shapes
@@ -108,7 +108,9 @@ def _loads_checkpoint(before: fx.GraphModule, after: fx.GraphModule) -> bool:
 def _listing(graph_module: fx.GraphModule) -> str:
     """Return the graph and its modules in full, as people read them."""
     used = {str(node.target) for node in graph_module.graph.nodes if node.op == "call_module"}
-    return f"{graph_module.graph}\n{[(path, graph_module.get_submodule(path)) for path in sorted(used)]}"
+    read = {str(node.target) for node in graph_module.graph.nodes if node.op == "get_attr"}
+    shapes = [(name, getattr(fetch_attribute(graph_module, name), "shape", None)) for name in sorted(read)]
+    return f"{graph_module.graph}\n{[(path, graph_module.get_submodule(path)) for path in sorted(used)]}\n{shapes}"
 
 
 def _is_logged(applied: Pass, before: fx.GraphModule, result: PassResult) -> bool:

@@ -1,28 +1,12 @@
-"""Hypothesis strategies: random networks, random rewrites of a graph, random growth.
-
-Draws shrink towards few steps that read the latest value, small sizes, one row, and the first operator.
-"""
+"""Random networks, as hypothesis strategies. They shrink towards few and small steps that read the latest value."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
 
 import torch
-import torch.fx as fx
 from hypothesis import strategies as st
 from hypothesis.strategies import DrawFn, SearchStrategy
 from torch import Tensor
 
-from fxgrow.curvature.scores import Scores, SiteScores
-from fxgrow.errors import PassError, PlanError
-from fxgrow.graph.digest import digest
-from fxgrow.graph.shapes import propagate_shapes
-from fxgrow.graph.sites import find_sites
-from fxgrow.operators import available_operators
-from fxgrow.passes.base import Pass
-from fxgrow.passes.insert_pseudo_layers import InsertPseudoLayers
-from fxgrow.passes.pipeline import Pipeline
-from fxgrow.passes.registry import find_pass
 from fxgrow.testing.networks import (
     ACTIVATIONS,
     IN_PLACE_ACTIVATIONS,
@@ -34,7 +18,6 @@ from fxgrow.testing.networks import (
     is_image,
     output_shape,
 )
-from fxgrow.tracing import trace
 
 _INPUT_SHAPES: tuple[Shape, ...] = ((4,), (3, 4), (4, 5, 5))
 #: kinds of steps whose result is fresh memory that their own backward does not read again
@@ -170,104 +153,3 @@ def _steps(
 
 def _without_channels(shape: Shape) -> tuple[int, Shape]:
     return len(shape), shape[1:] if is_image(shape) else shape[:-1]
-
-
-def insertions(graph_module: fx.GraphModule, *, max_sites: int = 3) -> SearchStrategy[InsertPseudoLayers]:
-    """Return a strategy for insertions of pseudo-layers at random rows of random sites, with a random operator.
-
-    Sites that refuse are left out; a graph in which nothing may grow has nothing to draw.
-    """
-    sites = [site for site in find_sites(graph_module).values() if site.refusal is None]
-
-    @st.composite
-    def draw_insertion(draw: DrawFn) -> InsertPseudoLayers:
-        chosen = draw(st.lists(st.sampled_from(sites), min_size=1, max_size=max_sites, unique_by=lambda s: s.path))
-        rows = {
-            site.path: tuple(sorted(draw(st.sets(st.integers(0, site.neurons - 1), min_size=1)))) for site in chosen
-        }
-        operator = draw(st.sampled_from(sorted(available_operators())))
-        return InsertPseudoLayers(rows, operator, draw(st.integers(0, 99)))
-
-    return draw_insertion() if sites else st.nothing()
-
-
-def rewrites(
-    graph_module: fx.GraphModule, *, plain: tuple[str, ...] = ("eliminate-dead-code", "functionalize-inplace")
-) -> SearchStrategy[Pass]:
-    """Return a strategy for a random pass that fits `graph_module`: an insertion, or one of `plain` without options."""
-    return st.one_of(*(st.builds(find_pass(name)) for name in plain), insertions(graph_module))
-
-
-@dataclass(frozen=True, eq=False)
-class Rewritten:
-    """A random network, and what a random sequence of passes made of it."""
-
-    model: RandomNetwork
-    example_inputs: tuple[Tensor, ...]
-    traced: fx.GraphModule
-    passes: tuple[Pass, ...]  #: those that were not refused, in order
-    result: fx.GraphModule
-    refusals: tuple[str, ...]  #: what the refused passes said
-
-    def __repr__(self) -> str:
-        return f"{self.model!r} | {Pipeline(self.passes)} | refused: {list(self.refusals)}"
-
-
-@st.composite
-def rewritten_modules(draw: DrawFn, *, max_steps: int = 8, max_passes: int = 8) -> Rewritten:
-    """Draw a random network, trace it, and apply a random sequence of passes to it, each drawn for the graph so far.
-
-    Where nothing in the network depends on the mode but its modules, plain symbolic tracing is drawn too: it leaves
-    operations in place.
-    """
-    model, inputs = draw(graph_modules(max_steps=max_steps))
-    plainly = all(step.kind != "functional-dropout" for step in model.recipe.steps) and draw(st.booleans())
-    if plainly:
-        traced = fx.symbolic_trace(model)
-        propagate_shapes(traced, inputs)
-    else:
-        traced = trace(model, inputs, check=False)
-    current = traced
-    passes: list[Pass] = []
-    refusals: list[str] = []
-    for _ in range(draw(st.integers(1, max_passes))):
-        applied = draw(rewrites(current))
-        try:
-            current = applied(current).graph_module
-            passes.append(applied)
-        except (PassError, PlanError) as refusal:
-            refusals.append(str(refusal))
-    return Rewritten(model, inputs, traced, tuple(passes), current, tuple(refusals))
-
-
-def growths() -> SearchStrategy[dict[str, Any]]:
-    """Return a strategy for options of `fxgrow.grow`: budget, operator, allocation and seed."""
-    return st.fixed_dictionaries(
-        {
-            "budget": st.one_of(st.floats(0.05, 1.0), st.integers(20, 400)),
-            "operator": st.sampled_from(sorted(available_operators())),
-            "allocation": st.sampled_from(("even", "proportional", "greedy")),
-            "seed": st.integers(0, 99),
-        }
-    )
-
-
-def random_scores(graph_module: fx.GraphModule, seed: int = 0) -> Scores:
-    """Return scores that nothing was measured for: random numbers for every site that may grow.
-
-    They let growth be tested without a loss and without data.
-    """
-    generator = torch.Generator().manual_seed(seed)
-    found = {}
-    for path, site in find_sites(graph_module).items():
-        if site.refusal is None:
-            held_out = torch.randn(site.neurons, generator=generator, dtype=torch.float64)
-            vectors = torch.randn(site.neurons, site.features, generator=generator, dtype=torch.float64)
-            found[path] = SiteScores(
-                values=held_out - 0.1,
-                held_out=held_out,
-                stderr=torch.full_like(held_out, 0.1),
-                matrix="branch",
-                eigenvectors=vectors / vectors.norm(dim=1, keepdim=True),
-            )
-    return Scores(found, score="random", digest=digest(graph_module), images=0)

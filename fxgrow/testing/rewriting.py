@@ -1,0 +1,164 @@
+"""Random rewrites of a graph and random growth, as hypothesis strategies. They shrink towards one row and one pass."""
+
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.fx as fx
+from hypothesis import strategies as st
+from hypothesis.strategies import DrawFn, SearchStrategy
+
+from fxgrow.curvature.scores import Scores, SiteScores
+from fxgrow.errors import PassError, PlanError
+from fxgrow.graph.digest import digest
+from fxgrow.graph.shapes import propagate_shapes
+from fxgrow.graph.sites import find_sites
+from fxgrow.operators import available_operators
+from fxgrow.passes.base import Pass
+from fxgrow.passes.insert_pseudo_layers import InsertPseudoLayers
+from fxgrow.passes.registry import find_pass
+from fxgrow.testing.networks import RandomNetwork
+from fxgrow.tracing import trace
+from fxgrow.verification import verify
+
+
+def insertions(graph_module: fx.GraphModule, *, max_sites: int = 3) -> SearchStrategy[Pass]:
+    """Return a strategy for insertions of pseudo-layers at random rows of random sites, with a random operator.
+
+    Sites that refuse are left out; a graph in which nothing may grow has nothing to draw.
+    """
+    sites = [site for site in find_sites(graph_module).values() if site.refusal is None]
+
+    @st.composite
+    def draw_insertion(draw: DrawFn) -> InsertPseudoLayers:
+        chosen = draw(st.lists(st.sampled_from(sites), min_size=1, max_size=max_sites, unique_by=lambda s: s.path))
+        rows = {
+            site.path: tuple(sorted(draw(st.sets(st.integers(0, site.neurons - 1), min_size=1)))) for site in chosen
+        }
+        operator = draw(st.sampled_from(sorted(available_operators())))
+        return InsertPseudoLayers(rows, operator, draw(st.integers(0, 99)))
+
+    return draw_insertion() if sites else st.nothing()
+
+
+def edges(graph_module: fx.GraphModule) -> SearchStrategy[Pass]:
+    """Return a strategy for residual edges between two modules' values of one shape; for some, the pass will refuse."""
+    alike: dict[str, list[str]] = defaultdict(list)
+    for node in graph_module.graph.find_nodes(op="call_module"):
+        alike[str(node.meta.get("tensor_meta"))].append(str(node.target))
+    groups = [paths for paths in alike.values() if len(set(paths)) > 1]
+    if not groups:
+        return st.nothing()
+    pairs = st.sampled_from(groups).flatmap(lambda paths: st.permutations(sorted(set(paths))))
+    return pairs.map(lambda paths: find_pass("add-residual-edge")(source=paths[0], target=paths[1]))
+
+
+def rewrites(
+    graph_module: fx.GraphModule,
+    *,
+    plain: tuple[str, ...] = ("eliminate-dead-code", "functionalize-inplace", "fold-pairs", "merge-branches", "undo"),
+) -> SearchStrategy[Pass]:
+    """Return a strategy for a random pass that fits `graph_module`.
+
+    Half of them insert pseudo-layers, some add a residual edge, and the others are those of `plain`, without options.
+    """
+    growing = [insertions(graph_module), insertions(graph_module), edges(graph_module)]
+    return st.one_of(*growing, st.sampled_from(plain).map(lambda name: find_pass(name)()))
+
+
+@dataclass(frozen=True, eq=False)
+class Rewritten:
+    """What a random sequence of passes made of a network."""
+
+    traced: fx.GraphModule
+    result: fx.GraphModule
+    passes: tuple[Pass, ...]  #: those that were not refused, in order
+    refusals: tuple[str, ...]  #: what the others said
+    largest_relative: float  #: largest difference that any verification found
+
+
+def rewrite_at_random(
+    draw: Callable[[SearchStrategy[Any]], Any], model: RandomNetwork, example_inputs: Any, *, max_passes: int = 8
+) -> Rewritten:
+    """Trace a network, send it through random passes, each drawn for the graph so far, and verify each.
+
+    Before each pass every parameter is moved a little, as training would: a pseudo-layer that is still zero would hide
+    the faults of what is done to it. What `undo` leaves is compared with the network itself. Where nothing but modules
+    depends on the mode, plain symbolic tracing is drawn too: it leaves operations in place.
+
+    Args:
+        draw: The ``draw`` of a composite strategy, or of ``data`` from ``hypothesis.strategies.data()``.
+        model: The network; its parameters are moved too, since they are shared.
+        example_inputs: Inputs for it.
+        max_passes: How many passes are tried at most.
+
+    Raises:
+        VerificationError: If a pass changes the function.
+    """
+    generator = torch.Generator().manual_seed(model.recipe.seed)
+    traced = current = _trace(draw, model, example_inputs)
+    differences = [verify(model, traced, example_inputs).largest_relative]
+    passes: list[Pass] = []
+    refusals: list[str] = []
+    for _ in range(draw(st.integers(1, max_passes))):
+        _move_parameters(current, generator)
+        applied = draw(rewrites(current))
+        try:
+            result = applied(current).graph_module
+        except (PassError, PlanError) as refusal:
+            refusals.append(str(refusal))
+            continue
+        reference, gradients = (model, True) if applied.name == "undo" else (current, applied.keeps_parameters)
+        differences.append(verify(reference, result, example_inputs, gradients=gradients).largest_relative)
+        passes.append(applied)
+        current = result
+    return Rewritten(traced, current, tuple(passes), tuple(refusals), max(differences))
+
+
+def _trace(draw: Callable[[SearchStrategy[Any]], Any], model: RandomNetwork, example_inputs: Any) -> fx.GraphModule:
+    if any(step.kind == "functional-dropout" for step in model.recipe.steps) or not draw(st.booleans()):
+        return trace(model, example_inputs, check=False)
+    graph_module = fx.symbolic_trace(model)
+    propagate_shapes(graph_module, example_inputs)
+    return graph_module
+
+
+def _move_parameters(graph_module: fx.GraphModule, generator: torch.Generator) -> None:
+    with torch.no_grad():
+        for parameter in graph_module.parameters():
+            parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator, dtype=parameter.dtype))
+
+
+def growths() -> SearchStrategy[dict[str, Any]]:
+    """Return a strategy for options of `fxgrow.grow`: budget, operator, allocation and seed."""
+    return st.fixed_dictionaries(
+        {
+            "budget": st.one_of(st.floats(0.05, 1.0), st.integers(20, 400)),
+            "operator": st.sampled_from(sorted(available_operators())),
+            "allocation": st.sampled_from(("even", "proportional", "greedy")),
+            "seed": st.integers(0, 99),
+        }
+    )
+
+
+def random_scores(graph_module: fx.GraphModule, seed: int = 0) -> Scores:
+    """Return scores that nothing was measured for: random numbers for every site that may grow.
+
+    They let growth be tested without a loss and without data.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    found = {}
+    for path, site in find_sites(graph_module).items():
+        if site.refusal is None:
+            held_out = torch.randn(site.neurons, generator=generator, dtype=torch.float64)
+            vectors = torch.randn(site.neurons, site.features, generator=generator, dtype=torch.float64)
+            found[path] = SiteScores(
+                values=held_out - 0.1,
+                held_out=held_out,
+                stderr=torch.full_like(held_out, 0.1),
+                matrix="branch",
+                eigenvectors=vectors / vectors.norm(dim=1, keepdim=True),
+            )
+    return Scores(found, score="random", digest=digest(graph_module), images=0)
