@@ -27,7 +27,9 @@ if TYPE_CHECKING:
     from fxgrow.rewriting import fold_pairs as fold_pairs
     from fxgrow.rewriting import insert_block as insert_block
     from fxgrow.rewriting import merge_branches as merge_branches
+    from fxgrow.rewriting import slim as slim
     from fxgrow.rewriting import undo as undo
+    from fxgrow.rewriting import widen as widen
     from fxgrow.tracing import trace as trace
     from fxgrow.training import Grower as Grower
     from fxgrow.training import compile as compile
@@ -55,10 +57,12 @@ _HOMES = {
     "new_parameters": "fxgrow.graph.record",
     "plan": "fxgrow.growth",
     "save": "fxgrow.files",
+    "slim": "fxgrow.rewriting",
     "to_networkx": "fxgrow.graph.network",
     "trace": "fxgrow.tracing",
     "undo": "fxgrow.rewriting",
     "verify": "fxgrow.verification",
+    "widen": "fxgrow.rewriting",
 }
 
 __all__ = [*_HOMES, "__version__"]

@@ -26,7 +26,9 @@ _BUILT_IN = {
     "insert-block": "fxgrow.passes.insert_block:InsertBlock",
     "insert-pseudo-layers": "fxgrow.passes.insert_pseudo_layers:InsertPseudoLayers",
     "merge-branches": "fxgrow.passes.merge_branches:MergeBranches",
+    "slim": "fxgrow.passes.slim:Slim",
     "undo": "fxgrow.passes.undo:Undo",
+    "widen": "fxgrow.passes.widen:Widen",
 }
 
 _REGISTERED: dict[str, type[Pass]] = {}

@@ -29,7 +29,8 @@ class Undo(Pass):
     Leaves alone:
         Every parameter that the base has. Undone can be `insert-pseudo-layers`, `add-residual-edge` and `insert-block`,
         folded or merged since or not. Not undone can be edits that changed what was there (`widen`, `slim`,
-        `eliminate-dead-code`): with such an edit in the log, name the edits to undo. `functionalize-inplace` stays.
+        `eliminate-dead-code`): with such an edit behind an insertion, name the edits to undo. `functionalize-inplace`
+        stays.
         Refused are an edit inside of whose insertion a later one grew, one of several that were merged, and an edge
         for which other nodes were moved.
 
@@ -72,13 +73,13 @@ class Undo(Pass):
     def _choose(self, graph_module: fx.GraphModule) -> list["Insertion"]:
         log, found = record_of(graph_module).edits, list(insertions(graph_module))
         if self.edits is None:
+            wanted = {index for insertion in found for index in insertion.edits}
             for index, edit in enumerate(log):
-                if edit.partition("{")[0] not in _HARMLESS:
+                if wanted and index > min(wanted) and edit.partition("{")[0] not in _HARMLESS:
                     fix = "name the edits to undo, as in undo{edits=[0]}"
                     raise PassError(
                         "it changed what was there, and cannot be undone", where=_spell(index, edit), fix=fix
                     )
-            wanted = {index for insertion in found for index in insertion.edits}
         else:
             wanted = set(self.edits)
             for index in sorted(wanted):

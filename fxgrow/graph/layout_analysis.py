@@ -1,0 +1,71 @@
+"""The walk that gives every value of a graph its layout."""
+
+from typing import Any
+
+import torch.fx as fx
+from torch import Tensor
+
+from fxgrow.errors import PassError
+from fxgrow.graph.axes import dim_of, freeze, unify
+from fxgrow.graph.digest import fetch_attribute
+from fxgrow.graph.layout_rules import apply_rule
+from fxgrow.graph.layouts import Layout, Layouts, Origin, fresh
+from fxgrow.graph.network import shape_of
+from fxgrow.graph.sites import Site, find_sites, site_input
+
+
+def find_layouts(graph_module: fx.GraphModule) -> Layouts:
+    """Follow the axes of all values through the graph.
+
+    Raises:
+        PassError: If the shapes of the values are not known.
+    """
+    sites = find_sites(graph_module)
+    calls = {call: site for site in sites.values() for call in site.calls}
+    found = Layouts(sites)
+    for node in graph_module.graph.nodes:
+        if node.op in ("call_module", "call_function", "call_method") and "type" not in node.meta:
+            fix = "trace the model with fxgrow.trace, or run fxgrow.graph.shapes.propagate_shapes"
+            raise PassError("the shapes of its values are not known", where=node.name, fix=fix)
+        if node in calls:
+            found.values[node] = _call_site(found, node, calls[node])
+        elif node.op == "output":
+            freeze((dim for layout in found.tensors(node.args) for dim in layout.dims), "it is an output of the model")
+            found.freeze_sizes(node.args, "it is an output of the model")
+        elif node.op in ("placeholder", "get_attr"):
+            found.values[node] = _given(graph_module, node)
+        else:
+            found.values[node] = apply_rule(found, graph_module, node)
+    return found
+
+
+def _given(graph_module: fx.GraphModule, node: fx.Node) -> Any:
+    if node.op == "get_attr":
+        value = fetch_attribute(graph_module, str(node.target))
+        if isinstance(value, Tensor):
+            return Layout(tuple(dim_of(size, frozen=f"{node.target} has it") for size in value.shape))
+        return None
+    return fresh(node, f"it is a size of the input {node.target}")
+
+
+def _call_site(found: Layouts, node: fx.Node, site: Site) -> Any:
+    """Let the columns of a site be the channels that it reads, and its rows the channels that it makes."""
+    read, shape = found.values[site_input(node)], shape_of(node)
+    channel = site.map.channel_dim
+    if site.path not in found.rows:
+        reason = f"it cannot be resized: {site.refusal}" if site.refusal else ""
+        if site.map.groups > 1:
+            reason = reason or "it is a grouped convolution"
+        found.rows[site.path] = dim_of(site.neurons, frozen=reason, static=True)
+        found.columns[site.path] = dim_of(site.map.in_channels, frozen=reason, static=True)
+    rows = found.rows[site.path]
+    found.columns[site.path] = unify(found.columns[site.path], read.dims[channel], f"{site.path} reads it")
+    if site.neurons == 1 or site.map.in_channels == 1:
+        freeze((rows, found.columns[site.path]), f"{site.path} has a single row or column")
+    for origin in read.origins:
+        found.readers[origin].append(node)
+    assert shape is not None
+    around = list(read.dims[:channel]), list(read.dims[len(read.dims) + channel + 1 :])
+    if site.map.spatial:
+        around = around[0], [dim_of(size, frozen="it is a spatial dimension") for size in shape[channel + 1 :]]
+    return Layout((*around[0], rows, *around[1]), frozenset([Origin(site.path)]), odd=True)

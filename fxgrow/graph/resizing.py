@@ -1,0 +1,314 @@
+"""Resizing hidden axes: new parameters that hold the old ones, and the sizes that the graph spells."""
+
+import copy
+import hashlib
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+import torch.fx as fx
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fxgrow.errors import PassError
+from fxgrow.graph.axes import Axis, Dim, leaves
+from fxgrow.graph.layouts import Layouts, Origin, name_of
+from fxgrow.graph.lineage import Lineage
+from fxgrow.graph.sites import Site
+
+#: what BatchNorm holds for a unit that has seen nothing
+_NEUTRAL = {"weight": 1.0, "running_var": 1.0}
+#: scale of new weights where the old ones are all zero
+_SCALE = 0.02
+
+
+@dataclass(frozen=True)
+class Units:
+    """The hidden units of a resized axis, in terms of the old ones.
+
+    In a matched pair the incoming weights are equal; what goes out differs by ``+r`` and ``-r``, so that the sum stays
+    and the pair breaks apart at the first step.
+    """
+
+    index: Tensor  #: (units,) the old unit that each one copies; -1 for a new one
+    incoming: Tensor  #: (units,) factor of the gradient of its incoming weights
+    outgoing: Tensor  #: (units,) factor of its outgoing weights
+    pairs: tuple[tuple[int, int], ...] = ()
+
+    @property
+    def count(self) -> int:
+        """The size of the resized axis."""
+        return len(self.index)
+
+
+@dataclass(frozen=True)
+class Step:
+    """How one dimension of a parameter or buffer is resized."""
+
+    dim: int
+    index: Tensor  #: (size,) old position of each new one; -1 for none
+    values: Tensor  #: (size,) factor of the values
+    gradients: Tensor  #: (size,) factor of the gradients
+    fill: float = 0.0
+    #: pairs of positions that get the same random numbers, and the sign of the second's: 0 to leave both alone
+    partners: tuple[tuple[int, int, int], ...] = ()
+
+    def apply(self, old: Tensor, generator: torch.Generator | None) -> Tensor:
+        """Return the resized tensor."""
+        new = self._take(old, self.values, self.fill)
+        if generator is None or old.dim() < 2 or not self.partners:
+            return new
+        scale = old.double().std() if old.numel() > 1 else torch.tensor(0.0)
+        shape = [len(self.partners), *new.transpose(0, self.dim).shape[1:]]
+        drawn = torch.randn(shape, generator=generator, dtype=torch.float64) * (scale.cpu() or _SCALE)
+        first, second, signs = (torch.tensor(column) for column in zip(*self.partners, strict=True))
+        rows = new.transpose(0, self.dim)
+        noise = drawn.to(rows)
+        rows[first] += noise
+        rows[second] += noise * signs.to(rows).reshape(-1, *[1] * (rows.dim() - 1))
+        return new
+
+    def moments(self, old: Tensor, order: int) -> Tensor:
+        """Return the resized moments of an optimizer."""
+        return self._take(old, self.gradients**order, 0.0)
+
+    def _take(self, old: Tensor, factors: Tensor, fill: float) -> Tensor:
+        index = self.index.to(old.device)
+        shape = [1] * old.dim()
+        shape[self.dim] = -1
+        taken = old.index_select(self.dim, index.clamp(min=0)) * factors.to(old).reshape(shape)
+        return torch.where((index >= 0).reshape(shape), taken, torch.full_like(taken, fill))
+
+
+@dataclass(frozen=True)
+class Resizing:
+    """What has to be resized, tensor by tensor."""
+
+    found: Layouts
+    axes: Mapping[Axis, Units]
+    steps: dict[str, list[Step]] = field(default_factory=lambda: defaultdict(list))
+
+    def size_of(self, dim: Dim) -> int:
+        """Return the new size of a dimension."""
+        return math.prod(self.axes[axis].count if axis in self.axes else axis.size for axis in leaves(dim))
+
+    def touches(self, dims: Iterable[Dim]) -> bool:
+        """Say whether an axis of these dimensions is resized."""
+        return any(axis in self.axes for dim in dims for axis in leaves(dim))
+
+    def lineages(self) -> dict[str, Lineage]:
+        """Return where the moments of the resized parameters come from."""
+
+        def lineage(name: str, steps: Sequence[Step]) -> Lineage:
+            def moments(sources: Sequence[Tensor], order: int) -> Tensor:
+                (value,) = sources
+                for step in steps:
+                    value = step.moments(value, order)
+                return value
+
+            return Lineage((name,), moments)
+
+        return {name: lineage(name, steps) for name, steps in self.steps.items()}
+
+
+def plan_resizing(found: Layouts, axes: Mapping[Axis, Units], flipped: Iterable[Origin] = ()) -> Resizing:
+    """Work out which tensors are resized, and how.
+
+    Args:
+        found: The layouts of the graph.
+        axes: The axes to resize, none of them frozen.
+        flipped: Origins whose rows go out rather than come in: keys, of which the product with the queries must stay.
+
+    Raises:
+        PassError: If a tensor has two of the axes in one dimension.
+    """
+    resizing = Resizing(found, axes)
+    for path, site in found.sites.items():
+        row_dim, column_dim = (1, 0) if site.map.transposed else (0, 1)
+        rows = _step(resizing, row_dim, found.rows[path], path, flipped=[o for o in flipped if o.site == path])
+        if rows is not None:
+            resizing.steps[site.weight].append(rows)
+            if site.bias is not None:
+                resizing.steps[site.bias].append(_step_of_bias(rows))
+        columns = _step(resizing, column_dim, found.columns[path], path, outgoing=True)
+        if columns is not None:
+            resizing.steps[site.weight].append(columns)
+    for path, dim in found.channelwise.items():
+        step = _step(resizing, 0, dim, path)
+        if step is not None:
+            for name in ("weight", "bias", "running_mean", "running_var"):
+                fill = _NEUTRAL.get(name, 0.0)
+                resizing.steps[f"{path}.{name}"].append(Step(0, step.index, step.values, step.gradients, fill))
+    return resizing
+
+
+def carry_out(graph_module: fx.GraphModule, resizing: Resizing, *, seed: int, keep_scale: bool) -> None:
+    """Replace the tensors that are resized, and rewrite the sizes that the graph spells.
+
+    Args:
+        graph_module: Changed in place; its modules are replaced, not changed.
+        resizing: What `plan_resizing` returned for this very graph.
+        seed: Seed of new weights.
+        keep_scale: Whether attention keeps the scale of the old head size, as it must for the function to stay.
+
+    Raises:
+        PassError: If a size is spelled in a way that cannot be rewritten.
+    """
+    for node, dims in resizing.found.reshapes:
+        if resizing.touches(dims):
+            _respell(resizing, node, dims)
+    for contraction in resizing.found.contractions:
+        if resizing.touches((contraction.dim,)) and contraction.node.target is F.scaled_dot_product_attention:
+            old = math.prod(axis.size for axis in leaves(contraction.dim))
+            _rescale_attention(contraction.node, old, resizing.size_of(contraction.dim), keep_scale)
+    if not keep_scale:
+        for node, dim in resizing.found.scalings:
+            if resizing.touches((dim,)):
+                _rescale(node, math.prod(axis.size for axis in leaves(dim)), resizing.size_of(dim))
+    _replace_tensors(graph_module, resizing, seed)
+    for node in graph_module.graph.nodes:
+        if node.op != "placeholder":
+            for key in ("tensor_meta", "type"):
+                node.meta.pop(key, None)
+
+
+def _step(
+    resizing: Resizing, dim: int, layout: Dim, path: str, *, outgoing: bool = False, flipped: Sequence[Origin] = ()
+) -> Step | None:
+    """Return how a dimension of a tensor is resized; None where it is not."""
+    axes = leaves(layout)
+    chosen = [place for place, axis in enumerate(axes) if axis in resizing.axes]
+    if not chosen:
+        return None
+    if len(chosen) > 1:
+        raise PassError("two axes of one dimension would change at once", where=path, fix="resize one after the other")
+    units = resizing.axes[axes[chosen[0]]]
+    old = torch.arange(math.prod(axis.size for axis in axes)).reshape([axis.size for axis in axes])
+    index = torch.where(_along(units.index >= 0, old, chosen[0]), old.index_select(chosen[0], units.index.clamp(0)), -1)
+    goes_out = torch.full_like(index, int(outgoing))
+    for origin in flipped:
+        place = [slice(None)] * len(axes)
+        for axis, position in origin.fixed:
+            if axis.root in axes:
+                place[axes.index(axis.root)] = slice(position, position + 1)
+        goes_out[tuple(place)] = 1
+    ones = torch.ones(units.count, dtype=torch.float64)
+    values, gradients = (
+        torch.where(goes_out > 0, _along(out, index, chosen[0]), _along(into, index, chosen[0])).flatten()
+        for out, into in ((units.outgoing, ones), (ones, units.incoming))
+    )
+    return Step(dim, index.flatten(), values, gradients, 0.0, _partners(units, index, goes_out, chosen[0]))
+
+
+def _along(values: Tensor, like: Tensor, place: int) -> Tensor:
+    shape = [1] * like.dim()
+    shape[place] = -1
+    return values.reshape(shape)
+
+
+def _partners(units: Units, index: Tensor, goes_out: Tensor, place: int) -> tuple[tuple[int, int, int], ...]:
+    """Return the positions of matched pairs: new ones get the same weights, and outgoing ones opposite changes."""
+    positions = torch.arange(index.numel()).reshape(index.shape)
+    partners = []
+    for first, second in units.pairs:
+        new = int(units.index[second]) < 0
+        pair = [positions.select(place, unit).flatten().tolist() for unit in (first, second)]
+        out = goes_out.select(place, first).flatten().tolist()
+        partners += [(a, b, -1 if o else 1) for a, b, o in zip(*pair, out, strict=True) if o or new]
+    return tuple(partners)
+
+
+def _step_of_bias(step: Step) -> Step:
+    return Step(0, step.index, step.values, step.gradients)
+
+
+def _respell(resizing: Resizing, node: fx.Node, dims: tuple[Dim, ...]) -> None:
+    """Write the new sizes into a reshape."""
+    name = str(node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")).rpartition(".")[2]
+    if name == "flatten" or node.op == "call_module":
+        return
+    arguments = list(node.args)
+    if name == "split":
+        arguments[1] = resizing.size_of(dims[0])
+        node.args = tuple(arguments)
+        return
+    first = 2 if name == "unflatten" else 1
+    nested = len(arguments) > first and isinstance(arguments[first], tuple | list)
+    spelled = list(arguments[first]) if nested else arguments[first:]  # type: ignore[arg-type]
+    start = int(arguments[1]) % (len(dims) - len(spelled) + 1) if name == "unflatten" else 0  # type: ignore[arg-type]
+    if node.kwargs or not spelled:
+        raise PassError("its sizes are given by keyword", where=name_of(node), fix="give them by place")
+    for place, size in enumerate(spelled):
+        dim = dims[start + place]
+        if not resizing.touches((dim,)) or size == -1:
+            continue
+        if not isinstance(size, int) and not all(axis.static for axis in leaves(dim)):
+            raise PassError("it computes the new size with the batch", where=name_of(node), fix="write -1 there")
+        spelled[place] = resizing.size_of(dim)
+    node.args = (*arguments[:first], tuple(spelled)) if nested else (*arguments[:first], *spelled)
+
+
+def _rescale_attention(node: fx.Node, old: int, new: int, keep: bool) -> None:
+    scale = node.kwargs.get("scale", node.args[6] if len(node.args) > 6 else None)
+    if scale is None and keep:
+        node.kwargs = {**node.kwargs, "scale": old**-0.5}
+    elif isinstance(scale, float) and not keep and math.isclose(scale, old**-0.5, rel_tol=1e-6):
+        node.kwargs = {**node.kwargs, "scale": new**-0.5}
+
+
+def _rescale(node: fx.Node, old: int, new: int) -> None:
+    """Rewrite a number that is a power of the old head size, as queries or logits are scaled by."""
+    for place, value in enumerate(node.args):
+        for power in (-0.5, 0.5, -0.25, 0.25):
+            if isinstance(value, int | float) and math.isclose(value, old**power, rel_tol=1e-6):
+                node.update_arg(place, new**power)
+                return
+
+
+def _replace_tensors(graph_module: fx.GraphModule, resizing: Resizing, seed: int) -> None:
+    called = {str(node.target) for node in graph_module.graph.find_nodes(op="call_module")}
+    clones: dict[str, nn.Module] = {}
+    for name, steps in resizing.steps.items():
+        path, _, local = name.rpartition(".")
+        owner = clones.get(path) or graph_module.get_submodule(path)
+        old = owner._parameters.get(local) if owner._parameters.get(local) is not None else owner._buffers.get(local)
+        if old is None:
+            continue  # a norm without weights or statistics
+        if path in called and path not in clones:
+            owner = clones[path] = _clone(owner)
+            graph_module.get_submodule(path.rpartition(".")[0])._modules[path.rpartition(".")[2]] = owner
+        generator = torch.Generator().manual_seed(_salt(seed, name))
+        value = old.detach()
+        for step in steps:
+            value = step.apply(value, generator)
+        if local in owner._parameters:
+            owner._parameters[local] = nn.Parameter(value, requires_grad=old.requires_grad)
+        else:
+            owner._buffers[local] = value
+    for path, clone in clones.items():
+        _describe(clone, resizing.found.sites.get(path))
+
+
+def _clone(module: nn.Module) -> nn.Module:
+    """Return a module of its own with the same tensors."""
+    clone = copy.copy(module)
+    clone._parameters, clone._buffers = dict(module._parameters), dict(module._buffers)
+    return clone
+
+
+def _describe(module: nn.Module, site: Site | None) -> None:
+    """Let a resized module say the sizes that it has."""
+    if isinstance(module, nn.Linear):
+        module.out_features, module.in_features = module.weight.shape
+    elif isinstance(module, nn.modules.conv._ConvNd):
+        sizes = module.weight.shape[:2]
+        module.out_channels, module.in_channels = reversed(sizes) if module.transposed else sizes
+    elif isinstance(module, nn.modules.batchnorm._BatchNorm):
+        sized = next(t for t in [*module.parameters(), *module.buffers()] if t.dim())
+        module.num_features = len(sized)
+
+
+def _salt(seed: int, name: str) -> int:
+    return int.from_bytes(hashlib.sha256(f"{seed}:{name}".encode()).digest()[:7], "big")
