@@ -43,8 +43,6 @@ class Pass(ABC):
     keeps_parameters: ClassVar[bool] = True
     #: whether running it once more changes nothing
     idempotent: ClassVar[bool] = True
-    #: whether every parameter that was there is there afterwards, under its name, the very same
-    keeps_parameters: ClassVar[bool] = True
 
     @abstractmethod
     def rewrite(self, graph_module: fx.GraphModule) -> None:
