@@ -38,6 +38,8 @@ def find_operator(name: str) -> type[PseudoLayer]:
     Raises:
         PlanError: If there is none.
     """
+    if name in _OPERATORS:  # each insertion asks, and reading the entry points costs as much as one
+        return _OPERATORS[name]
     operators = available_operators()
     if name not in operators:
         close = difflib.get_close_matches(name, operators)
