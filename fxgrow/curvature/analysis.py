@@ -30,6 +30,7 @@ def analyze(
     score: str | Score = "eigen",
     sites: Iterable[str] | None = None,
     iterations: int = DEFAULT_ITERATIONS,
+    settled: float | None = None,
     seed: int = 0,
     max_memory: int = DEFAULT_MAX_MEMORY,
     max_images: int | None = None,
@@ -47,7 +48,9 @@ def analyze(
             256 images (the leading dimension); batches of different sizes count by their images.
         score: The name of a score (`fxgrow.curvature.score_names`), or a `Score` with options of its own.
         sites: Module paths or shell patterns (``"blocks.*.mlp.*"``) of the sites to score; all of them if None.
-        iterations: Lanczos iterations of an eigen-score.
+        iterations: Lanczos iterations of an eigen-score, at most.
+        settled: Stop a site's iterations when the ranking of its neurons has settled: when its rank correlation with
+            the ranking two iterations before is at least this (0.999, say). `SiteScores.iterations` says when that was.
         seed: Seed of whatever the score draws, and of dropout while the model runs.
         max_memory: Bytes that captured tensors and solvers may take, beside a training step's own memory.
         max_images: Stop reading batches when there are this many images; None reads all.
@@ -70,10 +73,12 @@ def analyze(
     for name, value in (("iterations", iterations), ("max_memory", max_memory), ("max_images", max_images or 1)):
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             raise AnalysisError("it is not a positive whole number", where=f"{name} {value!r}", fix="give 1 or more")
+    if settled is not None and not 0 < settled <= 1:
+        raise AnalysisError("it is no rank correlation", where=f"settled {settled!r}", fix="give a number up to 1")
     wanted = select_sites(find_sites(graph_module), sites)
     read = read_batches(batches, device_of(graph_module), seed=seed, max_images=max_images)
     growable = {path: site for path, site in wanted.items() if site.refusal is None}
-    probe = Probe(graph_module, loss_fn, read, growable, iterations, seed, max_memory)
+    probe = Probe(graph_module, loss_fn, read, growable, iterations, seed, settled, max_memory)
     measured = chosen.measure(probe)
     refusals = {path: site.refusal for path, site in wanted.items() if site.refusal is not None}
     scores = Scores(

@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 
 from fxgrow.curvature.batches import Batch
-from fxgrow.curvature.cross_fit import mean_and_error, spearman
+from fxgrow.curvature.cross_fit import mean_and_error
 from fxgrow.curvature.lanczos import RitzPairs, lanczos
 from fxgrow.curvature.matrices import deal_out
+from fxgrow.curvature.ranks import spearman
 from fxgrow.curvature.scores import SiteScores
 
 #: maps vectors ``(problems, size)`` to the products for the mean loss over one batch

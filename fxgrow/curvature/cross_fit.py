@@ -8,6 +8,7 @@ from torch import Tensor
 
 from fxgrow.curvature.lanczos import RitzPairs, Wanted, lanczos, start_vectors
 from fxgrow.curvature.matrices import CurvatureMatrices
+from fxgrow.curvature.ranks import spearman
 from fxgrow.curvature.scores import SiteScores
 
 
@@ -19,6 +20,7 @@ class CrossFit:
     half_values: tuple[Tensor, Tensor]
     held_out: Tensor
     stderr: Tensor
+    iterations: int  #: Lanczos iterations that were made
 
     def scores(self, *, sign: int, matrix: str) -> SiteScores:
         """Return the scores of the site."""
@@ -31,6 +33,7 @@ class CrossFit:
             sign=sign,
             reliability=spearman(*self.half_values),
             residuals=self.whole.residuals,
+            iterations=self.iterations,
         )
 
     @classmethod
@@ -44,11 +47,17 @@ class CrossFit:
             half_values=(torch.cat(first), torch.cat(second)),
             held_out=torch.cat([part.held_out for part in parts]),
             stderr=torch.cat([part.stderr for part in parts]),
+            iterations=max(part.iterations for part in parts),
         )
 
 
 def cross_fit(
-    halves: tuple[CurvatureMatrices, CurvatureMatrices], *, iterations: int, seed: int, wanted: Wanted = "least"
+    halves: tuple[CurvatureMatrices, CurvatureMatrices],
+    *,
+    iterations: int,
+    seed: int,
+    wanted: Wanted = "least",
+    settled: float | None = None,
 ) -> CrossFit:
     """Return extreme eigenvalues of S_i over all data, with the held-out quotient and its standard error.
 
@@ -65,10 +74,11 @@ def cross_fit(
         seed: Seed of the first Lanczos vector.
         wanted: Which end of the spectrum. With ``"largest"`` values are absolute, and a held-out quotient is positive
             where it has the sign of the eigenvalue that its vector was found for.
+        settled: Stop early when the ranking has settled (`fxgrow.curvature.lanczos.lanczos`).
     """
     whole = CurvatureMatrices(halves[0].map, (*halves[0].pieces, *halves[1].pieces))
-    overall = extreme_pairs(whole, iterations, seed, wanted)
-    found = [extreme_pairs(half, iterations, seed, wanted) for half in halves]
+    overall, used = extreme_pairs(whole, iterations, seed, wanted, settled)
+    found = [extreme_pairs(half, used, seed, wanted)[0] for half in halves]
     crossed = [half.quotients(pairs.vectors) for pairs, half in zip(found, reversed(halves), strict=True)]
     values = [pairs.values for pairs in found]
     if wanted == "largest":
@@ -77,14 +87,17 @@ def cross_fit(
         ]
         values, overall = [value.abs() for value in values], replace(overall, values=overall.values.abs())
     held_out, stderr = mean_and_error(crossed)
-    return CrossFit(overall, (values[0], values[1]), held_out, stderr)
+    return CrossFit(overall, (values[0], values[1]), held_out, stderr, used)
 
 
-def extreme_pairs(matrices: CurvatureMatrices, iterations: int, seed: int, wanted: Wanted = "least") -> RitzPairs:
-    """Return one extreme eigenpair of each neuron's matrix, by Lanczos."""
+def extreme_pairs(
+    matrices: CurvatureMatrices, iterations: int, seed: int, wanted: Wanted = "least", settled: float | None = None
+) -> tuple[RitzPairs, int]:
+    """Return one extreme eigenpair of each neuron's matrix, and how many Lanczos iterations it took."""
     like = matrices.pieces[0].input
     start = start_vectors(matrices.map.neurons, matrices.map.features, seed, like)
-    return lanczos(matrices, start, iterations).pairs(wanted)
+    found = lanczos(matrices, start, iterations, settled=settled)
+    return found.pairs(wanted), found.diagonal.shape[1]
 
 
 def mean_and_error(samples: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
@@ -102,25 +115,3 @@ def mean_and_error(samples: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor
     mean = (weights * values).sum(0)
     variance = (weights.square() * (values - mean).square()).sum(0)
     return mean, (variance * len(values) / max(len(values) - 1, 1)).sqrt()
-
-
-def spearman(first: Tensor, second: Tensor) -> float | None:
-    """Return Spearman's rank correlation of two vectors, ties sharing their mean rank; None if either is constant.
-
-    Example:
-        >>> spearman(torch.tensor([1.0, 2.0, 3.0]), torch.tensor([10.0, 30.0, 20.0]))
-        0.5
-    """
-    ranks = torch.stack([_ranks(first), _ranks(second)])
-    centred = ranks - ranks.mean(1, keepdim=True)
-    norms = torch.linalg.vector_norm(centred, dim=1)
-    if bool((norms == 0).any()):
-        return None
-    return float((centred[0] @ centred[1]) / norms.prod())
-
-
-def _ranks(values: Tensor) -> Tensor:
-    _, inverse, counts = torch.unique(values, return_inverse=True, return_counts=True)
-    last = torch.cumsum(counts, 0).double()
-    mean: Tensor = last - (counts - 1) / 2
-    return mean[inverse]

@@ -134,4 +134,4 @@ def splittable(probe: Probe) -> tuple[list[Reading], dict[str, str]]:
 
 def _solve(probe: Probe, halves: tuple[CurvatureMatrices, CurvatureMatrices], wanted: Wanted) -> CrossFit:
     with solving(probe):
-        return cross_fit(halves, iterations=probe.iterations, seed=probe.seed, wanted=wanted)
+        return cross_fit(halves, iterations=probe.iterations, seed=probe.seed, wanted=wanted, settled=probe.settled)

@@ -7,9 +7,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from fxgrow.curvature.cross_fit import mean_and_error, spearman
+from fxgrow.curvature.cross_fit import mean_and_error
 from fxgrow.curvature.matrices import CurvatureMatrices, Piece
 from fxgrow.curvature.probe import Probe
+from fxgrow.curvature.ranks import spearman
 from fxgrow.curvature.reading import Reading
 from fxgrow.curvature.registry import Measurement, Score
 from fxgrow.curvature.scores import SiteScores

@@ -11,10 +11,11 @@ from torch import Tensor
 from fxgrow.curvature.batches import Batch
 from fxgrow.curvature.candidates import CandidateFeatures, fit_candidates, unit_moments
 from fxgrow.curvature.capture import ForwardPass
-from fxgrow.curvature.cross_fit import mean_and_error, spearman
+from fxgrow.curvature.cross_fit import mean_and_error
 from fxgrow.curvature.gauss_newton import output_factors
 from fxgrow.curvature.matrices import Piece
 from fxgrow.curvature.probe import Probe
+from fxgrow.curvature.ranks import spearman
 from fxgrow.curvature.reading import Reading
 from fxgrow.curvature.registry import Measurement, Score
 from fxgrow.curvature.scores import SiteScores

@@ -7,6 +7,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from fxgrow.curvature.ranks import spearman
+
 Operator = Callable[[Tensor], Tensor]
 Wanted = Literal["least", "greatest", "largest"]
 
@@ -58,17 +60,19 @@ class Tridiagonals:
         )
 
 
-def lanczos(operator: Operator, start: Tensor, iterations: int) -> Tridiagonals:
+def lanczos(operator: Operator, start: Tensor, iterations: int, *, settled: float | None = None) -> Tridiagonals:
     """Run Lanczos on `problems` symmetric matrices at once.
 
-    Every new vector is made orthogonal to the whole basis, twice: next to the products this costs little, and it lets a
-    Krylov space that is exhausted (a matrix of low rank, a zero matrix) go on with a fresh direction. With as many
-    iterations as the matrices have rows the result is therefore exact up to rounding, whatever the matrices.
+    Every new vector is made orthogonal to the whole basis: next to the products this costs little, and it lets a Krylov
+    space that is exhausted (a matrix of low rank, a zero matrix) go on with a fresh direction. With as many iterations
+    as the matrices have rows the result is therefore exact up to rounding, whatever the matrices.
 
     Args:
         operator: Maps vectors ``(problems, size)``, one for each matrix, to the products ``(problems, size)``.
         start: The direction in which every Krylov space begins, ``(problems, size)``; it need not be normalised.
         iterations: Products per matrix; cut to `size`.
+        settled: If given, stop when the order of the problems by their least Ritz values hardly changes any more: when
+            its rank correlation with the order two iterations before is at least this.
 
     Returns:
         The basis and the tridiagonal matrices.
@@ -79,17 +83,39 @@ def lanczos(operator: Operator, start: Tensor, iterations: int) -> Tridiagonals:
     diagonal, off_diagonal = start.new_zeros(problems, steps), start.new_zeros(problems, steps)
     basis[:, 0] = torch.nn.functional.normalize(start, dim=1)
     scale = start.new_zeros(problems)
+    order = _Order(settled)
     for step in range(steps):
         product = operator(basis[:, step])
-        diagonal[:, step] = (product * basis[:, step]).sum(1)
-        rest = _orthogonalised(product, basis[:, : step + 1])
+        diagonal[:, step] = torch.linalg.vecdot(product, basis[:, step])
+        rest = _orthogonalised(product, basis[:, max(0, step - 1) : step + 1])  # exact arithmetic asks for no more
+        if step > 1:
+            rest = _orthogonalised(rest, basis[:, : step + 1])
         norm = torch.linalg.vector_norm(rest, dim=1)
         scale = torch.maximum(scale, torch.linalg.vector_norm(product, dim=1))
         exhausted = norm <= 8 * torch.finfo(start.dtype).eps * scale
         off_diagonal[:, step] = norm.masked_fill(exhausted, 0)
+        if order.has_settled(diagonal[:, : step + 1], off_diagonal[:, : step + 1]):
+            steps = step + 1
+            break
         if step + 1 < steps:
             basis[:, step + 1] = _next_vectors(rest, exhausted, basis[:, : step + 1])
-    return Tridiagonals(basis, diagonal.double().cpu(), off_diagonal.double().cpu())
+    return Tridiagonals(basis[:, :steps], diagonal[:, :steps].double().cpu(), off_diagonal[:, :steps].double().cpu())
+
+
+class _Order:
+    """Watches how the order of the problems by their least Ritz values changes every other iteration."""
+
+    def __init__(self, settled: float | None) -> None:
+        self.settled = settled
+        self.values: Tensor | None = None
+
+    def has_settled(self, diagonal: Tensor, off_diagonal: Tensor) -> bool:
+        if self.settled is None or diagonal.shape[1] % 2 or diagonal.shape[1] < 4:
+            return False
+        tridiagonals = Tridiagonals(diagonal, diagonal.double().cpu(), off_diagonal.double().cpu())
+        before, self.values = self.values, tridiagonals.eigh()[0][:, 0]
+        correlation = None if before is None else spearman(before, self.values)
+        return correlation is not None and correlation >= self.settled
 
 
 def start_vectors(problems: int, size: int, seed: int, like: Tensor) -> Tensor:
@@ -102,13 +128,13 @@ def _next_vectors(rest: Tensor, exhausted: Tensor, basis: Tensor) -> Tensor:
     """Normalise what was left over; where nothing was, take a fresh direction orthogonal to the basis."""
     if bool(exhausted.any()):
         fresh = start_vectors(rest.shape[0], rest.shape[1], seed=basis.shape[1], like=rest)
-        rest = torch.where(exhausted[:, None], _orthogonalised(fresh, basis), rest)
+        for _ in range(2):  # twice is enough (Giraud, Langou and Rozloznik 2005)
+            fresh = _orthogonalised(fresh, basis)
+        rest = torch.where(exhausted[:, None], fresh, rest)
     return torch.nn.functional.normalize(rest, dim=1)
 
 
 def _orthogonalised(vectors: Tensor, basis: Tensor) -> Tensor:
-    """Subtract the projections on the basis. Twice is enough (Giraud, Langou and Rozloznik 2005)."""
-    for _ in range(2):
-        coordinates = torch.bmm(basis, vectors.unsqueeze(2))
-        vectors = vectors - torch.bmm(coordinates.transpose(1, 2), basis).squeeze(1)
-    return vectors
+    """Subtract the projections on the basis."""
+    coordinates = torch.bmm(basis, vectors.unsqueeze(2))
+    return torch.baddbmm(vectors.unsqueeze(1), coordinates.transpose(1, 2), basis, alpha=-1).squeeze(1)

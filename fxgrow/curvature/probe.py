@@ -21,6 +21,7 @@ class Probe:
     sites: Mapping[str, Site]  #: the sites to score, by module path
     iterations: int
     seed: int
+    settled: float | None  #: stop Lanczos when the rank correlation with two iterations before reaches this
     max_memory: int  #: bytes that captured tensors and solvers may take, beside a training step's own memory
 
     @property

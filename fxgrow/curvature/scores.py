@@ -36,6 +36,8 @@ class SiteScores:
     reliability: float | None = None
     #: for an eigen-score ``|S v - value v|``: an eigenvalue lies within this of `values`
     residuals: Tensor | None = None
+    #: for an eigen-score the number of Lanczos iterations that were made
+    iterations: int | None = None
 
     @property
     def eigenvalues(self) -> Tensor:

@@ -74,8 +74,8 @@ def spectra(
 
     The products are fxgrow's own; the two ends are found by ``scipy.sparse.linalg.eigsh``, the trace by XTrace
     (Epperly, Tropp and Webber 2024) in curvlinops, and the density by stochastic Lanczos quadrature (Papyan 2020,
-    algorithm 2, without its smoothing). All of it takes double backward, with attention on its math kernels. The model's least
-    eigenvalue says nothing about single neurons: `fxgrow.analyze` is for those.
+    algorithm 2, without its smoothing). All of it takes double backward, with attention on its math kernels. The
+    model's least eigenvalue says nothing about single neurons: `fxgrow.analyze` is for those.
 
     Args:
         traced: The traced model, run in the mode it is in and left as it was.

@@ -8,9 +8,10 @@ import torch.fx as fx
 from torch import Tensor
 
 from fxgrow.curvature.batches import Batch
-from fxgrow.curvature.cross_fit import mean_and_error, spearman
+from fxgrow.curvature.cross_fit import mean_and_error
 from fxgrow.curvature.matrices import Piece, deal_out
 from fxgrow.curvature.probe import Probe
+from fxgrow.curvature.ranks import spearman
 from fxgrow.curvature.reading import Reading
 from fxgrow.curvature.scores import SiteScores
 from fxgrow.graph.inputs import device_of

@@ -1,8 +1,9 @@
 import pytest
 import torch
 
-from fxgrow.curvature.cross_fit import cross_fit, mean_and_error, spearman
+from fxgrow.curvature.cross_fit import cross_fit, mean_and_error
 from fxgrow.curvature.matrices import CurvatureMatrices, Piece
+from fxgrow.curvature.ranks import spearman
 from fxgrow.graph.linear_map import LinearMap
 
 

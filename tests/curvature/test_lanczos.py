@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from fxgrow.curvature.lanczos import lanczos, start_vectors
+from fxgrow.curvature.ranks import spearman
 
 
 def _symmetric(problems, size, rank=None, seed=0):
@@ -78,6 +79,20 @@ def test_float32_reaches_its_own_precision():
     exact = torch.linalg.eigvalsh(matrices)
     error = (pairs.values - exact[:, 0]).abs() / exact.abs().amax(1)
     assert float(error.max()) < 1e-6
+
+
+def test_it_stops_when_the_order_of_the_problems_has_settled():
+    matrices = _symmetric(30, 60) * torch.logspace(0, 2, 30).double()[:, None, None]
+
+    def operator(vectors):
+        return torch.einsum("pij,pj->pi", matrices, vectors)
+
+    start = start_vectors(30, 60, 0, matrices)
+    found = lanczos(operator, start, 40, settled=0.99)
+    used = found.diagonal.shape[1]
+    assert 4 < used < 40
+    assert found.basis.shape[1] == used
+    assert spearman(found.pairs().values, torch.linalg.eigvalsh(matrices)[:, 0]) > 0.99
 
 
 def test_problems_do_not_depend_on_each_other():
