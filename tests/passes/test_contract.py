@@ -75,6 +75,12 @@ def first_accepted(passes: Iterable[Pass], graph_module: fx.GraphModule) -> Pass
     return None
 
 
+def widening(graph_module: fx.GraphModule) -> Pass | None:
+    """Return the first widening of a hidden layer or of attention, if there is any."""
+    options = itertools.product(find_sites(graph_module), (True, False))
+    return first_accepted((find_pass("widen")(site=s, by=2, heads=heads) for s, heads in options), graph_module)
+
+
 Trial = tuple[Pass | None, fx.GraphModule]
 #: what a pass that needs options, or a graph that it can do something with, is tried on
 TRIALS: dict[str, Callable[[str], list[Trial]]] = {
@@ -85,7 +91,9 @@ TRIALS: dict[str, Callable[[str], list[Trial]]] = {
         (insertion(traced(sample), operator), traced(sample)) for operator in ("serial", "branch")
     ],
     "merge-branches": lambda sample: [(find_pass("merge-branches")(), grown(traced(sample), "branch", "branch"))],
+    "slim": lambda sample: [(first_accepted([find_pass("slim")()], traced(sample)), traced(sample))],
     "undo": lambda sample: [(find_pass("undo")(), grown(traced(sample), "serial", "branch"))],
+    "widen": lambda sample: [(widening(traced(sample, dropout=False)), traced(sample, dropout=False))],
 }
 
 
