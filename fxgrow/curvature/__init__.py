@@ -11,4 +11,5 @@ from fxgrow.curvature.scores import Scores as Scores
 from fxgrow.curvature.scores import SiteScores as SiteScores
 from fxgrow.curvature.spectrum import Spectrum as Spectrum
 from fxgrow.curvature.spectrum import spectra as spectra
+from fxgrow.curvature.step_recorder import StepRecorder as StepRecorder
 from fxgrow.curvature.unit_scores import analyze_units as analyze_units

@@ -43,19 +43,48 @@ def read_batches(
     found: list[Batch] = []
     with preserved_randomness(seed):
         for index, item in enumerate(batches):
-            found.append(_read(index, item, device))
+            if not isinstance(item, tuple | list) or len(item) != 2:
+                fix = "let batches yield such pairs"
+                raise AnalysisError("it is not a pair (inputs, target)", where=f"batch {index}", fix=fix)
+            found.append(read_batch(index, item[0], item[1], device))
             if max_images is not None and sum(batch.images for batch in found) >= max_images:
                 break
     if not found:
         fix = "give pairs (inputs, target); an iterator that was already used up is empty too"
         raise AnalysisError("there is no batch in it", where="batches", fix=fix)
-    images = sum(batch.images for batch in found)
+    check_images(sum(batch.images for batch in found))
+    return tuple(found)
+
+
+def read_batch(index: int, inputs: Any, target: Any, device: torch.device) -> Batch:
+    """Move one batch to `device` and count its images.
+
+    Raises:
+        AnalysisError: If there is no tensor among its inputs, or it is empty.
+    """
+    where = f"batch {index}"
+    inputs, target = _to_device(inputs, device), _to_device(target, device)
+    leading = next((tensor for tensor in tensors_in(inputs) if tensor.ndim), None)
+    if leading is None:
+        raise AnalysisError("there is no tensor among its inputs", where=where, fix="yield (inputs, target)")
+    if not leading.shape[0]:
+        raise AnalysisError("it is empty", where=where, fix="leave it out")
+    if isinstance(inputs, Mapping):
+        return Batch(index, dict(inputs), target, leading.shape[0])
+    return Batch(index, tuple(inputs) if isinstance(inputs, tuple | list) else (inputs,), target, leading.shape[0])
+
+
+def check_images(images: int) -> None:
+    """Warn where there are too few images to trust scores.
+
+    Raises:
+        AnalysisError: If there is a single one.
+    """
     if images < 2:
         raise AnalysisError("one image cannot be split into halves", where="batches", fix="give at least two")
     if images < ENOUGH_IMAGES:
         message = f"scores from fewer than {ENOUGH_IMAGES} images ({images}) are mostly noise: trust `held_out` only"
         warnings.warn(message, FewImagesWarning, stacklevel=4)
-    return tuple(found)
 
 
 def tensors_in(value: Any) -> Iterator[Tensor]:
@@ -68,23 +97,6 @@ def tensors_in(value: Any) -> Iterator[Tensor]:
     elif isinstance(value, tuple | list):
         for item in value:
             yield from tensors_in(item)
-
-
-def _read(index: int, item: Any, device: torch.device) -> Batch:
-    where = f"batch {index}"
-    if not isinstance(item, tuple | list) or len(item) != 2:
-        raise AnalysisError("it is not a pair (inputs, target)", where=where, fix="let batches yield such pairs")
-    inputs, target = _to_device(item[0], device), _to_device(item[1], device)
-    leading = next((tensor for tensor in tensors_in(inputs) if tensor.ndim), None)
-    if leading is None:
-        raise AnalysisError(
-            "there is no tensor among its inputs", where=where, fix="let batches yield (inputs, target)"
-        )
-    if not leading.shape[0]:
-        raise AnalysisError("it is empty", where=where, fix="leave it out")
-    if isinstance(inputs, Mapping):
-        return Batch(index, dict(inputs), target, leading.shape[0])
-    return Batch(index, tuple(inputs) if isinstance(inputs, tuple | list) else (inputs,), target, leading.shape[0])
 
 
 def _to_device(value: Any, device: torch.device) -> Any:

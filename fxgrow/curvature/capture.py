@@ -93,8 +93,8 @@ def forward_pass(
     wanted = differentiable | frozenset(values)
     while True:
         with undisturbed(graph_module, seed):
-            recorder = _Recorder(graph_module, wanted, differentiable, copied)
-            output = recorder.run(*_arguments(graph_module, batch))
+            recorder = Recorder(graph_module, wanted, differentiable, copied)
+            output = recorder.run(*arguments(graph_module, batch))
             mutated = recorder.mutated()
             if not mutated:
                 run = ForwardPass(recorder.values, output, _loss(loss_fn, output, batch))
@@ -107,7 +107,16 @@ def forward_pass(
         copied |= mutated
 
 
-class _Recorder(fx.Interpreter):
+class Recorder(fx.Interpreter):
+    """Runs a graph and keeps the values of the wanted nodes.
+
+    Args:
+        graph_module: The model.
+        wanted: Nodes whose values are kept.
+        differentiable: Those of them whose values must be part of autograd's graph, frozen weights or not.
+        copied: Those of them of which the rest of the graph gets a copy.
+    """
+
     def __init__(
         self,
         graph_module: fx.GraphModule,
@@ -122,6 +131,7 @@ class _Recorder(fx.Interpreter):
         self.versions: dict[fx.Node, int] = {}
 
     def run_node(self, n: fx.Node) -> Any:
+        """Evaluate one node."""
         value = super().run_node(n)
         if n not in self.wanted:
             return value
@@ -136,10 +146,16 @@ class _Recorder(fx.Interpreter):
         return value.clone() if frozen or n in self.copied else value
 
     def mutated(self) -> frozenset[fx.Node]:
+        """Return the nodes whose kept values were changed in place since."""
         return frozenset(node for node, version in self.versions.items() if self.values[node]._version != version)
 
 
-def _arguments(graph_module: fx.GraphModule, batch: Batch) -> list[Any]:
+def arguments(graph_module: fx.GraphModule, batch: Batch) -> list[Any]:
+    """Return the inputs of a batch in the order of the placeholders.
+
+    Raises:
+        AnalysisError: If they do not fit the placeholders.
+    """
     try:
         bound = bind_placeholders(graph_module, batch.inputs)
     except TraceError as error:

@@ -4,6 +4,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch.fx as fx
+
 from fxgrow.curvature.cross_fit import CrossFit, cross_fit
 from fxgrow.curvature.elementwise import region_after
 from fxgrow.curvature.grouping import captured_groups
@@ -13,6 +15,7 @@ from fxgrow.curvature.probe import Probe
 from fxgrow.curvature.reading import Reading
 from fxgrow.curvature.registry import Measurement, Score
 from fxgrow.curvature.streams import UNSPLIT, solving
+from fxgrow.graph.sites import Site
 
 
 @dataclass(frozen=True)
@@ -49,7 +52,7 @@ class Splitting(Score):
 
     def measure(self, probe: Probe) -> Measurement:
         """Score the sites that can be split."""
-        readings, refusals = splittable(probe)
+        readings, refusals = splittable(probe.graph_module, probe.sites)
         return measure_eigenvalues(probe, readings, refusals)
 
 
@@ -62,7 +65,7 @@ class Eigen(Score):
 
     def measure(self, probe: Probe) -> Measurement:
         """Score every site."""
-        readings, unsplittable = splittable(probe)
+        readings, unsplittable = splittable(probe.graph_module, probe.sites)
         others = [Reading.branch(probe.sites[path]) for path in unsplittable]
         return measure_eigenvalues(probe, [*readings, *others], {})
 
@@ -118,12 +121,12 @@ def measure_eigenvalues(
     return Measurement({path: scores[path] for path in probe.sites if path in scores}, refused)
 
 
-def splittable(probe: Probe) -> tuple[list[Reading], dict[str, str]]:
+def splittable(graph_module: fx.GraphModule, sites: Mapping[str, Site]) -> tuple[list[Reading], dict[str, str]]:
     """Return how to read the splitting matrix where there is one, and elsewhere the reason why there is none."""
     readings: list[Reading] = []
     refusals: dict[str, str] = {}
-    for path, site in probe.sites.items():
-        regions = [region_after(probe.graph_module, call) for call in site.calls]
+    for path, site in sites.items():
+        regions = [region_after(graph_module, call) for call in site.calls]
         reasons = [region for region in regions if isinstance(region, str)]
         if reasons:
             refusals[path] = f"not splittable: {reasons[0]}"

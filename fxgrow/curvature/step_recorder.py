@@ -1,0 +1,121 @@
+"""Eigen-scores out of a training step: its own forward and backward pass serve as the capture."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+import torch.fx as fx
+from torch import Tensor, nn
+
+from fxgrow.curvature.analysis import DEFAULT_ITERATIONS, select_sites, unwrap
+from fxgrow.curvature.batches import Batch, check_images, read_batch
+from fxgrow.curvature.capture import Recorder, arguments
+from fxgrow.curvature.cross_fit import cross_fit
+from fxgrow.curvature.eigen import splittable
+from fxgrow.curvature.matrices import CurvatureMatrices, Piece, split_in_halves
+from fxgrow.curvature.reading import Reading
+from fxgrow.curvature.scores import Scores, SiteScores
+from fxgrow.curvature.streams import UNSPLIT, without_autograd
+from fxgrow.errors import AnalysisError
+from fxgrow.graph.digest import digest
+from fxgrow.graph.inputs import device_of
+from fxgrow.graph.sites import find_sites
+
+
+class StepRecorder:
+    """Runs the model in a training step and keeps what eigen-scores are made of: they need no pass of their own.
+
+    Call it in place of the model, call ``loss.backward()`` on the mean loss as always, then `scores`. Unlike
+    `fxgrow.analyze` the pass is a part of training: it moves BatchNorm's statistics and the random state as a step
+    does, and backward fills ``.grad``. Steps of an accumulated gradient may follow each other; call `scores` before the
+    optimizer moves the weights. The scores are those of ``score="eigen"`` on the batches that were seen.
+
+    Args:
+        traced: The traced model.
+        sites: Module paths or patterns of the sites to score; all of them if None.
+
+    Raises:
+        AnalysisError: If a pattern matches no site, or no site can grow.
+
+    Example:
+        >>> model = torch.fx.symbolic_trace(nn.Sequential(nn.Linear(4, 8), nn.GELU(), nn.Linear(8, 2)))
+        >>> recorder = StepRecorder(model)
+        >>> recorder(torch.randn(256, 4)).square().sum(1).mean().backward()
+        >>> scores = recorder.scores(iterations=8)
+    """
+
+    def __init__(self, traced: nn.Module, *, sites: Iterable[str] | None = None) -> None:
+        self.graph_module = unwrap(traced)
+        chosen = select_sites(find_sites(self.graph_module), sites)
+        self.refusals = {path: site.refusal for path, site in chosen.items() if site.refusal is not None}
+        growable = {path: site for path, site in chosen.items() if site.refusal is None}
+        if not growable:
+            reasons = "; ".join(f"{path}: {reason}" for path, reason in self.refusals.items())
+            raise AnalysisError(f"none of its sites can grow ({reasons})", where="the traced model")
+        readings, unsplittable = splittable(self.graph_module, growable)
+        self.readings = [*readings, *(Reading.branch(growable[path]) for path in unsplittable)]
+        self._pieces: dict[Reading, list[Piece]] = {reading: [] for reading in self.readings}
+        self._pending: tuple[Recorder, Batch] | None = None
+        self._batches = 0
+
+    def __call__(self, *inputs: Any) -> Any:
+        """Return the model's output; `inputs` are its positional arguments, or one dict by keyword."""
+        self._collect()
+        given = inputs[0] if len(inputs) == 1 and isinstance(inputs[0], Mapping) else inputs
+        batch = read_batch(self._batches, given, None, device_of(self.graph_module))
+        values = frozenset(node for reading in self.readings for node in reading.values)
+        nodes = frozenset(node for reading in self.readings for node in reading.differentiated)
+        recorder = Recorder(self.graph_module, values | nodes, nodes, frozenset())
+        output = recorder.run(*arguments(self.graph_module, batch))
+        for node in nodes:
+            recorder.values[node].retain_grad()
+        self._pending, self._batches = (recorder, batch), self._batches + 1
+        return output
+
+    def scores(self, *, iterations: int = DEFAULT_ITERATIONS, settled: float | None = None, seed: int = 0) -> Scores:
+        """Return the scores on all batches since the last call, write them on the nodes, and forget the batches.
+
+        Raises:
+            AnalysisError: If backward was not called, or an in-place operation has changed what was recorded.
+        """
+        self._collect()
+        if not self._pieces[self.readings[0]]:
+            raise AnalysisError("no step has been recorded", where="scores", fix="call the recorder, then backward")
+        images = CurvatureMatrices(self.readings[0].map, tuple(self._pieces[self.readings[0]])).images
+        check_images(images)
+        refusals = dict(self.refusals)
+        found: dict[str, SiteScores] = {}
+        for reading in self.readings:
+            halves = split_in_halves(self._pieces[reading])
+            self._pieces[reading] = []
+            if halves is None:
+                refusals[reading.site.path] = UNSPLIT
+                continue
+            first, second = (CurvatureMatrices(reading.map, half) for half in halves)
+            with without_autograd(self.graph_module):
+                fitted = cross_fit((first, second), iterations=iterations, seed=seed, settled=settled)
+            found[reading.site.path] = fitted.scores(sign=-1, matrix=reading.matrix)
+        ordered = {path: found[path] for path in find_sites(self.graph_module) if path in found}
+        scores = Scores(ordered, score="eigen", digest=digest(self.graph_module), images=images, refusals=refusals)
+        scores.annotate(self.graph_module)
+        return scores
+
+    def _collect(self) -> None:
+        """Turn the last forward pass, and the gradients that backward left at its values, into pieces."""
+        if self._pending is None:
+            return
+        (recorder, batch), self._pending = self._pending, None
+        if recorder.mutated():
+            fix = "trace it with fxgrow.trace, which makes them out of place"
+            raise AnalysisError("an operation in place changed what was recorded", where="the model", fix=fix)
+        gradients: dict[fx.Node, Tensor] = {}
+        for reading in self.readings:
+            for node in reading.differentiated:
+                gradient = recorder.values[node].grad
+                if gradient is None:
+                    fix = "call loss.backward() after each forward pass"
+                    raise AnalysisError("no gradient has come back to it", where=reading.site.path, fix=fix)
+                gradients[node] = gradient
+        with torch.no_grad():
+            for reading in self.readings:
+                self._pieces[reading].extend(reading.pieces(recorder.values, gradients, batch))
