@@ -5,7 +5,7 @@ the example inputs are. A decision taken on it holds for inputs of that size onl
 """
 
 import operator
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,8 @@ from fxgrow.tracing.arguments import Call
 
 if TYPE_CHECKING:
     from fxgrow.tracing.tracer import ModelTracer
+
+_GRADIENT_ATTRIBUTES = {"requires_grad", "grad_fn", "grad", "is_leaf"}
 
 
 class UnknownSizeError(RuntimeError):
@@ -73,6 +75,8 @@ class Sizes:
         value = self._compute(execution, node)
         if not _plain(value):
             raise UnknownSizeError("its control flow depends on the values of tensors")
+        if _asks_for_gradients(node, execution.env):
+            raise UnknownSizeError("its control flow depends on whether gradients are recorded")
         return value
 
     def _compute(self, execution: FakeExecution, node: fx.Node) -> Any:
@@ -127,6 +131,13 @@ def _plain(value: Any) -> bool:
     if isinstance(value, tuple | list):
         return all(_plain(item) for item in value)
     return value is None or isinstance(value, bool | int | float | str)
+
+
+def _asks_for_gradients(node: fx.Node, values: Mapping[fx.Node, Any]) -> bool:
+    """Say whether a plain value comes from an attribute that differs between training and inference."""
+    if node.target is getattr and node.args[1] in _GRADIENT_ATTRIBUTES:
+        return True
+    return any(_asks_for_gradients(source, values) for source in node.all_input_nodes if _plain(values[source]))
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from torch.fx.proxy import Attribute
 from fxgrow.graph.aliasing import reads_only_shape
 from fxgrow.graph.randomness import random_state
 from fxgrow.tracing.arguments import Argument, Call, mirror
-from fxgrow.tracing.leaves import follows_mode, untraceable_classes, untraceable_functions
+from fxgrow.tracing.leaves import follows_mode, traceable_torchvision, untraceable_classes, untraceable_functions
 from fxgrow.tracing.sizes import SizeProxy, Sizes
 
 #: written on nodes that were recorded under torch.no_grad
@@ -84,7 +84,7 @@ class ModelTracer(fx.Tracer):
 
     def record(self, model: nn.Module) -> fx.Graph:
         """Trace `model`."""
-        with torch.enable_grad(), _checkpoint_called_through(self), _autocast_watched(self):
+        with torch.enable_grad(), _checkpoint_called_through(self), _autocast_watched(self), traceable_torchvision():
             graph: fx.Graph = self._watched(lambda: super(ModelTracer, self).trace(model))
         self.calls[0].result = graph.output_node().args[0]
         self.calls[0].forget(_drop_unread(graph))

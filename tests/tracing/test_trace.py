@@ -264,6 +264,20 @@ def test_assignment_to_items_is_recorded():
     assert operator.setitem in {node.target for node in traced.graph.nodes}
 
 
+class MemoryEfficient(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(4, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.linear(x) if x.requires_grad else self.linear(x * 1)
+
+
+def test_control_flow_on_gradients_is_not_decided():
+    traced = fxgrow.trace(Wrapper(MemoryEfficient()), sample())
+    assert record_of(traced).trace_notes[0].endswith("its control flow depends on whether gradients are recorded")
+
+
 class PerSample(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -468,6 +482,7 @@ def test_tracing_twice_gives_the_same_digest():
     ("model", "inputs", "where", "what"),
     [
         (Branching(), sample(), "Branching", "cannot be traced"),
+        (TwoFaced(), sample(), "TwoFaced", "build it without what only training needs"),
         (Wrapper(nn.Identity()), torch.ones(3, 5), "first", "does not run on the example inputs"),
         (Wrapper(nn.Linear(3, 4)), sample(), "inner", "does not run on the example inputs"),
         (Wrapper(nn.Identity()), (sample(), 1), "Wrapper", "do not fit its forward"),
