@@ -87,8 +87,8 @@ class _RecipeBuilder:
         """Yield strategies for the steps that can read value `read`, simple ones first."""
         yield from (self._convolutions if is_image(self.shapes[read]) else self._dense_layers)(read)
         yield _steps(st.sampled_from(ACTIVATIONS), read)
-        if read in self.mutable:
-            yield _steps(st.sampled_from(IN_PLACE_ACTIVATIONS), read)
+        if read in self.mutable:  # more often than others: only a value that nothing has read yet qualifies
+            yield from 3 * [_steps(st.sampled_from(IN_PLACE_ACTIVATIONS), read)]
         yield _steps(st.sampled_from(("dropout", "functional-dropout")), read)
         yield from self._joins(read)
         reusable = [
@@ -130,6 +130,9 @@ class _RecipeBuilder:
         if alike:
             kinds = ("add", "multiply", "add_") if read in self.mutable else ("add", "multiply")
             yield _steps(st.sampled_from(kinds), read, st.sampled_from(alike))
+        if read and self.steps[read - 1].kind in (*IN_PLACE_ACTIVATIONS, "add_"):  # who reads what was overwritten?
+            overwritten = self.steps[read - 1].reads[0]
+            yield _steps(st.sampled_from(("add", "concat")), read, st.just(overwritten))
         stackable = [
             index
             for index, other in enumerate(self.shapes)
