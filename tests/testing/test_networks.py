@@ -11,12 +11,13 @@ import fxgrow.testing
 from fxgrow.graph.randomness import random_state
 from fxgrow.testing import RandomNetwork, Recipe, Step, graph_modules, sample_models
 from fxgrow.testing.networks import ACTIVATIONS, IN_PLACE_ACTIVATIONS
+from fxgrow.testing.strategies import recipes
 
 Drawn = tuple[RandomNetwork, tuple[Tensor, ...]]
 KINDS = {
     *ACTIVATIONS, *IN_PLACE_ACTIVATIONS, "add", "add_", "attention", "batch-norm", "concat", "conv", "dropout",
-    "functional-dropout", "functional-linear", "group-norm", "layer-norm", "linear", "mean", "multiply", "pool", "reuse",
-    "tied-linear", "tokens", "transposed-conv",
+    "functional-dropout", "functional-linear", "group-norm", "layer-norm", "linear", "mean", "multiply", "pool",
+    "reuse", "tied-linear", "tokens", "transposed-conv",
 }  # fmt: skip
 
 
@@ -54,9 +55,9 @@ def test_every_kind_of_step_is_drawn() -> None:
     drawn: Counter[str] = Counter()
 
     @settings(max_examples=600, phases=[Phase.generate], suppress_health_check=list(HealthCheck))
-    @given(graph_modules())
-    def count(network: Drawn) -> None:
-        drawn.update(step.kind for step in network[0].recipe.steps)
+    @given(recipes())
+    def count(recipe: Recipe) -> None:
+        drawn.update(step.kind for step in recipe.steps)
 
     count()
     assert set(drawn) == KINDS
