@@ -62,6 +62,7 @@ def analyze(
         AnalysisError: If the batches, the loss or an option do not fit.
 
     Example:
+        >>> import torch
         >>> model = torch.fx.symbolic_trace(nn.Sequential(nn.Linear(8, 16), nn.GELU(), nn.Linear(16, 4)))
         >>> data = [(torch.randn(256, 8), torch.randint(4, (256,)))]
         >>> scores = analyze(model, nn.functional.cross_entropy, data)

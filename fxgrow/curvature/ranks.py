@@ -8,6 +8,7 @@ def spearman(first: Tensor, second: Tensor) -> float | None:
     """Return Spearman's rank correlation of two vectors, ties sharing their mean rank; None if either is constant.
 
     Example:
+        >>> import torch
         >>> spearman(torch.tensor([1.0, 2.0, 3.0]), torch.tensor([10.0, 30.0, 20.0]))
         0.5
     """
