@@ -6,16 +6,22 @@ and on real images no score has yet beaten spreading evenly. `even` is therefore
 """
 
 import difflib
-from collections.abc import Callable, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 
 from torch import Tensor
 
 from fxgrow.curvature.scores import SiteScores
 from fxgrow.errors import PlanError
+from fxgrow.graph.linear_map import LinearMap
 from fxgrow.graph.sites import Site
 from fxgrow.operators import PseudoLayer
 
 Allocation = Callable[[Mapping[str, Site], Mapping[str, SiteScores], type[PseudoLayer], int], dict[str, int]]
+
+#: `even` parts sites of one shape only where keeping them equal would leave more than this share unspent.
+_UNSPENT = 0.03
 
 
 def even(
@@ -23,9 +29,17 @@ def even(
 ) -> dict[str, int]:
     """Give every site the same number of parameters; what a site cannot use goes to the others.
 
-    The scores decide which neurons of a site grow, not how many.
+    The scores decide which neurons of a site grow, not how many. Sites of one shape get the same number of neurons
+    where that spends nearly all of the budget: equal blocks then stay equal, and are compiled once.
     """
-    return _share_out(sites, operator, budget, dict.fromkeys(sites, 1.0))
+    shapes: dict[LinearMap, list[str]] = defaultdict(list)
+    for path, site in sites.items():
+        shapes[site.map].append(path)
+    purse = _Purse(sites, operator, budget)
+    purse.share_out({tuple(paths): float(len(paths)) for paths in shapes.values()})
+    if purse.rest > _UNSPENT * budget:
+        purse.add_neurons([(path,) for path in sites])
+    return purse.chosen
 
 
 def proportional(
@@ -41,7 +55,9 @@ def proportional(
         raise PlanError(
             "no neuron's held-out score asks for growth", where="allocation 'proportional'", fix="use 'even'"
         )
-    return _share_out(sites, operator, budget, weights)
+    purse = _Purse(sites, operator, budget)
+    purse.share_out({(path,): weight for path, weight in weights.items() if weight > 0})
+    return purse.chosen
 
 
 def greedy(
@@ -53,55 +69,61 @@ def greedy(
         for path, site in sites.items()
         for priority in scores[path].priority
     ]
-    chosen, spent = dict.fromkeys(sites, 0), 0
+    purse = _Purse(sites, operator, budget)
     for _, path in sorted(offers, key=lambda offer: -offer[0]):
-        cost = operator.parameter_count
-        step = cost(sites[path].map, chosen[path] + 1) - (cost(sites[path].map, chosen[path]) if chosen[path] else 0)
-        if spent + step <= budget:
-            chosen[path], spent = chosen[path] + 1, spent + step
-    return chosen
+        purse.add_neurons([(path,)])
+    return purse.chosen
 
 
-def _share_out(
-    sites: Mapping[str, Site], operator: type[PseudoLayer], budget: int, weights: Mapping[str, float]
-) -> dict[str, int]:
-    """Share `budget` out by `weights`, refilling until nothing more fits.
+@dataclass
+class _Purse:
+    """A budget that is being spent. Sites that stand together in a group get the same number of neurons."""
 
-    Each round serves the sites from the one that needs least to the one that needs most, so that what an exhausted site
-    leaves over reaches the others in the same round.
-    """
-    capacity = {path: operator.parameter_count(site.map, site.neurons) for path, site in sites.items()}
-    order = sorted((path for path in sites if weights[path] > 0), key=lambda path: capacity[path] / weights[path])
-    chosen, spent, total = dict.fromkeys(sites, 0), 0, sum(weights[path] for path in order)
-    for path in order:
-        share = (budget - spent) * weights[path] / total
-        chosen[path] = _most_rows(sites[path], operator, int(share))
-        spent += operator.parameter_count(sites[path].map, chosen[path]) if chosen[path] else 0
-        total -= weights[path]
-    _spend_the_rest(sites, operator, budget - spent, chosen, order)
-    return chosen
+    sites: Mapping[str, Site]
+    operator: type[PseudoLayer]
+    rest: int  #: parameters that are not spent yet
 
+    def __post_init__(self) -> None:
+        self.chosen = dict.fromkeys(self.sites, 0)
 
-def _spend_the_rest(
-    sites: Mapping[str, Site], operator: type[PseudoLayer], rest: int, chosen: dict[str, int], order: list[str]
-) -> None:
-    """Add single neurons, to the sites with fewest first, while the rest of the budget pays for them."""
-    for path in sorted(order, key=lambda path: chosen[path]):
-        linear, rows = sites[path].map, chosen[path]
-        if rows == sites[path].neurons:
-            continue
-        step = operator.parameter_count(linear, rows + 1) - (operator.parameter_count(linear, rows) if rows else 0)
-        if step <= rest:
-            chosen[path], rest = rows + 1, rest - step
+    def share_out(self, weights: Mapping[tuple[str, ...], float]) -> None:
+        """Share what is left out among groups of sites, by weight.
 
+        The groups are served from the one that needs least to the one that needs most, so that what an exhausted group
+        leaves over reaches the others.
+        """
+        needs = {group: self._price(group, self.sites[group[0]].neurons) / weight for group, weight in weights.items()}
+        total = sum(weights.values())
+        for group in sorted(weights, key=needs.__getitem__):
+            rows = self._most_rows(group, int(self.rest * weights[group] / total))
+            self._buy(group, rows)
+            total -= weights[group]
+        self.add_neurons(sorted(weights, key=lambda group: self.chosen[group[0]]))
 
-def _most_rows(site: Site, operator: type[PseudoLayer], budget: int) -> int:
-    """Return the largest number of rows that `budget` pays for, by bisection: the cost grows with the rows."""
-    low, high = 0, site.neurons
-    while low < high:
-        middle = (low + high + 1) // 2
-        low, high = (middle, high) if operator.parameter_count(site.map, middle) <= budget else (low, middle - 1)
-    return low
+    def add_neurons(self, groups: Iterable[tuple[str, ...]]) -> None:
+        """Add one more neuron to each site of each group in turn, where the rest pays for it."""
+        for group in groups:
+            rows = self.chosen[group[0]] + 1
+            if rows <= self.sites[group[0]].neurons and self._price(group, rows) - self._spent(group) <= self.rest:
+                self._buy(group, rows)
+
+    def _buy(self, group: tuple[str, ...], rows: int) -> None:
+        self.rest -= self._price(group, rows) - self._spent(group)
+        self.chosen.update(dict.fromkeys(group, rows))
+
+    def _spent(self, group: tuple[str, ...]) -> int:
+        return self._price(group, self.chosen[group[0]])
+
+    def _price(self, group: tuple[str, ...], rows: int) -> int:
+        return len(group) * self.operator.parameter_count(self.sites[group[0]].map, rows) if rows else 0
+
+    def _most_rows(self, group: tuple[str, ...], budget: int) -> int:
+        """Return the largest number of rows that `budget` pays for, by bisection: the cost grows with the rows."""
+        low, high = 0, self.sites[group[0]].neurons
+        while low < high:
+            middle = (low + high + 1) // 2
+            low, high = (middle, high) if self._price(group, middle) <= budget else (low, middle - 1)
+        return low
 
 
 ALLOCATIONS: dict[str, Allocation] = {"even": even, "proportional": proportional, "greedy": greedy}

@@ -7,23 +7,31 @@ from fnmatch import fnmatchcase
 import torch.fx as fx
 
 from fxgrow.errors import PlanError
+from fxgrow.graph.annotations import annotation
 from fxgrow.graph.sites import Site, find_sites
 
 
 def eligible_sites(
-    graph_module: fx.GraphModule, scored: Iterable[str], *, include: tuple[str, ...] = (), exclude: tuple[str, ...] = ()
+    graph_module: fx.GraphModule,
+    scored: Iterable[str],
+    *,
+    include: tuple[str, ...] = (),
+    exclude: tuple[str, ...] = (),
+    nest: bool = False,
 ) -> dict[str, Site]:
     """Return the sites that may grow, by module path.
 
     By default these are all scored sites but the *stem* (a convolution of the model's raw input, as the patch embedding
     of a vision transformer) and the *head* (a site from whose output no other site is reached): the paper never grows
-    those. Where nothing else is left, as in a model of one layer, they may grow too.
+    those. Where nothing else is left, as in a model of one layer, they may grow too. Sites inside pseudo-layers take
+    part if `nest` is set: operators that read a site's input add depth only there, while `serial` stacks at the site.
 
     Args:
         graph_module: The graph that is to grow.
         scored: The sites that have scores.
         include: Module paths or shell patterns (``"blocks.*.mlp.*"``); if given, only these grow, stem and head too.
         exclude: Module paths or shell patterns that never grow.
+        nest: Whether sites inside pseudo-layers are among the default.
 
     Raises:
         PlanError: If a pattern matches no site, or a site that was asked for cannot grow.
@@ -38,6 +46,8 @@ def eligible_sites(
             _check_wanted(site, path, include, scored)
     else:
         wanted = _inner_sites(graph_module, sites)
+        if not nest:
+            wanted = {path: site for path, site in wanted.items() if not _inside_a_pseudo_layer(site)}
     return {
         path: site
         for path, site in wanted.items()
@@ -59,6 +69,10 @@ def _inner_sites(graph_module: fx.GraphModule, sites: Mapping[str, Site]) -> Map
         if any(before[call] for call in site.calls) and (not site.map.spatial or any(behind[c] for c in site.calls))
     }
     return inner or sites
+
+
+def _inside_a_pseudo_layer(site: Site) -> bool:
+    return any(annotation(call).get("provenance", {}).get("role") == "pseudo-layer" for call in site.calls)
 
 
 def _matches(path: str, patterns: tuple[str, ...]) -> bool:

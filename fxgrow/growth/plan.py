@@ -73,7 +73,8 @@ def plan(
     scores.check(traced)
     kind, allocate = find_operator(operator), find_allocation(allocation)
     limit = resolve_budget(traced, budget)
-    sites = eligible_sites(traced, scores, include=tuple(include), exclude=tuple(exclude))
+    nest = kind.reads == "input"
+    sites = eligible_sites(traced, scores, include=tuple(include), exclude=tuple(exclude), nest=nest)
     if not sites:
         raise PlanError(
             "no site is left to grow",

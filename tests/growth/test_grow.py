@@ -84,7 +84,7 @@ def _rows_of(edit: str) -> dict[str, dict[str, list[int]]]:
     return {"rows": json.loads(edit[edit.index('{"') : edit.index("}") + 1])}
 
 
-def test_growth_repeats_and_nests(traced, scores, handmade_scores) -> None:
+def test_growth_repeats_and_stacks(traced, scores, handmade_scores) -> None:
     x, grown = torch.randn(4, 1, 6, 6), traced.eval()
     before = grown(x)
     for event in range(3):
@@ -92,8 +92,18 @@ def test_growth_repeats_and_nests(traced, scores, handmade_scores) -> None:
     torch.testing.assert_close(grown(x), before, rtol=1e-5, atol=1e-5)
     assert len(record_of(grown).history) == 3
     assert [edit.split("{")[0] for edit in record_of(grown).edits if "insert" in edit] == ["insert-pseudo-layers"] * 3
-    assert max(fxgrow.depth_map(grown)["fc1"]) >= 3
-    assert any(name.startswith("fc1_pseudo_0.fc1_pseudo_0.") for name, _ in grown.named_parameters())
+    assert max(fxgrow.depth_map(grown)["fc1"]) == 3
+    assert {site.site for event in record_of(grown).history for site in event.sites} == {"fc1", "fc2"}
+
+
+def test_operators_beside_the_site_nest_by_default_and_serial_when_asked(traced, scores, handmade_scores) -> None:
+    for operator, options in (("branch", {}), ("serial", {"include": ["fc1_pseudo_0.*"]})):
+        grown = fxgrow.grow(traced, scores, budget=0.3, operator=operator)
+        nested = fxgrow.grow(grown, handmade_scores(grown), budget=0.3, operator=operator, **options)
+        assert any(
+            name.startswith("fc1_pseudo_0.") and "_pseudo_0." in name[13:] for name in fxgrow.new_parameters(nested)
+        )
+        assert max(fxgrow.depth_map(nested)["fc1"]) > 1
 
 
 def test_growth_is_deterministic_and_leaves_the_global_generator_alone(traced, scores) -> None:

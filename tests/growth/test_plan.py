@@ -122,3 +122,10 @@ def test_ties_go_to_the_lower_index(traced, scores) -> None:
     flat = {p: dataclasses.replace(s, held_out=torch.zeros_like(s.held_out)) for p, s in scores.items()}
     decided = plan(traced, dataclasses.replace(scores, sites=flat), budget=40, operator="branch", include=["fc1"])
     assert decided.rows["fc1"] == (0, 1, 2, 3, 4)
+
+
+def test_even_keeps_sites_of_one_shape_equal_where_that_spends_the_budget(handmade_scores) -> None:
+    graph_module = fx.symbolic_trace(nn.Sequential(*[nn.Sequential(nn.Linear(64, 64), nn.GELU()) for _ in range(8)]))
+    decided = plan(graph_module, handmade_scores(graph_module, vectors=False), budget=0.3)
+    assert len({len(rows) for rows in decided.rows.values()}) == 1
+    assert decided.cost >= 0.97 * decided.budget
