@@ -10,6 +10,7 @@ import torch.fx as fx
 from fxgrow.errors import PassError
 from fxgrow.graph.axes import Axis, leaves, resizable
 from fxgrow.graph.layout_analysis import find_layouts
+from fxgrow.graph.layouts import Layouts
 from fxgrow.graph.lineage import Lineage
 from fxgrow.graph.resizing import Resizing, Units, carry_out, plan_resizing
 from fxgrow.passes.base import Pass
@@ -75,6 +76,8 @@ class Slim(Pass):
                 reasons[path] = axes[-1].frozen if axes else "it has a single row"
                 continue
             axis = free[-2] if self.heads and len(free) > 1 else free[-1]
+            if _shares_a_dimension(found, axis, chosen):
+                continue
             count = max(1, round(axis.size * self.ratio))
             factors = torch.ones(count, dtype=torch.float64)
             chosen[axis] = Units(torch.arange(count), factors, factors)
@@ -82,3 +85,11 @@ class Slim(Pass):
             path, reason = next(iter(reasons.items()), ("the model", "it has no site"))
             raise PassError(f"no width can change, this one because {reason}", where=path, fix="grow it as it is")
         return plan_resizing(found, chosen)
+
+
+def _shares_a_dimension(found: Layouts, axis: Axis, chosen: Mapping[Axis, Units]) -> bool:
+    """Say whether a dimension of some parameter has this axis and a chosen one, as heads that are mixed by a map."""
+    dims = (*found.rows.values(), *found.columns.values(), *found.channelwise.values())
+    return any(
+        axis in axes and any(other in chosen for other in axes if other is not axis) for axes in map(leaves, dims)
+    )

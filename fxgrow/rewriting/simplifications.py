@@ -22,7 +22,12 @@ def fold_pairs(grown: fx.GraphModule, *, optimizer: Optimizer | None = None) -> 
         PlanError: If the optimizer cannot exchange parameters.
 
     Example:
-        >>> folded = fold_pairs(grown, optimizer=optimizer)  # doctest: +SKIP
+        >>> import torch, fxgrow
+        >>> from fxgrow.passes import parse
+        >>> traced = fxgrow.trace(torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.Tanh()), torch.randn(2, 4))
+        >>> grown = parse('insert-pseudo-layers{rows={"0":[1]} operator=paper}')(traced).graph_module
+        >>> [name for name, _ in fold_pairs(grown).named_parameters() if "pseudo" in name]
+        ['0_pseudo_0.branch.weight', '0_pseudo_0.branch.bias']
     """
     return rewrite(grown, FoldPairs(), optimizer)
 
@@ -40,6 +45,12 @@ def merge_branches(grown: fx.GraphModule, *, optimizer: Optimizer | None = None)
         PlanError: If the optimizer cannot exchange parameters.
 
     Example:
-        >>> merged = merge_branches(grown, optimizer=optimizer)  # doctest: +SKIP
+        >>> import torch, fxgrow
+        >>> from fxgrow.passes import parse
+        >>> traced = fxgrow.trace(torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.Tanh()), torch.randn(2, 4))
+        >>> edit = parse('insert-pseudo-layers{rows={"0":[1]} operator=branch}')
+        >>> grown = edit(edit(traced).graph_module).graph_module
+        >>> merge_branches(grown).get_parameter("0_pseudo_0.branch.weight").shape
+        torch.Size([2, 4])
     """
     return rewrite(grown, MergeBranches(), optimizer)

@@ -11,6 +11,8 @@ from fxgrow.graph.record import Record, record_of, update_record
 from fxgrow.passes.undo import INSERTIONS, Undo, insertions
 from fxgrow.training.succession import drop_parameters
 
+_FIX = f"name the events to undo: those of {', '.join(INSERTIONS)}"
+
 
 def undo(
     grown: fx.GraphModule, events: Iterable[int] | None = None, *, optimizer: Optimizer | None = None
@@ -38,6 +40,8 @@ def undo(
         True
     """
     record = record_of(grown)
+    if events is None:
+        _refuse_lasting(record)
     edits = None if events is None else _edits_of(grown, record, tuple(events))
     made = Undo(edits)(grown)
     if not made.modified:
@@ -64,10 +68,17 @@ def _edits_of(grown: fx.GraphModule, record: Record, events: tuple[int, ...]) ->
         own = {edit for edit in found if event.first_edit <= edit < ends[index]}
         if not own:
             kinds = ", ".join(sorted({growth.operator for growth in event.sites}))
-            fix = f"undo events of {', '.join(INSERTIONS)}"
-            raise PassError(f"{kinds} cannot be undone", where=f"growth event {index}", fix=fix)
+            raise PassError(f"{kinds} cannot be undone", where=f"growth event {index}", fix=_FIX)
         edits |= own
     return tuple(sorted(edits))
+
+
+def _refuse_lasting(record: Record) -> None:
+    """Refuse to undo everything where some growth replaced what was there."""
+    for index, event in enumerate(record.history):
+        for growth in event.sites:
+            if not growth.pseudo_layer:
+                raise PassError(f"{growth.operator} cannot be undone", where=f"growth event {index}", fix=_FIX)
 
 
 def _shorten_log(result: fx.GraphModule, record: Record, undone: set[int]) -> None:

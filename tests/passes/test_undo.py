@@ -169,3 +169,19 @@ def test_an_edit_that_is_not_there_is_refused(edits: tuple[int, ...], message: s
 def test_an_event_that_is_not_there_is_refused() -> None:
     with pytest.raises(PassError, match="growth event 3: the history has 1 events; name events from 0 to 0"):
         fxgrow.undo(block("blocks.0")(traced()), [3])
+
+
+def test_what_replaced_parameters_cannot_be_undone_but_what_was_inserted_since_can() -> None:
+    base = fxgrow.widen(traced(), "blocks.0.attn.qkv", by=2)
+    grown = block("blocks.0")(base)
+    with pytest.raises(PassError, match="growth event 0: widen cannot be undone; name the events to undo"):
+        fxgrow.undo(grown)
+    assert digest(fxgrow.undo(grown, [1])) == digest(base)
+    with pytest.raises(PassError, match="growth event 0: widen cannot be undone"):
+        fxgrow.undo(grown, [0])
+
+
+def test_a_widening_behind_an_insertion_is_named() -> None:
+    grown = fxgrow.widen(block("blocks.0")(traced()), "blocks.0.attn.qkv", by=2)
+    with pytest.raises(PassError, match=r"edit 1 \(widen.*it changed what was there, and cannot be undone"):
+        Undo()(grown)
