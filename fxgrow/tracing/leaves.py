@@ -2,13 +2,11 @@
 
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from functools import cache
 from types import CodeType, FunctionType
 from typing import Any
 
 from torch import nn
-from torch.fx import _symbolic_trace
 
 _ATOMS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.AvgPool2d, nn.MaxPool2d)
 
@@ -35,24 +33,6 @@ def untraceable_classes() -> tuple[type[nn.Module], ...]:
 def untraceable_functions() -> tuple[Callable[..., Any], ...]:
     """Return the functions that timm registers as not traceable; none if timm is not loaded."""
     return tuple(_registry("get_notrace_functions"))
-
-
-@contextmanager
-def traceable_torchvision() -> Iterator[None]:
-    """Let tracing into the functions that torchvision's models keep from it, as Swin's windowed attention.
-
-    torchvision registers them for their control flow on sizes, which is no obstacle here.
-    """
-    registered = _symbolic_trace._wrapped_fns_to_patch
-    hidden = {
-        key: home for key, home in registered.items() if str(home.get("__name__")).startswith("torchvision.models.")
-    }
-    for key in hidden:
-        del registered[key]
-    try:
-        yield
-    finally:
-        registered.update(hidden)
 
 
 def _registry(name: str) -> list[Any]:

@@ -3,7 +3,6 @@
 import math
 import operator
 from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -18,7 +17,8 @@ from torch.fx.proxy import Attribute
 from fxgrow.graph.aliasing import reads_only_shape
 from fxgrow.graph.randomness import random_state
 from fxgrow.tracing.arguments import Argument, Call, mirror
-from fxgrow.tracing.leaves import follows_mode, traceable_torchvision, untraceable_classes, untraceable_functions
+from fxgrow.tracing.interception import interception
+from fxgrow.tracing.leaves import follows_mode, untraceable_classes, untraceable_functions
 from fxgrow.tracing.sizes import SizeProxy, Sizes
 
 #: written on nodes that were recorded under torch.no_grad
@@ -65,6 +65,7 @@ class ModelTracer(fx.Tracer):
 
     def __init__(self, call: Call, leaves: Collection[str]) -> None:
         super().__init__(autowrap_modules=(math,), autowrap_functions=untraceable_functions())
+        self.proxy_buffer_attributes = True  # or what forward computes from a buffer would be a constant
         self.call = call
         self.leaves = frozenset(leaves)
         self.leaf_classes = untraceable_classes()
@@ -84,7 +85,7 @@ class ModelTracer(fx.Tracer):
 
     def record(self, model: nn.Module) -> fx.Graph:
         """Trace `model`."""
-        with torch.enable_grad(), _checkpoint_called_through(self), _autocast_watched(self), traceable_torchvision():
+        with torch.enable_grad(), interception(self):
             graph: fx.Graph = self._watched(lambda: super(ModelTracer, self).trace(model))
         self.calls[0].result = graph.output_node().args[0]
         self.calls[0].forget(_drop_unread(graph))
@@ -165,6 +166,11 @@ class ModelTracer(fx.Tracer):
         """Note that the module whose forward is running must stay whole."""
         self.findings.append(Opaque(self.stack, reason))
 
+    def note(self, sentence: str) -> None:
+        """Note something for the user, once."""
+        if sentence not in self.notes:
+            self.notes.append(sentence)
+
     @property
     def stack(self) -> tuple[str, ...]:
         """Paths of the modules whose forwards are running, outermost first, without the model itself."""
@@ -193,38 +199,3 @@ def _drop_unread(graph: fx.Graph) -> set[fx.Node]:
             graph.erase_node(node)
             erased.add(node)
     return erased
-
-
-@contextmanager
-def _checkpoint_called_through(tracer: ModelTracer) -> Iterator[None]:
-    """Replace activation checkpointing by a plain call: its hooks have nothing to save while tracing."""
-    original = torch.utils.checkpoint.checkpoint
-
-    def call_through(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        note = "activation checkpointing is dropped: the traced model keeps its activations for the backward pass"
-        if note not in tracer.notes:
-            tracer.notes.append(note)
-        options = {"use_reentrant", "context_fn", "determinism_check", "debug", "early_stop", "preserve_rng_state"}
-        return function(*args, **{key: value for key, value in kwargs.items() if key not in options})
-
-    torch.utils.checkpoint.checkpoint = call_through  # type: ignore[assignment]
-    try:
-        yield
-    finally:
-        torch.utils.checkpoint.checkpoint = original
-
-
-@contextmanager
-def _autocast_watched(tracer: ModelTracer) -> Iterator[None]:
-    """Have modules that enter torch.autocast stay whole, since a graph records no such context."""
-    original = torch.autocast.__enter__
-
-    def enter(self: torch.autocast) -> Any:
-        tracer.find("enters torch.autocast, which a graph does not record")
-        return original(self)  # type: ignore[no-untyped-call]
-
-    torch.autocast.__enter__ = enter  # type: ignore[method-assign]
-    try:
-        yield
-    finally:
-        torch.autocast.__enter__ = original  # type: ignore[method-assign]

@@ -278,6 +278,27 @@ def test_control_flow_on_gradients_is_not_decided():
     assert record_of(traced).trace_notes[0].endswith("its control flow depends on whether gradients are recorded")
 
 
+class Factories(nn.Module):
+    """Makes tensors of the size of the batch, and computes from a buffer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("positions", torch.arange(4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        noise = torch.rand(x.shape[0], 1, device=x.device) * torch.finfo(x.dtype).eps
+        return x + noise + torch.zeros(x.shape[0], 4) + self.positions.expand(x.shape[0], -1)
+
+
+def test_tensors_that_depend_on_the_batch_are_made_anew_in_each_run():
+    traced = fxgrow.trace(Wrapper(Factories()), sample())
+    assert record_of(traced).trace_notes == ()
+    traced.get_buffer("inner.positions").zero_()
+    changed = traced.eval()(sample())
+    traced.get_buffer("inner.positions").copy_(torch.arange(4))
+    assert not torch.equal(changed, traced(sample()))
+
+
 class PerSample(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -315,15 +336,15 @@ def test_a_linear_map_with_a_computed_bias_becomes_a_site_without_bias():
 
 
 class Deceptive(nn.Module):
-    """Reads numbers out of a tensor that it makes itself, in a way that no proxy sees."""
+    """Takes another path when it is traced, which no proxy sees."""
 
     def __init__(self) -> None:
         super().__init__()
         self.linear = nn.Linear(4, 4)
 
     def forward(self, x: Tensor) -> Tensor:
-        table = torch.ones(x.shape[1])
-        return self.linear(x) + (table * float(id(x) != id(None)) if isinstance(x, Tensor) else table * 0)
+        table = torch.tensor([1.0, 2.0, 3.0, 4.0])
+        return self.linear(x) + (table if isinstance(x, Tensor) else -table)
 
 
 def test_a_module_in_which_tracing_fixed_something_wrong_stays_whole():
