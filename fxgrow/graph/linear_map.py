@@ -26,6 +26,7 @@ class LinearMap:
     padding: tuple[int, ...] | str = ()
     dilation: tuple[int, ...] = ()
     groups: int = 1
+    #: a transposed convolution, or a matrix product whose weight is kept as (features, neurons)
     transposed: bool = False
     output_padding: tuple[int, ...] = ()
     padding_mode: str = "zeros"
@@ -50,9 +51,9 @@ class LinearMap:
 
     def __call__(self, x: Tensor, rows: Tensor, bias: Tensor | None = None) -> Tensor:
         """Apply `rows` (neurons, features), and a bias (neurons,) if given, to the site's input."""
-        weight = self.to_weight(rows)
         if not self.spatial:
-            return F.linear(x, weight, bias)
+            return F.linear(x, rows, bias)
+        weight = self.to_weight(rows)
         if self.transposed:
             return _TRANSPOSED[self.spatial](
                 x,
@@ -73,6 +74,8 @@ class LinearMap:
         """Bring a weight in torch's layout to rows ``(neurons, features)``."""
         if not self.transposed:
             return weight.reshape(self.neurons, self.features)
+        if not self.spatial:
+            return weight.t()
         per_group = weight.reshape(self.groups, self.in_channels // self.groups, -1, *self.kernel_size)
         return per_group.transpose(1, 2).reshape(self.neurons, self.features)
 
@@ -81,6 +84,8 @@ class LinearMap:
         fan_in = self.in_channels // self.groups
         if not self.transposed:
             return rows.reshape(self.neurons, fan_in, *self.kernel_size)
+        if not self.spatial:
+            return rows.t()
         per_group = rows.reshape(self.groups, self.neurons // self.groups, fan_in, *self.kernel_size)
         return per_group.transpose(1, 2).reshape(self.in_channels, -1, *self.kernel_size)
 

@@ -1,8 +1,10 @@
 """Sites: the linear maps of a graph at which a pseudo-layer may be attached, and why the others may not."""
 
+import operator
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.fx as fx
@@ -24,6 +26,15 @@ _MODULES: tuple[type[nn.Module], ...] = (
 _PLAIN_FORWARDS = {kind.forward for kind in _MODULES}
 _aten = torch.ops.aten
 _LINEAR_FUNCTIONS: set[Callable[..., Tensor]] = {F.linear, _aten.linear.default}
+#: matrix products whose second factor is the weight, kept as (features, neurons); addmm takes the bias first
+_ADDMM_FUNCTIONS: set[Callable[..., Tensor]] = {torch.addmm, _aten.addmm.default}
+_MATMUL_FUNCTIONS: set[Callable[..., Tensor]] = {
+    torch.matmul,
+    torch.mm,
+    operator.matmul,
+    _aten.matmul.default,
+    _aten.mm.default,
+}
 _CONVOLUTION_FUNCTIONS: dict[object, int] = {
     F.conv1d: 1,
     F.conv2d: 2,
@@ -62,7 +73,10 @@ class Site:
 
 def site_input(call: fx.Node) -> fx.Node:
     """Return the value that a call of a site reads."""
-    value = call.args[0] if call.args else call.kwargs["input"]
+    if call.op == "call_function" and (call.target in _ADDMM_FUNCTIONS or call.target in _MATMUL_FUNCTIONS):
+        value = _factors(call)["input"]
+    else:
+        value = call.args[0] if call.args else call.kwargs["input"]
     assert isinstance(value, fx.Node)
     return value
 
@@ -107,6 +121,8 @@ def _recognise_module(graph_module: fx.GraphModule, node: fx.Node) -> _Recognise
 def _recognise_function(graph_module: fx.GraphModule, node: fx.Node) -> _Recognised | None:
     if node.op != "call_function":
         return None
+    if node.target in _ADDMM_FUNCTIONS or node.target in _MATMUL_FUNCTIONS:
+        return _recognise_product(graph_module, node)
     spatial = 0 if node.target in _LINEAR_FUNCTIONS else _CONVOLUTION_FUNCTIONS.get(node.target)
     if spatial is None:
         return None
@@ -131,6 +147,31 @@ def _recognise_function(graph_module: fx.GraphModule, node: fx.Node) -> _Recogni
     )
     bias_name = str(bias.target) if isinstance(bias, fx.Node) else None
     return name.removesuffix(".weight"), (linear, name, bias_name)
+
+
+def _recognise_product(graph_module: fx.GraphModule, node: fx.Node) -> _Recognised | None:
+    factors = _factors(node)
+    weight, bias = factors["weight"], factors["bias"]
+    if not _is_parameter(graph_module, weight) or factors["scaled"] or not isinstance(factors["input"], fx.Node):
+        return None
+    value = graph_module.get_parameter(str(weight.target))
+    if value.dim() != 2:
+        return None
+    features, neurons = value.shape
+    name = str(weight.target)
+    bias_name = str(bias.target) if _is_parameter(graph_module, bias) else None
+    return name.removesuffix(".weight"), (LinearMap(neurons, features, features, transposed=True), name, bias_name)
+
+
+def _factors(node: fx.Node) -> dict[str, Any]:
+    """Return the arguments of a matrix product by their roles."""
+    if node.target in _ADDMM_FUNCTIONS:
+        names = ("input", "mat1", "mat2")
+        given = {**dict(zip(names, node.args, strict=False)), **node.kwargs}
+        scaled = given.get("beta", 1) != 1 or given.get("alpha", 1) != 1
+        return {"input": given["mat1"], "weight": given["mat2"], "bias": given["input"], "scaled": scaled}
+    values = (*node.args, *node.kwargs.values())
+    return {"input": values[0], "weight": values[1], "bias": None, "scaled": False}
 
 
 def _is_parameter(graph_module: fx.GraphModule, value: object) -> bool:

@@ -8,6 +8,8 @@ from torch import nn
 
 from fxgrow.graph.linear_map import LinearMap
 from fxgrow.graph.sites import find_sites, site_input
+from fxgrow.operators import available_operators
+from fxgrow.passes.insert_pseudo_layers import InsertPseudoLayers
 
 
 class Functional(nn.Module):
@@ -32,6 +34,20 @@ class Reused(nn.Module):
         return self.other(self.tied(self.layer(self.layer(x))))
 
 
+class Products(nn.Module):
+    """Weights as (features, neurons), as GPT-2 keeps them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Module()
+        self.fc.weight, self.fc.bias = nn.Parameter(torch.randn(4, 6)), nn.Parameter(torch.randn(6))
+        self.proj = nn.Parameter(torch.randn(6, 3))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        hidden = torch.addmm(self.fc.bias, x, self.fc.weight)
+        return hidden @ self.proj + torch.addmm(hidden[:, :3], hidden, self.proj, alpha=2.0)
+
+
 class Standardised(nn.Linear):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return F.linear(x, self.weight / self.weight.norm(), self.bias)
@@ -43,6 +59,39 @@ def test_modules_and_functional_calls_are_sites_by_their_module_path() -> None:
     assert sites["stem"].bias == "stem.bias"
     assert sites["stem"].map == LinearMap(4, 9, 3, (3,), (1,), (1,), (1,))
     assert (sites["in_proj_weight"].neurons, sites["in_proj_weight"].features) == (6, 4)
+
+
+def test_matrix_products_with_a_parameter_are_sites_with_transposed_weights() -> None:
+    torch.manual_seed(0)
+    model = Products()
+    traced = fx.symbolic_trace(model)
+    sites = find_sites(traced)
+    assert list(sites) == ["fc", "proj"]
+    assert (sites["fc"].weight, sites["fc"].bias, sites["proj"].bias) == ("fc.weight", "fc.bias", None)
+    assert (sites["fc"].neurons, sites["fc"].features) == (6, 4)
+    assert site_input(sites["fc"].calls[0]).op == "placeholder"
+    assert len(sites["proj"].calls) == 1  # the scaled product is another map
+    rows = sites["fc"].rows(traced)
+    assert torch.equal(sites["fc"].map.to_weight(rows), model.fc.weight)
+    x = torch.randn(5, 4)
+    torch.testing.assert_close(sites["fc"].map(x, rows, model.fc.bias), torch.addmm(model.fc.bias, x, model.fc.weight))
+
+
+@pytest.mark.parametrize("operator", available_operators())
+def test_what_grows_at_a_matrix_product_keeps_the_function_and_can_train(operator) -> None:
+    torch.manual_seed(0)
+    traced = fx.symbolic_trace(Products().double())
+    grown = InsertPseudoLayers({"fc": (0, 3), "proj": (1,)}, operator=operator)(traced).graph_module
+    x = torch.randn(5, 4, dtype=torch.float64)
+    torch.testing.assert_close(grown(x), traced(x), rtol=0, atol=1e-12)
+    grown(x).square().sum().backward()
+    added = {name: p for name, p in grown.named_parameters() if "_pseudo_" in name}
+    assert any(bool(p.grad.any()) for p in added.values())
+
+
+def test_exported_programs_have_the_same_sites() -> None:
+    program = torch.export.export(Products(), (torch.randn(5, 4),)).module()
+    assert [(site.neurons, site.features) for site in find_sites(program).values()] == [(6, 4), (3, 6)]
 
 
 def test_a_module_called_twice_is_one_site_with_two_calls() -> None:
