@@ -12,7 +12,8 @@ from fxgrow.graph.axes import Axis, leaves, resizable
 from fxgrow.graph.layout_analysis import find_layouts
 from fxgrow.graph.layouts import Layouts
 from fxgrow.graph.lineage import Lineage
-from fxgrow.graph.resizing import Resizing, Units, carry_out, plan_resizing
+from fxgrow.graph.resizing import Resizing, carry_out, plan_resizing
+from fxgrow.graph.units import Units
 from fxgrow.passes.base import Pass
 
 

@@ -13,8 +13,9 @@ from fxgrow.graph.layout_analysis import find_layouts
 from fxgrow.graph.layouts import Contraction, Layout, Layouts, Origin, name_of
 from fxgrow.graph.lineage import Lineage
 from fxgrow.graph.record import SiteGrowth
-from fxgrow.graph.resizing import Resizing, Units, carry_out, plan_resizing
+from fxgrow.graph.resizing import Resizing, carry_out, plan_resizing
 from fxgrow.graph.sharing import parameter_count
+from fxgrow.graph.units import Units
 from fxgrow.passes.base import Pass
 
 

@@ -90,7 +90,8 @@ def unify(first: Dim, second: Dim, reason: str) -> Dim:
             other.frozen, other.static = other.frozen or one.frozen, other.static and one.static
             one._parent = other
         elif max(one.size, other.size) % min(one.size, other.size):
-            break
+            freeze((first, second), reason)
+            return first
         else:
             larger, queue = (one, left) if one.size > other.size else (other, right)
             larger.split(min(one.size, other.size))
