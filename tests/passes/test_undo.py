@@ -10,8 +10,10 @@ import fxgrow
 from fxgrow.errors import PassError
 from fxgrow.graph.digest import digest
 from fxgrow.graph.record import record_of
+from fxgrow.graph.shapes import propagate_shapes
 from fxgrow.operators import available_operators
 from fxgrow.passes import parse
+from fxgrow.passes.functionalize_inplace import FunctionalizeInplace
 from fxgrow.passes.insert_pseudo_layers import InsertPseudoLayers
 from fxgrow.passes.undo import Undo
 from fxgrow.testing import sample_models
@@ -185,3 +187,13 @@ def test_a_widening_behind_an_insertion_is_named() -> None:
     grown = fxgrow.widen(block("blocks.0")(traced()), "blocks.0.attn.qkv", by=2)
     with pytest.raises(PassError, match=r"edit 1 \(widen.*it changed what was there, and cannot be undone"):
         Undo()(grown)
+
+
+def test_normalisation_of_operations_in_place_stays() -> None:
+    model, inputs = sample_models()["resnet"].make()
+    plain = torch.fx.symbolic_trace(model)
+    propagate_shapes(plain, inputs)
+    functional = FunctionalizeInplace()(plain).graph_module
+    undone = fxgrow.undo(pseudo_layers("blocks.0.conv1", 1)(functional))
+    assert digest(undone) == digest(functional)
+    assert record_of(undone).edits == ("functionalize-inplace",)
