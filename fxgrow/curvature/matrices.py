@@ -18,7 +18,7 @@ from torch import Tensor
 from fxgrow.graph.linear_map import LinearMap
 
 #: numbers in one block of the product X V^T, so that it stays in the cache between its two uses
-_BLOCK = 1 << 21
+_BLOCK = 1 << 20
 
 
 @dataclass(frozen=True, eq=False)

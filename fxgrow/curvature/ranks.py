@@ -9,7 +9,7 @@ def spearman(first: Tensor, second: Tensor) -> float | None:
 
     Example:
         >>> import torch
-        >>> spearman(torch.tensor([1.0, 2.0, 3.0]), torch.tensor([10.0, 30.0, 20.0]))
+        >>> round(spearman(torch.tensor([1.0, 2.0, 3.0]), torch.tensor([10.0, 30.0, 20.0])), 6)
         0.5
     """
     ranks = torch.stack([_ranks(first), _ranks(second)])
