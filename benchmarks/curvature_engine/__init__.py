@@ -1,0 +1,1 @@
+"""The sections of ``benchmarks/curvature.py``: each yields rows of what was measured."""

@@ -1,0 +1,50 @@
+"""What a section needs: timing, rows, and a description of the machine."""
+
+import os
+import platform
+import time
+from collections.abc import Callable
+from typing import TypedDict
+
+import torch
+
+
+class Row(TypedDict):
+    """One line of a table."""
+
+    what: str
+    value: str
+    target: str
+
+
+def row(what: str, value: str, target: str = "") -> Row:
+    """Make a row."""
+    return {"what": what, "value": value, "target": target}
+
+
+def seconds(function: Callable[[], object], repeats: int = 3) -> float:
+    """Return the least wall time of some calls: what disturbs a measurement only makes it longer."""
+    found = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        function()
+        found.append(time.perf_counter() - start)
+    return min(found)
+
+
+def cpu_seconds(function: Callable[[], object]) -> float:
+    """Return the processor time of one call, over all threads."""
+    start = time.process_time()
+    function()
+    return time.process_time() - start
+
+
+def describe() -> str:
+    """Name the processor, the threads and the version of torch."""
+    processor = platform.processor() or platform.machine()
+    try:
+        with open("/proc/cpuinfo") as lines:
+            processor = next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        pass
+    return f"{processor}, {torch.get_num_threads()} threads of {os.cpu_count()}, torch {torch.__version__}"

