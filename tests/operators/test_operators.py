@@ -151,7 +151,7 @@ class Dead(PseudoLayer):
 
 
 def test_a_pseudo_layer_that_can_never_train_is_refused() -> None:
-    with pytest.raises(PlanError, match="'dead'.*could never train"):
+    with pytest.raises(PlanError, match=r"'dead'.*could never train"):
         check_trainable(Dead(attach(MODULES["linear"])), torch.ones(1, 6))
 
 
@@ -161,5 +161,5 @@ def test_unknown_operator_is_named_with_the_nearest_known_one() -> None:
 
 
 def test_a_name_cannot_be_taken_twice() -> None:
-    with pytest.raises(PlanError, match="belongs to fxgrow.operators.serial.Serial"):
+    with pytest.raises(PlanError, match=r"belongs to fxgrow.operators.serial.Serial"):
         register_operator(type("Other", (Dead,), {"name": "serial"}))
