@@ -15,9 +15,9 @@ from fxgrow.testing.strategies import recipes
 
 Drawn = tuple[RandomNetwork, tuple[Tensor, ...]]
 KINDS = {
-    *ACTIVATIONS, *IN_PLACE_ACTIVATIONS, "add", "add_", "attention", "batch-norm", "concat", "conv", "dropout",
-    "functional-dropout", "functional-linear", "group-norm", "layer-norm", "linear", "mean", "multiply", "pool",
-    "reuse", "tied-linear", "tokens", "transposed-conv",
+    *ACTIVATIONS, *IN_PLACE_ACTIVATIONS, "add", "add_", "attention", "attention-dropout", "batch-norm", "concat",
+    "conv", "dropout", "functional-dropout", "functional-linear", "group-norm", "layer-norm", "linear", "mean",
+    "multiply", "pool", "reuse", "tied-linear", "tokens", "transposed-conv",
 }  # fmt: skip
 
 
