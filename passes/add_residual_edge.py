@@ -60,7 +60,7 @@ class AddResidualEdge(Pass):
         read, grown = value_at(graph_module, self.source), value_at(graph_module, self.target)
         self._check(graph_module, read, grown)
         moved = _bring_forward(graph_module, read, grown)
-        channel_dim = _channel_dim(graph_module, grown)
+        channel_dim = channel_dim_of(graph_module, grown)
         path = fresh_path(graph_module, f"{self.target}_edge")
         add_module(graph_module, path, _gate(graph_module, grown, channel_dim))
         self._connect(graph_module.graph, read, grown, path, channel_dim, moved)
@@ -127,7 +127,7 @@ def nearest_site(graph_module: fx.GraphModule, value: fx.Node) -> Site | None:
     return None
 
 
-def _channel_dim(graph_module: fx.GraphModule, value: fx.Node) -> int:
+def channel_dim_of(graph_module: fx.GraphModule, value: fx.Node) -> int:
     """Return the dimension of the channels, from the end: the last, unless the value still is as its site made it."""
     site, shape = nearest_site(graph_module, value), shape_of(value)
     if site is None or shape is None:

@@ -20,7 +20,7 @@ from fxgrow.graph.regions import Region, find_region
 from fxgrow.graph.sharing import fresh_path, resolves
 from fxgrow.graph.trunk import residual_branches, zeros_of
 from fxgrow.operators.residual import add_rows
-from fxgrow.passes.add_residual_edge import nearest_site
+from fxgrow.passes.add_residual_edge import channel_dim_of
 from fxgrow.passes.base import Pass
 
 
@@ -61,7 +61,7 @@ class InsertBlock(Pass):
         """
         region = find_region(graph_module, self.after)
         branches = residual_branches(graph_module, region)
-        silenced = [zeros_of(graph_module, branch) for branch in branches] if branches else [None]
+        silenced = [zeros_of(graph_module, branch, self.after) for branch in branches] if branches else [None]
         copied = _Copy(graph_module, region, _next_path(graph_module, self.after))
         if all(silenced):
             copied.connect(gated=False)
@@ -120,11 +120,11 @@ class _Copy:
                 self.graph_module.get_parameter(self._renamed(name)).zero_()
 
     def _gate(self, entry: fx.Node, last: fx.Node) -> fx.Node:
-        site, shape = nearest_site(self.graph_module, last), shape_of(last)
+        shape = shape_of(last)
         if shape is None:
             fix = "trace the model with fxgrow.trace, or run fxgrow.graph.shapes.propagate_shapes"
             raise PassError("the shape of its output is not known", where=self.region.path, fix=fix)
-        channel_dim = site.map.channel_dim if site else -1
+        channel_dim = channel_dim_of(self.graph_module, last)
         like = next(self.graph_module.get_submodule("").parameters())
         value = torch.zeros(shape[channel_dim], *[1] * (-1 - channel_dim), dtype=like.dtype, device=like.device)
         _attach(self.graph_module, f"{self.path}_gate", nn.Parameter(value))

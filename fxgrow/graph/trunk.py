@@ -38,24 +38,26 @@ def residual_branches(graph_module: fx.GraphModule, region: Region) -> list[fx.N
     return _branches(graph_module, value, region.entry)
 
 
-def zeros_of(graph_module: fx.GraphModule, value: fx.Node) -> list[str] | None:
-    """Return the parameters that make `value` exactly zero, when they are; None where there are none such.
+def zeros_of(graph_module: fx.GraphModule, value: fx.Node, block: str) -> list[str] | None:
+    """Return the parameters of a block that make `value` exactly zero, when they are; None where there are none such.
 
-    They belong to the last linear map or norm on the way to the value, so that gradients reach them.
+    They belong to the last linear map or norm on the way to the value, so that gradients reach them, and all of them
+    lie under the path `block`: what lies outside is not the block's to zero.
     """
     weights = {call: site for site in find_sites(graph_module).values() for call in site.calls}
     if value in weights:
-        return [name for name in (weights[value].weight, weights[value].bias) if name]
-    norm = _norm_parameters(graph_module, value)
-    if norm:
-        return norm
+        names = [name for name in (weights[value].weight, weights[value].bias) if name]
+    else:
+        names = _norm_parameters(graph_module, value)
+    if names:
+        return names if all(name.startswith(f"{block}.") for name in names) else None
     if value.op == "call_function" and (value.target in _ADDITIONS or value.target is add_rows):
-        found = [zeros_of(graph_module, part) for part in value.args[:2] if isinstance(part, fx.Node)]
+        found = [zeros_of(graph_module, part, block) for part in value.args[:2] if isinstance(part, fx.Node)]
         return [name for names in found if names for name in names] if len(found) == 2 and all(found) else None
     if not _keeps_zero(graph_module, value) or not value.args or not isinstance(value.args[0], fx.Node):
         return None
     for part in value.args if value.target in _PRODUCTS else value.args[:1]:
-        if isinstance(part, fx.Node) and (names := zeros_of(graph_module, part)):
+        if isinstance(part, fx.Node) and (names := zeros_of(graph_module, part, block)):
             return names
         if value.target is operator.truediv:
             break  # only the numerator

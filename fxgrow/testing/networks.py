@@ -65,7 +65,7 @@ class RandomNetwork(nn.Module):
         any value: an activation, ``dropout``, ``functional-dropout``, ``add``, ``add_`` (in place), ``multiply``,
         ``concat``, ``reuse`` (of the module of an earlier step);
         features: ``linear``, ``functional-linear``, ``tied-linear``, ``layer-norm``, and ``batch-norm`` without tokens;
-        tokens: ``attention``, ``mean``;
+        tokens: ``attention``, ``attention-dropout`` (functional, inside), ``mean``;
         images: ``conv``, ``transposed-conv``, ``batch-norm``, ``group-norm``, ``pool``, ``tokens``.
 
     Shapes:
@@ -123,8 +123,9 @@ class RandomNetwork(nn.Module):
             "group-norm": lambda: nn.GroupNorm(1, width),
             "batch-norm": lambda: (nn.BatchNorm2d if is_image(shapes[0]) else nn.BatchNorm1d)(width),
             "attention": lambda: _Attention(width, step.groups),
+            "attention-dropout": lambda: _Attention(width, step.groups, drop=0.2),
             "dropout": lambda: nn.Dropout(0.3),
-            "functional-dropout": _FunctionalDropout,
+            "functional-dropout": FunctionalDropout,
             "pool": lambda: nn.MaxPool2d(2, ceil_mode=True),
         }
         return builders[step.kind]() if step.kind in builders else _Function(step.kind, is_image(shapes[0]))
@@ -183,8 +184,11 @@ class _Function(nn.Module):
         return x.mean(1) if self.kind == "mean" else x.flatten(2).transpose(1, 2)
 
 
-class _FunctionalDropout(nn.Module):
+class FunctionalDropout(nn.Module):
+    """Dropout that reads the mode itself, as many models have it."""
+
     def forward(self, x: Tensor) -> Tensor:
+        """Drop features in train mode."""
         return F.dropout(x, 0.3, training=self.training)
 
 
@@ -198,10 +202,14 @@ class _FunctionalLinear(nn.Module):
 
 
 class _Attention(nn.Module):
-    def __init__(self, width: int, heads: int) -> None:
+    def __init__(self, width: int, heads: int, drop: float = 0.0) -> None:
         super().__init__()
-        self.heads, self.qkv, self.proj = heads, nn.Linear(width, 3 * width), nn.Linear(width, width)
+        self.heads, self.drop = heads, drop
+        self.qkv, self.proj = nn.Linear(width, 3 * width), nn.Linear(width, width)
 
     def forward(self, x: Tensor) -> Tensor:
         q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
-        return self.proj(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+        mixed = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+        if self.drop:
+            mixed = F.dropout(mixed, self.drop, training=self.training)
+        return self.proj(mixed)

@@ -7,21 +7,33 @@ from typing import Any
 
 import torch
 import torch.fx as fx
+import torch.nn.functional as F
 from hypothesis import strategies as st
 from hypothesis.strategies import DrawFn, SearchStrategy
+from torch import nn
 
 from fxgrow.curvature.scores import Scores, SiteScores
-from fxgrow.errors import PassError, PlanError
+from fxgrow.errors import PassError, PlanError, VerificationError
 from fxgrow.graph.digest import digest
 from fxgrow.graph.shapes import propagate_shapes
 from fxgrow.graph.sites import find_sites
 from fxgrow.operators import available_operators
+from fxgrow.passes.add_residual_edge import AddResidualEdge
 from fxgrow.passes.base import Pass
+from fxgrow.passes.eliminate_dead_code import EliminateDeadCode
+from fxgrow.passes.fold_pairs import FoldPairs
+from fxgrow.passes.functionalize_inplace import FunctionalizeInplace
+from fxgrow.passes.insert_block import InsertBlock
 from fxgrow.passes.insert_pseudo_layers import InsertPseudoLayers
-from fxgrow.passes.registry import find_pass
-from fxgrow.testing.networks import RandomNetwork
+from fxgrow.passes.merge_branches import MergeBranches
+from fxgrow.passes.undo import Undo
+from fxgrow.passes.widen import Widen
+from fxgrow.testing.networks import FunctionalDropout, RandomNetwork
 from fxgrow.tracing import trace
 from fxgrow.verification import verify
+
+_DROPOUT = (nn.modules.dropout._DropoutNd, FunctionalDropout)
+_PLAIN = (EliminateDeadCode(), FunctionalizeInplace(), FoldPairs(), MergeBranches(), Undo())
 
 
 def insertions(graph_module: fx.GraphModule, *, max_sites: int = 3) -> SearchStrategy[Pass]:
@@ -44,28 +56,39 @@ def insertions(graph_module: fx.GraphModule, *, max_sites: int = 3) -> SearchStr
 
 
 def edges(graph_module: fx.GraphModule) -> SearchStrategy[Pass]:
-    """Return a strategy for residual edges between two modules' values of one shape; for some, the pass will refuse."""
-    alike: dict[str, list[str]] = defaultdict(list)
+    """Return a strategy for residual edges between two modules' values of one shape; the pass will refuse some."""
+    alike: dict[str, set[str]] = defaultdict(set)
     for node in graph_module.graph.find_nodes(op="call_module"):
-        alike[str(node.meta.get("tensor_meta"))].append(str(node.target))
-    groups = [paths for paths in alike.values() if len(set(paths)) > 1]
+        alike[str(node.meta.get("tensor_meta"))].add(str(node.target))
+    groups = [sorted(paths) for paths in alike.values() if len(paths) > 1]
     if not groups:
         return st.nothing()
-    pairs = st.sampled_from(groups).flatmap(lambda paths: st.permutations(sorted(set(paths))))
-    return pairs.map(lambda paths: find_pass("add-residual-edge")(source=paths[0], target=paths[1]))
+    return st.sampled_from(groups).flatmap(st.permutations).map(lambda paths: AddResidualEdge(paths[0], paths[1]))
 
 
-def rewrites(
-    graph_module: fx.GraphModule,
-    *,
-    plain: tuple[str, ...] = ("eliminate-dead-code", "functionalize-inplace", "fold-pairs", "merge-branches", "undo"),
-) -> SearchStrategy[Pass]:
-    """Return a strategy for a random pass that fits `graph_module`.
+def blocks(graph_module: fx.GraphModule) -> SearchStrategy[Pass]:
+    """Return a strategy for copies of blocks without dropout: the copy's own would shift the random stream."""
+    if graph_module.graph.find_nodes(op="call_function", target=F.dropout):
+        return st.nothing()
+    paths = [
+        path
+        for path, module in graph_module.named_modules()
+        if path and not any(isinstance(part, _DROPOUT) for part in module.modules())
+    ]
+    return st.sampled_from(paths).map(InsertBlock) if paths else st.nothing()
 
-    Half of them insert pseudo-layers, some add a residual edge, and the others are those of `plain`, without options.
-    """
-    growing = [insertions(graph_module), insertions(graph_module), edges(graph_module)]
-    return st.one_of(*growing, st.sampled_from(plain).map(lambda name: find_pass(name)()))
+
+def widenings(graph_module: fx.GraphModule) -> SearchStrategy[Pass]:
+    """Return a strategy for wider sites; the pass will refuse those whose rows are no hidden units."""
+    paths = sorted(path for path, site in find_sites(graph_module).items() if site.refusal is None)
+    details = {"by": st.integers(1, 4), "how": st.sampled_from(("pairs", "split")), "heads": st.booleans()}
+    return st.builds(Widen, st.sampled_from(paths), **details) if paths else st.nothing()
+
+
+def rewrites(graph_module: fx.GraphModule) -> SearchStrategy[Pass]:
+    """Return a strategy for a random pass that preserves the function; a quarter of them insert pseudo-layers."""
+    insertion, widening, plain = insertions(graph_module), widenings(graph_module), st.sampled_from(_PLAIN)
+    return st.one_of(insertion, insertion, plain, plain, edges(graph_module), blocks(graph_module), widening, widening)
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,12 +127,15 @@ def rewrite_at_random(
     refusals: list[str] = []
     for _ in range(draw(st.integers(1, max_passes))):
         _move_parameters(current, generator)
-        applied = draw(rewrites(current))
+        applied, versions = draw(rewrites(current)), _versions(current)
         try:
             result = applied(current).graph_module
         except (PassError, PlanError) as refusal:
             refusals.append(str(refusal))
             continue
+        finally:
+            if _versions(current) != versions:
+                raise VerificationError("it writes to parameters of the graph that went in", where=str(applied))
         reference, gradients = (model, True) if applied.name == "undo" else (current, applied.keeps_parameters)
         differences.append(verify(reference, result, example_inputs, gradients=gradients).largest_relative)
         passes.append(applied)
@@ -118,11 +144,17 @@ def rewrite_at_random(
 
 
 def _trace(draw: Callable[[SearchStrategy[Any]], Any], model: RandomNetwork, example_inputs: Any) -> fx.GraphModule:
-    if any(step.kind == "functional-dropout" for step in model.recipe.steps) or not draw(st.booleans()):
+    if any(step.kind in ("functional-dropout", "attention-dropout") for step in model.recipe.steps) or not draw(
+        st.booleans()
+    ):
         return trace(model, example_inputs, check=False)
     graph_module = fx.symbolic_trace(model)
     propagate_shapes(graph_module, example_inputs)
     return graph_module
+
+
+def _versions(graph_module: fx.GraphModule) -> dict[str, int]:
+    return {name: parameter._version for name, parameter in graph_module.named_parameters()}
 
 
 def _move_parameters(graph_module: fx.GraphModule, generator: torch.Generator) -> None:

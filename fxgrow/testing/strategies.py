@@ -23,7 +23,7 @@ _INPUT_SHAPES: tuple[Shape, ...] = ((4,), (3, 4), (4, 5, 5))
 #: kinds of steps whose result is fresh memory that their own backward does not read again
 _FRESH = {"linear", "functional-linear", "tied-linear", "layer-norm", "batch-norm", "group-norm", "conv", "add",
           "transposed-conv"}  # fmt: skip
-_REUSABLE = _FRESH - {"add"} | {"attention"}
+_REUSABLE = _FRESH - {"add"} | {"attention", "attention-dropout"}
 
 
 @st.composite
@@ -110,7 +110,8 @@ class _RecipeBuilder:
             yield _steps("batch-norm", read)
         else:
             heads = [heads for heads in (1, 2) if width % heads == 0]
-            yield _steps("attention", read, groups=st.sampled_from(heads))
+            kinds = st.sampled_from(("attention", "attention-dropout"))
+            yield _steps(kinds, read, groups=st.sampled_from(heads))
             yield _steps("mean", read)
 
     def _convolutions(self, read: int) -> Iterator[SearchStrategy[Step]]:

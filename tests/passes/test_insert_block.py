@@ -10,6 +10,7 @@ from fxgrow.errors import PassError
 from fxgrow.graph.digest import digest
 from fxgrow.graph.record import record_of
 from fxgrow.passes import parse
+from fxgrow.passes.add_residual_edge import AddResidualEdge
 from fxgrow.passes.insert_block import InsertBlock
 from fxgrow.passes.insert_pseudo_layers import InsertPseudoLayers
 from fxgrow.testing import check_pass, sample_models
@@ -133,3 +134,17 @@ def test_blocks_compile_as_pieces_of_their_own() -> None:
 def test_what_cannot_be_copied_is_refused(name: str, block: str, message: str) -> None:
     with pytest.raises(PassError, match=message):
         InsertBlock(block)(traced(name))
+
+
+def test_only_parameters_of_the_copy_are_zeroed() -> None:
+    """The branch of the copied block carries, beside its norm, what a norm outside of it made."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.LayerNorm(4), nn.Linear(4, 3)).double()
+    graph_module = fxgrow.trace(model, torch.randn(3, 4, dtype=torch.float64))
+    graph_module = InsertBlock("0")(graph_module).graph_module
+    graph_module = AddResidualEdge("0", "2")(graph_module).graph_module
+    with torch.no_grad():
+        for parameter in graph_module.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    check_pass(InsertBlock("2"), graph_module)
+    assert bool(model[0].weight.all())
