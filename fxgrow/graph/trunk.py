@@ -46,11 +46,11 @@ def zeros_of(graph_module: fx.GraphModule, value: fx.Node, block: str) -> list[s
     """
     weights = {call: site for site in find_sites(graph_module).values() for call in site.calls}
     if value in weights:
-        names = [name for name in (weights[value].weight, weights[value].bias) if name]
+        own = [name for name in (weights[value].weight, weights[value].bias) if name]
     else:
-        names = _norm_parameters(graph_module, value)
-    if names:
-        return names if all(name.startswith(f"{block}.") for name in names) else None
+        own = _norm_parameters(graph_module, value)
+    if own:
+        return own if all(name.startswith(f"{block}.") for name in own) else None
     if value.op == "call_function" and (value.target in _ADDITIONS or value.target is add_rows):
         found = [zeros_of(graph_module, part, block) for part in value.args[:2] if isinstance(part, fx.Node)]
         return [name for names in found if names for name in names] if len(found) == 2 and all(found) else None
