@@ -27,6 +27,7 @@ _BUILT_IN = {
     "insert-pseudo-layers": "fxgrow.passes.insert_pseudo_layers:InsertPseudoLayers",
     "merge-branches": "fxgrow.passes.merge_branches:MergeBranches",
     "slim": "fxgrow.passes.slim:Slim",
+    "spread-residual-edges": "fxgrow.passes.spread_residual_edges:SpreadResidualEdges",
     "undo": "fxgrow.passes.undo:Undo",
     "widen": "fxgrow.passes.widen:Widen",
 }

@@ -92,6 +92,9 @@ TRIALS: dict[str, Callable[[str], list[Trial]]] = {
     ],
     "merge-branches": lambda sample: [(find_pass("merge-branches")(), grown(traced(sample), "branch", "branch"))],
     "slim": lambda sample: [(first_accepted([find_pass("slim")()], traced(sample)), traced(sample))],
+    "spread-residual-edges": lambda sample: [
+        (find_pass("spread-residual-edges")(), grown(traced(sample), "serial", "branch"))
+    ],
     "undo": lambda sample: [(find_pass("undo")(), grown(traced(sample), "serial", "branch"))],
     "widen": lambda sample: [(widening(traced(sample, dropout=False)), traced(sample, dropout=False))],
 }
