@@ -84,7 +84,7 @@ def _cells(item: Item, glyphs: Glyphs) -> tuple[str, str, str, str]:
         operation, parameters = f"{item.alike} alike", f"{item.alike} {glyphs.times} {parameters}"
     elif item.alike > 1:
         operation = f"{item.alike} {glyphs.times} {operation}"
-    if item.kind == "pseudo-layer" and item.grown_rows:
+    if item.kind == "pseudo-layer" and item.grown_rows and item.grown_rows[0]:
         output = f"{glyphs.arrow} {item.grown_rows[0]} of {item.grown_rows[1]}"
     return operation, output, parameters, str(item.depth) if item.depth else ""
 
