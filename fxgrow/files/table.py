@@ -146,7 +146,7 @@ def _other_mode(graph_module: fx.GraphModule) -> tuple[str, ...]:
 
 def _site_rows(graph_module: fx.GraphModule) -> dict[str, SiteRow]:
     sites, depths = find_sites(graph_module), depth_map(graph_module)
-    growing = eligible_sites(graph_module, sites)
+    growing = eligible_sites(graph_module, sites, nest=True)
     return {
         path: SiteRow(
             path=path,
