@@ -1,0 +1,115 @@
+"""The page that shows a census as it came out."""
+
+import platform
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from model_census.results import Result
+from model_census.stages import ALL_STAGES, BUDGET
+from model_census.summary import (
+    group_of,
+    in_torch_prunings_list,
+    median_growable_share,
+    passed_by_stage,
+    stages_of,
+)
+
+_HEAD = """# Census: which models grow
+
+`python benchmarks/census.py` takes one small model of each timm family, torchvision's models and some of Hugging Face's
+from their own code to a grown model in a file and back, and writes down how far each one goes. This page is what came
+out; `python benchmarks/census.py --report docs/census.md` wrote it.
+
+| stage | what it means that a model passed |
+|---|---|
+| built | the model was built, with random weights, zeros among them made small numbers as by some training |
+| traced | `fxgrow.trace` returned a graph |
+| gated | outputs, gradients of all parameters and buffers equal the model's, in train and eval mode, at batch 2 and 3 |
+| scored | `fxgrow.analyze` measured the least eigenvalue of every neuron of every site |
+| grown serial | `fxgrow.grow` spent {budget} of the parameters on `serial` pseudo-layers |
+| grown branch | what came out was scored and grown again by as much, by `branch`, in pseudo-layers too |
+| equal | after both events outputs, gradients and buffers still equal the model's, as for *gated* |
+| backward | two optimizer steps moved every parameter that growth had added |
+| compiled | `torch.compile(grown, fullgraph=True)` ran forward and backward, and its loss is the eager one |
+| saved | `fxgrow.save` wrote it |
+| loaded | a process that had never seen the model rebuilt it from the file, with bit-equal outputs |
+"""
+
+
+def write_report(results: dict[str, Result], path: Path) -> None:
+    """Write the page from the results."""
+    found = list(results.values())
+    parts = [
+        _HEAD.format(budget=f"{BUDGET:.0%}"),
+        _setting(found),
+        "## In sum\n",
+        *_summary(found),
+        "\n## Models that did not go all the way\n",
+        *_failures(found),
+    ]
+    for group in passed_by_stage(found):
+        parts += [f"\n## {group[0].upper()}{group[1:]}\n", *_models(item for item in found if group_of(item) == group)]
+    path.write_text("\n".join(parts) + "\n", encoding="utf-8")
+
+
+def _setting(results: list[Result]) -> str:
+    versions = {line for item in results for line in [item.facts.get("versions")] if line}
+    hours = sum(item.seconds for item in results) / 3600
+    return (
+        f"Versions: {'; '.join(sorted(versions))}; Python {platform.python_version()}. One thread for each model, "
+        f"{hours:.1f} hours of processes in all. Seconds are wall time on a machine with other work too: they say "
+        "what is slow and are no benchmark.\n"
+    )
+
+
+def _summary(results: list[Result]) -> Iterator[str]:
+    groups = passed_by_stage(results)
+    listed = [item for item in results if in_torch_prunings_list(item)]
+    columns = {**groups, "Torch-Pruning's 85 names": (len(listed), stages_of(listed))} if listed else groups
+    yield f"| passed | {' | '.join(columns)} |"
+    yield f"|---|{'---|' * len(columns)}"
+    for stage in ALL_STAGES:
+        counts = " | ".join(f"{passed[stage]} of {total}" for total, passed in columns.values())
+        yield f"| {stage} | {counts} |"
+    shares = {name: median_growable_share(r for r in results if group_of(r) == name) for name in groups}
+    if listed:
+        shares["Torch-Pruning's 85 names"] = median_growable_share(listed)
+    spelled = " | ".join("" if share is None else f"{share:.1%}" for share in shares.values())
+    yield f"| median share of parameters in growable sites | {spelled} |"
+
+
+def _failures(results: list[Result]) -> Iterator[str]:
+    failed = [item for item in results if item.failure is not None]
+    if not failed:
+        yield "None."
+        return
+    yield "| model | not | exception | message |"
+    yield "|---|---|---|---|"
+    for item in failed:
+        assert item.failure is not None
+        message = item.failure.message.replace("|", "\\|")
+        yield f"| {item.key} | {item.failure.stage} | {item.failure.exception} | {message} |"
+
+
+def _models(results: Iterable[Result]) -> Iterator[str]:
+    yield "| model | input | parameters | growable | stays whole | nodes | went | seconds |"
+    yield "|---|---|--:|--:|--:|--:|---|--:|"
+    for item in results:
+        facts = item.facts
+        share = f"{facts['growable_share']:.1%}" if "growable_share" in facts else ""
+        went = "to the end" if item.failure is None else f"not {item.failure.stage}"
+        if facts.get("door", "symbolic trace") != "symbolic trace":
+            went += f" (by {facts['door']})"
+        name = f"{item.family}: {item.model}" if item.suite != "torchvision" else item.model
+        whole = len(facts.get("whole", ())) or ""
+        cells = (
+            name,
+            item.inputs,
+            f"{facts['parameters']:,}" if "parameters" in facts else "",
+            share,
+            str(whole),
+            str(facts.get("nodes", "")),
+            went,
+            f"{item.seconds:.0f}",
+        )
+        yield f"| {' | '.join(cells)} |"

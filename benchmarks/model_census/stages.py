@@ -1,0 +1,218 @@
+"""The way that each model goes, stage by stage. A stage that fails raises; the next ones are then not tried."""
+
+import copy
+import os
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.fx as fx
+from torch import Tensor
+
+import fxgrow
+from fxgrow.graph.record import record_of
+from fxgrow.graph.sharing import parameter_count
+from fxgrow.graph.sites import find_sites
+from fxgrow.verification import flatten
+from model_census.building import SEED, Built, build, loss_of, targets, versions
+from model_census.candidates import Candidate
+from model_census.doors import EXPORT, growable_share, through_export, traced_through
+
+BUDGET = 0.05  #: of each of the two growth events
+LANCZOS_ITERATIONS = 4
+
+
+class CensusError(Exception):
+    """A model went through a stage and did not do there what it should."""
+
+
+@dataclass
+class Subject:
+    """One model on its way, with what is known of it so far."""
+
+    candidate: Candidate
+    folder: Path
+    backend: str
+    facts: dict[str, Any] = field(default_factory=dict)
+    built: Built | None = None
+    traced: fx.GraphModule | None = None
+    scores: fxgrow.Scores | None = None
+    grown: fx.GraphModule | None = None
+
+
+def build_model(subject: Subject) -> None:
+    """Build the model and its inputs."""
+    subject.built = build(subject.candidate)
+    subject.facts["versions"] = versions(subject.candidate.suite)
+    subject.facts["parameters"] = sum(parameter.numel() for parameter in subject.built.model.parameters())
+
+
+def trace_model(subject: Subject) -> None:
+    """Trace without the gate, by the door that leaves most of the model open to growth."""
+    built = _built(subject)
+    subject.traced, door = traced_through(built)
+    sites = find_sites(subject.traced)
+    record = record_of(subject.traced)
+    subject.facts.update(
+        door=door,
+        nodes=len(subject.traced.graph.nodes),
+        growable_share=growable_share(subject.traced, built.model),
+        refused={site.path: site.refusal for site in sites.values() if site.refusal is not None},
+        whole=list(record.trace_policy.get("leaves", [])),
+        notes=list(record.trace_notes),
+    )
+
+
+def gate(subject: Subject) -> None:
+    """Compare what was traced with the model: outputs, gradients and buffers, in both modes, at two batch sizes."""
+    _verify(subject, _traced(subject))
+
+
+def score(subject: Subject) -> None:
+    """Score every site by the least eigenvalue of its curvature."""
+    subject.scores = _scores(subject, _traced(subject), "eigen")
+    subject.facts["scored_sites"] = len(subject.scores.sites)
+
+
+def grow_serial(subject: Subject) -> None:
+    """Grow by the operator that adds depth, where the scores say."""
+    assert subject.scores is not None
+    subject.grown = fxgrow.grow(_traced(subject), subject.scores, budget=BUDGET, operator="serial")
+
+
+def grow_branch(subject: Subject) -> None:
+    """Score what has grown, its pseudo-layers included, and grow once more, by an operator that adds width.
+
+    The score of this second event is a cheap one: the eigenvalues were measured before.
+    """
+    scores = _scores(subject, _grown(subject), "gradient")
+    subject.grown = fxgrow.grow(_grown(subject), scores, budget=BUDGET, operator="branch")
+    subject.facts["grown_parameters"] = parameter_count(subject.grown)
+
+
+def check_equal(subject: Subject) -> None:
+    """Compare what has grown twice with the model."""
+    _verify(subject, _grown(subject))
+
+
+def train_two_steps(subject: Subject) -> None:
+    """Take two optimizer steps, after which every parameter that growth added must have moved."""
+    grown = _grown(subject).train()
+    original = dict(_built(subject).model.named_parameters())
+    added = {name: value for name, value in grown.named_parameters() if name not in original}
+    before = {name: value.detach().clone() for name, value in added.items()}
+    # Rprop steps by the sign of a gradient, whose scale may be anything at random weights.
+    optimizer = torch.optim.Rprop(added.values(), lr=1e-3)
+    for _ in range(2):
+        optimizer.zero_grad()
+        _loss(subject, grown).backward()
+        optimizer.step()
+    still = [name for name, value in added.items() if torch.equal(value, before[name])]
+    for parameter in grown.parameters():
+        parameter.grad = None
+    if still:
+        raise CensusError(f"{len(still)} of {len(added)} new parameters have not moved, {still[0]} among them")
+
+
+def compile_whole(subject: Subject) -> None:
+    """Compile the grown model as one graph, forward and backward, and compare its loss with the eager one."""
+    grown = _grown(subject).train()
+    compiled = torch.compile(grown, backend=subject.backend, fullgraph=True)
+    state = copy.deepcopy(dict(grown.named_buffers()))
+    with torch.no_grad():
+        expected = float(_loss(subject, grown))
+    for name, buffer in grown.named_buffers():
+        buffer.copy_(state[name])
+    loss = _loss(subject, compiled)
+    loss.backward()
+    for parameter in grown.parameters():
+        parameter.grad = None
+    if not abs(float(loss) - expected) <= 1e-3 * max(1.0, abs(expected)):
+        raise CensusError(f"the compiled loss is {float(loss):.6g} and the eager one {expected:.6g}")
+
+
+def save(subject: Subject) -> None:
+    """Write the grown model to a file, and its outputs beside it for the process that loads it."""
+    grown = _grown(subject).eval()
+    fxgrow.save(grown, subject.folder / "model.pt")
+    subject.facts["file_bytes"] = os.path.getsize(subject.folder / "model.pt")
+    torch.save(_outputs(subject, grown), subject.folder / "outputs.pt")
+
+
+def load(subject: Subject) -> None:
+    """Rebuild the model from its file, in a process that has never seen it, and compare its outputs bit by bit."""
+    base = _base(subject)
+    loaded = fxgrow.load(subject.folder / "model.pt", base=base)
+    expected = torch.load(subject.folder / "outputs.pt", weights_only=True)
+    for name, value in _outputs(subject, loaded).items():
+        if not torch.equal(value, expected[name]):
+            raise CensusError(
+                f"{name} of the loaded model differs by {float((value - expected[name]).abs().max()):.3g}"
+            )
+
+
+#: In one process; `load` follows in another one.
+STAGES: dict[str, Callable[[Subject], None]] = {
+    "built": build_model,
+    "traced": trace_model,
+    "gated": gate,
+    "scored": score,
+    "grown serial": grow_serial,
+    "grown branch": grow_branch,
+    "equal": check_equal,
+    "backward": train_two_steps,
+    "compiled": compile_whole,
+    "saved": save,
+}
+LOADED = "loaded"
+ALL_STAGES = (*STAGES, LOADED)
+
+
+def _scores(subject: Subject, graph_module: fx.GraphModule, score: str) -> fxgrow.Scores:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the census counts what works; two images are enough for that
+        batches = [(_built(subject).inputs, targets(subject.candidate))]
+        return fxgrow.analyze(graph_module, loss_of, batches, score=score, iterations=LANCZOS_ITERATIONS)
+
+
+def _verify(subject: Subject, graph_module: fx.GraphModule) -> None:
+    built, images = _built(subject), next(iter(subject.candidate.inputs.values())).shape[0]
+    modes = ("eval",) if subject.facts["door"] == EXPORT else ("eval", "train")  # a program keeps its mode
+    fxgrow.verify(built.model, graph_module, built.inputs, modes=modes, batch_sizes=(images, images + 1))
+
+
+def _loss(subject: Subject, module: Callable[..., Any]) -> Tensor:
+    torch.manual_seed(SEED)
+    return loss_of(_built(subject).call(module), targets(subject.candidate))
+
+
+def _outputs(subject: Subject, module: fx.GraphModule) -> dict[str, Tensor]:
+    with torch.no_grad():
+        return dict(flatten(_built(subject).call(module)))
+
+
+def _base(subject: Subject) -> torch.nn.Module | None:
+    """Return the base that a file needs from its reader; none if the file knows its origin."""
+    built = build(subject.candidate)
+    subject.built = built
+    if subject.facts["door"] == EXPORT:
+        return through_export(built)
+    return None if built.origin is not None else built.model
+
+
+def _built(subject: Subject) -> Built:
+    assert subject.built is not None
+    return subject.built
+
+
+def _traced(subject: Subject) -> fx.GraphModule:
+    assert subject.traced is not None
+    return subject.traced
+
+
+def _grown(subject: Subject) -> fx.GraphModule:
+    assert subject.grown is not None
+    return subject.grown
