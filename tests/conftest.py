@@ -1,7 +1,7 @@
 """How the tests run.
 
-hypothesis draws the same examples every time, unless HYPOTHESIS_PROFILE=explore asks for new ones. torch uses one thread:
-the tests' tensors are small, and pytest-xdist's processes already share the cores.
+hypothesis draws the same examples every time, unless HYPOTHESIS_PROFILE=explore asks for new ones. torch uses one
+thread: the tests' tensors are small, and pytest-xdist's processes already share the cores.
 """
 
 import os

@@ -30,7 +30,10 @@ def test_tracing_keeps_the_function_and_the_names_of_all_tensors(drawn: Drawn) -
 
 
 @settings(max_examples=60)
-@given(graph_modules(), st.lists(growths(), min_size=1, max_size=3))
+@given(
+    st.sampled_from((torch.float64, torch.float32)).flatmap(lambda dtype: graph_modules(dtype=dtype)),
+    st.lists(growths(), min_size=1, max_size=3),
+)
 def test_growing_again_and_again_keeps_the_function_and_the_budget(drawn: Drawn, options: list[dict[str, Any]]) -> None:
     model, inputs = drawn
     grown = fxgrow.trace(model, inputs, check=False)
@@ -46,7 +49,8 @@ def test_growing_again_and_again_keeps_the_function_and_the_budget(drawn: Drawn,
         assert 0 < added == parameter_count(grown) - count <= allowed
         assert all(getattr(p, "grad", None) is None and p.requires_grad for p in grown.parameters())
     output = grown(*inputs)
-    assert (output.shape, output.dtype) == ((3, 3), torch.float64)
+    assert (output.shape, output.dtype) == ((3, 3), inputs[0].dtype)
+    assert {parameter.dtype for parameter in grown.parameters()} == {inputs[0].dtype}
     verify(model, grown, inputs)
 
 
