@@ -36,7 +36,6 @@ class SpreadResidualEdges(Pass):
     """
 
     name: ClassVar[str] = "spread-residual-edges"
-    logged: ClassVar[bool] = True
 
     def rewrite(self, graph_module: fx.GraphModule) -> None:
         """Spread every edge that has an index.
