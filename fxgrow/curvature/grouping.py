@@ -36,11 +36,13 @@ def captured_groups(probe: Probe, readings: Iterable[Reading]) -> Iterator[list[
                 if not group:
                     group, remaining = _first_group(probe, remaining, run, batch)
                     pieces = {reading: [] for reading in group}
-                nodes = dict.fromkeys(node for reading in group for node in reading.differentiated)
-                gradients = run.gradients(list(nodes))
+                last_reader = {node: reading for reading in group for node in reading.differentiated}
+                gradients = run.gradients(list(last_reader))
                 for reading in group:
                     pieces[reading].extend(reading.pieces(run.values, gradients, batch))
-                del gradients
+                    for node in set(reading.differentiated):
+                        if last_reader[node] is reading:
+                            del gradients[node]  # its coefficients are a copy
         yield list(pieces.items())
 
 
