@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib import import_module
 from importlib.metadata import version
 from typing import Any
 
@@ -66,8 +67,8 @@ def targets(candidate: Candidate) -> Tensor:
 
 def versions(suite: str) -> str:
     """Return the versions of PyTorch and of the library that a suite's models come from."""
-    library = {"timm": "timm", "torchvision": "torchvision", "hf": "transformers"}[suite]
-    return ", ".join(f"{name} {version(name)}" for name in ("torch", library))
+    libraries = {"timm": ("timm",), "torchvision": ("torchvision",), "hf": ("transformers",)}
+    return ", ".join(f"{name} {version(name)}" for name in ("torch", *libraries.get(suite, ())))
 
 
 def _timm(candidate: Candidate) -> nn.Module:
@@ -92,7 +93,14 @@ def _hugging_face(candidate: Candidate) -> nn.Module:
     return model.train()
 
 
-_BUILDERS = {"timm": _timm, "torchvision": _torchvision, "hf": _hugging_face}
+def _imported(candidate: Candidate) -> nn.Module:
+    """Build a model of one's own, named as ``module:callable``."""
+    module, _, name = candidate.model.partition(":")
+    model: nn.Module = getattr(import_module(module), name)(**candidate.arguments)
+    return model
+
+
+_BUILDERS = {"timm": _timm, "torchvision": _torchvision, "hf": _hugging_face, "python": _imported}
 
 
 def wake(model: nn.Module) -> None:

@@ -62,8 +62,9 @@ def append(path: Path, result: Result) -> None:
     """Append a result to the file, whole."""
     path.parent.mkdir(parents=True, exist_ok=True)
     line = json.dumps(dataclasses.asdict(result), sort_keys=True, default=str)
+    torn = path.exists() and not path.read_bytes().endswith(b"\n")
     with path.open("a", encoding="utf-8") as stream:
-        stream.write(line + "\n")
+        stream.write(("\n" if torn else "") + line + "\n")
 
 
 def read(path: Path) -> dict[str, Result]:

@@ -10,6 +10,9 @@ from fxgrow.operators.base import Attachment, PseudoLayer, as_index, random_dire
 #: Length of the vectors that `signed` and `gated` start from, relative to the mean row of the site's weight.
 RADIUS = 0.1
 
+#: Mean row norm below which a site's weight counts as zero.
+LEAST_LENGTH = 1e-3
+
 
 class BesideSite(PseudoLayer):
     """A pseudo-layer whose linear maps are of the site's own kind and read the site's input."""
@@ -146,8 +149,9 @@ def starting_rows(attachment: Attachment) -> Tensor:
     if directions is None:
         directions = random_directions(attachment, len(attachment.rows), attachment.map.features)
     length = attachment.weight.detach().norm(dim=1).mean()
-    # A weight that is all zero (a zero-initialised projection) has no scale to offer.
-    length = length if length > 0 else torch.ones_like(length)
+    # A weight that is zero or nearly so (the second matrix of a pseudo-layer that has hardly trained) has no scale to
+    # offer, and so small a row would have no gradient in single precision.
+    length = length if length > LEAST_LENGTH else torch.ones_like(length)
     return RADIUS * length * directions.to(attachment.weight)
 
 

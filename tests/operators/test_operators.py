@@ -93,6 +93,13 @@ def test_gated_and_signed_start_along_the_given_directions() -> None:
         torch.testing.assert_close(weight / weight.norm(dim=1, keepdim=True), directions)
 
 
+@pytest.mark.parametrize("scale", [0.0, 1e-8])
+def test_gated_can_train_beside_a_weight_that_is_nearly_zero(scale: float) -> None:
+    module = nn.Linear(6, 8)
+    nn.init.constant_(module.weight, scale)
+    check_trainable(find_operator("gated")(attach(module)), torch.linspace(-1, 1, 6)[None])
+
+
 def test_paper_halves_are_a_fifth_of_the_site_and_cancel() -> None:
     module = MODULES["linear"]
     paper = find_operator("paper")(attach(module))

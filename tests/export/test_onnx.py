@@ -1,0 +1,48 @@
+"""A grown model goes to ONNX, and onnxruntime agrees with PyTorch."""
+
+import warnings
+
+import pytest
+import torch
+
+onnx = pytest.importorskip("onnx", reason="needs the extra `export`")
+pytest.importorskip("onnxscript", reason="needs the extra `export`")
+onnxruntime = pytest.importorskip("onnxruntime", reason="needs the extra `export`")
+
+
+@pytest.fixture
+def path(grown, inputs, tmp_path):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the exporter's own libraries deprecate each other
+        program = torch.onnx.export(
+            grown, (inputs,), dynamo=True, dynamic_shapes=({0: torch.export.Dim("batch")},), verbose=False
+        )
+        program.save(tmp_path / "grown.onnx")
+    return tmp_path / "grown.onnx"
+
+
+def test_onnxruntime_agrees_to_1e_4_at_every_batch_size(grown, inputs, path) -> None:
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    (placeholder,) = session.get_inputs()
+    for size in (len(inputs), 1, 5):
+        images = torch.randn(size, *inputs.shape[1:])
+        (found,) = session.run(None, {placeholder.name: images.numpy()})
+        torch.testing.assert_close(torch.from_numpy(found), grown(images), rtol=1e-4, atol=1e-4)
+
+
+def test_the_file_is_valid_and_names_what_a_viewer_shows(grown, path) -> None:
+    onnx.checker.check_model(path, full_check=True)
+    model = onnx.load(path)
+    initializers = {tensor.name for tensor in model.graph.initializer}
+    new = {name for name in fxgrow_parameters(grown) if name.endswith("weight")}
+    assert new & initializers  # a few are transposed or folded into their neighbours and then have new names
+    assert all(node.name and node.op_type for node in model.graph.node)
+    assert len({node.name for node in model.graph.node}) == len(model.graph.node)
+    scopes = [entry.value for node in model.graph.node for entry in node.metadata_props if "name_scopes" in entry.key]
+    assert any("_pseudo_" in scope for scope in scopes)
+    shapes = {value.name for value in (*model.graph.value_info, *model.graph.output)}
+    assert {name for node in model.graph.node for name in node.output if name} <= shapes
+
+
+def fxgrow_parameters(grown) -> dict[str, torch.Tensor]:
+    return {name: value for name, value in grown.named_parameters() if "_pseudo_" in name}
