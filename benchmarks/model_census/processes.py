@@ -180,4 +180,6 @@ def _silence() -> None:
 
 
 def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:300]
+    message = " ".join(str(error).split())
+    notes = "; ".join(getattr(error, "__notes__", ()))
+    return f"{message[:300]}… ({notes})" if notes else message[:300]

@@ -24,7 +24,7 @@ out; `python benchmarks/census.py --report docs/census.md` wrote it.
 |---|---|
 | built | the model was built, with random weights, zeros among them made small numbers as by some training |
 | traced | `fxgrow.trace` returned a graph |
-| gated | outputs, gradients of all parameters and buffers equal the model's, in train and eval mode, at batch 2 and 3 |
+| gated | outputs, gradients of all parameters and buffers equal the model's, at batch 2 and 3, in train and eval mode |
 | scored | `fxgrow.analyze` measured the least eigenvalue of every neuron of every site |
 | grown serial | `fxgrow.grow` spent {budget} of the parameters on `serial` pseudo-layers |
 | grown branch | what came out was scored and grown again by as much, by `branch`, in pseudo-layers too |
@@ -33,6 +33,10 @@ out; `python benchmarks/census.py --report docs/census.md` wrote it.
 | compiled | `torch.compile(grown, fullgraph=True)` ran forward and backward, and its loss is the eager one |
 | saved | `fxgrow.save` wrote it |
 | loaded | a process that had never seen the model rebuilt it from the file, with bit-equal outputs |
+
+Where less than half of a model could grow in what came through the first door, its torch.export program was traced
+instead, if more of that could grow. A program stays in the mode it was exported in, so that such a model is compared in
+eval mode only; the tables say which ones.
 """
 
 
@@ -54,11 +58,12 @@ def write_report(results: dict[str, Result], path: Path) -> None:
 
 def _setting(results: list[Result]) -> str:
     versions = {line for item in results for line in [item.facts.get("versions")] if line}
+    backends = ", ".join(sorted({item.facts["backend"] for item in results if "backend" in item.facts}))
     hours = sum(item.seconds for item in results) / 3600
     return (
-        f"Versions: {'; '.join(sorted(versions))}; Python {platform.python_version()}. One thread for each model, "
-        f"{hours:.1f} hours of processes in all. Seconds are wall time on a machine with other work too: they say "
-        "what is slow and are no benchmark.\n"
+        f"Versions: {'; '.join(sorted(versions))}; Python {platform.python_version()}. torch.compile's backend: "
+        f"{backends}. {hours:.1f} hours of processes in all. Seconds are wall time beside whatever else the machine "
+        "did: they say what is slow and are no benchmark.\n"
     )
 
 
