@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 import torch.fx as fx
 from torch import nn
+from torch._ops import OpOverload
 
 from fxgrow.graph.digest import qualified_name
 from fxgrow.graph.inplace import inplace_position
@@ -19,8 +20,8 @@ _FRESH_NAMES = frozenset({
     "abs", "adaptive_avg_pool1d", "adaptive_avg_pool2d", "add", "addmm", "argmax", "argmin", "avg_pool1d",
     "avg_pool2d", "baddbmm", "batch_norm", "bmm", "cat", "clamp", "clone", "concat", "conv1d", "conv2d",
     "conv3d", "conv_transpose1d", "conv_transpose2d", "cos", "cumsum", "div", "einsum", "elu", "embedding",
-    "exp", "gelu", "glu", "group_norm", "hardsigmoid", "hardswish", "hardtanh", "layer_norm", "leaky_relu",
-    "linear", "log", "log_softmax", "logsumexp", "masked_fill", "matmul", "max_pool1d", "max_pool2d",
+    "exp", "gelu", "glu", "group_norm", "hardsigmoid", "hardswish", "hardtanh", "instance_norm",
+    "layer_norm", "leaky_relu", "linear", "log", "log_softmax", "logsumexp", "masked_fill", "matmul", "max_pool1d", "max_pool2d",
     "maximum", "mean", "minimum", "mish", "mm", "mul", "neg", "norm", "normalize", "pad", "pow", "prelu",
     "prod", "relu", "relu6", "rms_norm", "rsqrt", "scaled_dot_product_attention", "selu", "sigmoid", "silu",
     "sin", "softmax", "softplus", "sqrt", "stack", "std", "sub", "sum", "tanh", "tril", "triu", "true_divide",
@@ -44,6 +45,9 @@ def allocates(graph_module: fx.GraphModule, node: fx.Node) -> bool:
         return False
     if inplace_position(node) is not None:
         return False
+    if isinstance(node.target, OpOverload):  # its schema knows of views, but not that dropout may return its input
+        schema = node.target._schema
+        return schema.name.partition("::")[2] in _FRESH_NAMES and not any(value.alias_info for value in schema.returns)
     name = qualified_name(node.target)
     return node.target in _FRESH_OPERATORS or (name.startswith("torch.") and name.rpartition(".")[2] in _FRESH_NAMES)
 

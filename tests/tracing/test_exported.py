@@ -7,7 +7,9 @@ import torch
 from torch import Tensor, nn
 
 import fxgrow
+from fxgrow.graph.inplace import mutated_value
 from fxgrow.graph.record import record_of
+from fxgrow.passes.insert_pseudo_layers import InsertPseudoLayers
 
 
 class Model(nn.Module):
@@ -57,3 +59,26 @@ def test_a_dynamic_batch_stays_dynamic():
     batch = torch.export.Dim("batch")
     program = torch.export.export(nn.Linear(4, 2), (torch.randn(3, 4),), dynamic_shapes=({0: batch},))
     assert fxgrow.trace(program, torch.randn(3, 4))(torch.randn(7, 4)).shape == (7, 2)
+
+
+def test_operations_in_place_are_normalised_so_that_what_precedes_them_can_grow():
+    torch.manual_seed(0)
+    act = nn.ReLU(inplace=True)
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), act, nn.Conv2d(4, 2, 1), nn.ReLU6(inplace=True))
+    x = torch.randn(2, 3, 6, 6)
+    traced = fxgrow.trace(torch.export.export(model.eval(), (x,)), x)
+    assert not [node for node in traced.graph.nodes if mutated_value(traced, node) is not None]
+    grown = InsertPseudoLayers({"0": (1,), "3": (0, 1)}, operator="branch")(traced).graph_module
+    torch.testing.assert_close(grown(x), model(x), rtol=0, atol=1e-6)
+
+
+def test_a_value_that_dropout_may_have_passed_on_is_not_taken_for_new_memory():
+    class Shared(nn.Module):
+        def forward(self, x):
+            y = torch.sin(x)
+            z = torch.nn.functional.dropout(y, training=False)
+            return y.mul_(2) + z
+
+    x = torch.randn(3)
+    traced = fxgrow.trace(torch.export.export(Shared(), (x,)), x)
+    torch.testing.assert_close(traced(x), Shared()(x))
