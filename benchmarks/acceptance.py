@@ -55,9 +55,12 @@ def examine(name: str, budget: float) -> None:
     batches = [(torch.randn(8, *shape), torch.randint(CLASSES, (8,))) for _ in range(2)]
     traced, seconds = timed(lambda: fxgrow.trace(model, batches[0][0][:2]))
     print(f"\n{name}: {parameter_count(traced):,} parameters, traced in {seconds:.1f} s")
+    optimizer = torch.optim.AdamW(
+        traced.parameters(), lr=1e-4, weight_decay=0
+    )  # decay would move what no gradient moves
+    train_two_steps(traced, optimizer, batches)
     scores, seconds = timed(lambda: fxgrow.analyze(traced, F.cross_entropy, batches))
     print(f"  analyzed in {seconds:.1f} s: {len(scores)} sites scored")
-    optimizer = torch.optim.AdamW(traced.parameters(), lr=1e-4)
     grown, seconds = timed(lambda: fxgrow.grow(traced, scores, budget=budget, optimizer=optimizer))
     added = parameter_count(grown) - parameter_count(traced)
     limit = int(budget * parameter_count(traced))
@@ -87,18 +90,33 @@ def moved_by_the_second_step(
     """Train two steps under ``torch.compile(grown, fullgraph=True)`` and say what moved."""
     new = fxgrow.new_parameters(grown)
     before = {name: parameter.detach().clone() for name, parameter in new.items()}
-    compiled, started, losses = torch.compile(grown, fullgraph=True), time.perf_counter(), []
-    for images, labels in batches:
-        optimizer.zero_grad()
-        loss = F.cross_entropy(compiled(images), labels)
-        loss.backward()
-        optimizer.step()
-        losses.append(loss.item())
+    started = time.perf_counter()
+    losses = train_two_steps(torch.compile(grown, fullgraph=True), optimizer, batches)
     moved = sum(not torch.equal(parameter, before[name]) for name, parameter in new.items())
     return (
         f"compiled with fullgraph=True and trained two steps in {time.perf_counter() - started:.0f} s: "
         f"{moved} of {len(new)} new tensors moved, losses {', '.join(f'{loss:.3f}' for loss in losses)}"
     )
+
+
+def train_two_steps(
+    model: Callable[[torch.Tensor], torch.Tensor],
+    optimizer: torch.optim.Optimizer,
+    batches: list[tuple[torch.Tensor, torch.Tensor]],
+) -> list[float]:
+    """Take one optimizer step for each of two batches, and return the losses.
+
+    Before growth this gives residual branches that start at zero (timm's ResNets zero the last norm's weight) a
+    gradient: until then nothing inside them can move, new or old.
+    """
+    losses = []
+    for images, labels in batches:
+        optimizer.zero_grad()
+        loss = F.cross_entropy(model(images), labels)
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    return losses
 
 
 def timed(action: Callable[[], Any]) -> tuple[Any, float]:
