@@ -75,7 +75,7 @@ def try_networks(count: int, seed: int) -> Tally:
 
 
 def run(networks: int, jobs: int, seed: int, console: Console) -> Tally:
-    """Try all networks in chunks, each in a process of its own, and show how far it is."""
+    """Try all networks in chunks, spread over processes, and show how far it is; after Ctrl-C return what was done."""
     chunks = [min(CHUNK, networks - start) for start in range(0, networks, CHUNK)]
     columns = (
         TextColumn("networks"),
@@ -91,9 +91,13 @@ def run(networks: int, jobs: int, seed: int, console: Console) -> Tally:
     ):
         task = progress.add_task("", total=networks)
         futures = {pool.submit(try_networks, size, seed + index): size for index, size in enumerate(chunks)}
-        for future in as_completed(futures):
-            total.add(future.result())
-            progress.update(task, advance=futures[future], description=f"{len(total.violations)} violations")
+        try:
+            for future in as_completed(futures):
+                total.add(future.result())
+                progress.update(task, advance=futures[future], description=f"{len(total.violations)} violations")
+        except KeyboardInterrupt:
+            pool.shutdown(wait=False, cancel_futures=True)
+            console.print("interrupted: what follows is of the networks that were done")
     return total
 
 
