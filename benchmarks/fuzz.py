@@ -75,7 +75,7 @@ def try_networks(count: int, seed: int) -> Tally:
 
 
 def run(networks: int, jobs: int, seed: int, console: Console) -> Tally:
-    """Try all networks in chunks, spread over processes, and show how far it is; after Ctrl-C return what was done."""
+    """Try all networks in chunks, spread over processes, and show what was found; after Ctrl-C return what was done."""
     chunks = [min(CHUNK, networks - start) for start in range(0, networks, CHUNK)]
     columns = (
         TextColumn("networks"),
@@ -93,7 +93,10 @@ def run(networks: int, jobs: int, seed: int, console: Console) -> Tally:
         futures = {pool.submit(try_networks, size, seed + index): size for index, size in enumerate(chunks)}
         try:
             for future in as_completed(futures):
-                total.add(future.result())
+                found = future.result()
+                total.add(found)
+                for violation in found.violations:
+                    console.print(violation, markup=False)
                 progress.update(task, advance=futures[future], description=f"{len(total.violations)} violations")
         except KeyboardInterrupt:
             pool.shutdown(wait=False, cancel_futures=True)
@@ -102,7 +105,7 @@ def run(networks: int, jobs: int, seed: int, console: Console) -> Tally:
 
 
 def report(tally: Tally, seconds: float, console: Console) -> None:
-    """Print the table, and every violation in full."""
+    """Print the table."""
     table = Table("quantity", "value", title="Random networks x random rewrites, float64")
     table.add_row("networks", f"{tally.networks:,}")
     for name, count in sorted(tally.passes.items()):
@@ -112,8 +115,6 @@ def report(tally: Tally, seconds: float, console: Console) -> None:
     table.add_row(f"violations of {TOLERANCE:g}", str(len(tally.violations)))
     table.add_row("minutes", f"{seconds / 60:.1f}")
     console.print(table)
-    for violation in tally.violations:
-        console.print(violation, markup=False)
 
 
 def main() -> int:

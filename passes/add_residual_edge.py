@@ -12,6 +12,7 @@ from torch import nn
 
 from fxgrow.errors import PassError
 from fxgrow.graph.annotations import annotate
+from fxgrow.graph.effects import may_swap
 from fxgrow.graph.inplace import mutated_value
 from fxgrow.graph.inputs import device_of
 from fxgrow.graph.lineage import Lineage
@@ -34,8 +35,9 @@ class AddResidualEdge(Pass):
         computation moves forward.
 
     Leaves alone:
-        Everything else. An edge is refused that would close a cycle, that connects values of different shapes, or one
-        end of which is mutated in place by a later operation.
+        Everything else. An edge is refused that would close a cycle, that connects values of different shapes, one
+        end of which is mutated in place by a later operation, or whose source would have to draw random numbers before
+        others that now draw first.
 
     Preserves:
         Every shape, the function, and the gradients of all other parameters: the gate is zero at insertion.
@@ -59,7 +61,7 @@ class AddResidualEdge(Pass):
         """
         read, grown = value_at(graph_module, self.source), value_at(graph_module, self.target)
         self._check(graph_module, read, grown)
-        moved = _bring_forward(graph_module, read, grown)
+        moved = _bring_forward(graph_module, read, grown, where=f"{self.source} -> {self.target}")
         channel_dim = channel_dim_of(graph_module, grown)
         path = fresh_path(graph_module, f"{self.target}_edge")
         add_module(graph_module, path, _gate(graph_module, grown, channel_dim))
@@ -147,7 +149,7 @@ def _gate(graph_module: fx.GraphModule, grown: fx.Node, channel_dim: int) -> nn.
     return holder.train(graph_module.training)
 
 
-def _bring_forward(graph_module: fx.GraphModule, read: fx.Node, grown: fx.Node) -> bool:
+def _bring_forward(graph_module: fx.GraphModule, read: fx.Node, grown: fx.Node, where: str) -> bool:
     """Compute `read` before the readers of `grown` need it; return whether anything had to move."""
     first = min(grown.users, default=read)
     if read < first:
@@ -158,11 +160,15 @@ def _bring_forward(graph_module: fx.GraphModule, read: fx.Node, grown: fx.Node) 
             if source > grown and source not in needed:
                 needed.add(source)
                 pending.append(source)
+    passed = [node for node in graph_module.graph.nodes if grown < node < read and node not in needed]
+    if not may_swap(graph_module, needed, passed):
+        what = f"{read.name} would be computed before others that draw random numbers or move the same statistics"
+        raise PassError(what, where=where, fix="exchange source and target")
     place = grown
     for node in sorted(needed):
         if mutated_value(graph_module, node) is not None:
             fix = "run the pass functionalize-inplace first"
-            raise PassError(f"{node.name} would move, and mutates a value in place", where="residual edge", fix=fix)
+            raise PassError(f"{node.name} would move, and mutates a value in place", where=where, fix=fix)
         place.append(node)
         place = node
     return True

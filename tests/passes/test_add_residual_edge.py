@@ -113,6 +113,26 @@ def test_parallel_branches_are_connected_either_way(source: str, target: str) ->
     torch.testing.assert_close(after(x), before.head(values["first"].tanh() * values["second"].sin()))
 
 
+class Ordered(Parallel):
+    """The same, whose branches mind which one runs first."""
+
+    def __init__(self, one: nn.Module, other: nn.Module) -> None:
+        super().__init__()
+        self.one, self.other, self.last = one, other, nn.Tanh()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        first = self.one(self.first(x)).tanh()
+        return self.head(first * self.last(self.other(self.second(x))))
+
+
+@pytest.mark.parametrize("modules", [(nn.Dropout(), nn.Dropout()), (nn.BatchNorm1d(8),) * 2], ids=["random", "shared"])
+def test_draws_and_statistics_keep_their_order(modules: tuple[nn.Module, nn.Module]) -> None:
+    before = fxgrow.trace(Ordered(*modules).double(), torch.randn(3, 6, dtype=torch.float64))
+    with pytest.raises(PassError, match="draw random numbers or move the same statistics"):
+        AddResidualEdge("last", "first")(before)
+    check_pass(AddResidualEdge("first", "last"), before)
+
+
 @pytest.mark.parametrize(
     ("source", "target", "message"),
     [
