@@ -106,7 +106,7 @@ class InsertPseudoLayers(Pass):
                 weight=weight,
                 bias=graph_module.get_parameter(site.bias).detach() if site.bias else None,
                 generator=torch.Generator().manual_seed(salt),
-                directions=self.directions.get(site.path),
+                directions=self.directions.get(site.path) if operator.reads == "input" else None,
             )
         )
         channels = site.map.in_channels if operator.reads == "input" else site.neurons

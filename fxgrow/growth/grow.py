@@ -9,7 +9,6 @@ import torch.fx as fx
 from fxgrow.curvature.scores import Scores
 from fxgrow.graph.annotations import annotation
 from fxgrow.graph.record import GrowthEvent, SiteGrowth, record_of, update_record
-from fxgrow.graph.shapes import propagate_shapes
 from fxgrow.graph.sharing import parameter_count
 from fxgrow.growth.plan import Plan, plan
 from fxgrow.passes.functionalize_inplace import FunctionalizeInplace
@@ -75,8 +74,6 @@ def carry_out(traced: fx.GraphModule, decided: Plan, scores: Scores, *, context:
     first_edit = len(record_of(traced).edits)
     grown = FunctionalizeInplace()(traced).graph_module
     grown = decided.edit(scores)(grown).graph_module
-    if all("tensor_meta" in node.meta for node in traced.graph.nodes if node.op == "placeholder"):
-        propagate_shapes(grown)
     event = GrowthEvent(
         parameters_before=parameter_count(traced),
         parameters_after=parameter_count(grown),

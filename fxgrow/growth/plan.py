@@ -1,9 +1,10 @@
 """The plan: which neurons grow, by which operator, at what price. Plain data; nothing is changed yet."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import torch.fx as fx
+from torch import Tensor
 
 from fxgrow.curvature.scores import Scores, SiteScores
 from fxgrow.errors import PlanError
@@ -28,15 +29,33 @@ class Plan:
 
     def edit(self, scores: Mapping[str, SiteScores]) -> InsertPseudoLayers:
         """Return the plan as a rewrite pass, with the scores' eigenvectors of the chosen rows for it to start from."""
-        directions = {
-            path: vectors[list(rows)]
-            for path, rows in self.rows.items()
-            if (vectors := scores[path].eigenvectors) is not None
-        }
-        return InsertPseudoLayers(self.rows, self.operator, self.seed, directions)
+        return InsertPseudoLayers(self.rows, self.operator, self.seed, _Directions(self.rows, scores))
 
     def __str__(self) -> str:
         return str(InsertPseudoLayers(self.rows, self.operator, self.seed))
+
+
+@dataclass(frozen=True)
+class _Directions(Mapping[str, Tensor]):
+    """The eigenvectors of the chosen rows, by site.
+
+    They are picked when they are asked for: copies of all at once would be as large as the new parameters.
+    """
+
+    rows: Mapping[str, tuple[int, ...]]
+    scores: Mapping[str, SiteScores]
+
+    def __getitem__(self, path: str) -> Tensor:
+        vectors = self.scores[path].eigenvectors if path in self.rows else None
+        if vectors is None:
+            raise KeyError(path)
+        return vectors[list(self.rows[path])]
+
+    def __iter__(self) -> Iterator[str]:
+        return (path for path in self.rows if self.scores[path].eigenvectors is not None)
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
 
 
 def plan(

@@ -22,7 +22,7 @@ class Attachment:
         weight: The site's weight, as rows ``(neurons, features)``; new parameters take its dtype and device.
         bias: The site's bias ``(neurons,)``, if it has one.
         directions: One vector ``(rows, features)`` for each chosen row, the eigenvectors of the scores; None where the
-            scores have none.
+            scores have none, and for an operator that reads the site's output: they are directions of its input.
         generator: The only source of randomness.
     """
 
@@ -69,33 +69,41 @@ def check_trainable(pseudo_layer: PseudoLayer, example: Tensor) -> None:
     Raises:
         PlanError: If the gradient of every parameter is exactly zero.
     """
-    parameters = list(pseudo_layer.parameters())
     with torch.enable_grad(), torch.random.fork_rng(devices=[]):
         output = pseudo_layer(example)
         cotangent = torch.randn(output.shape, dtype=torch.float64).to(output)
-        gradients = torch.autograd.grad(output, parameters, cotangent, allow_unused=True)
-    if not any(gradient is not None and bool((gradient != 0).any()) for gradient in gradients):
-        raise PlanError(
-            "all its parameters have zero gradient at insertion, whatever the loss, so it could never train",
-            where=f"operator {pseudo_layer.name!r}",
-            fix="initialise one of its matrices to something other than zero",
-        )
+        # The smallest first: a bias or a gate nearly always tells, and no gradient of a matrix takes memory.
+        for parameter in sorted(pseudo_layer.parameters(), key=Tensor.numel):
+            gradient = torch.autograd.grad(output, parameter, cotangent, retain_graph=True, allow_unused=True)[0]
+            if gradient is not None and bool((gradient != 0).any()):
+                return
+    raise PlanError(
+        "all its parameters have zero gradient at insertion, whatever the loss, so it could never train",
+        where=f"operator {pseudo_layer.name!r}",
+        fix="initialise one of its matrices to something other than zero",
+    )
 
 
 def random_directions(attachment: Attachment, rows: int, features: int) -> Tensor:
     """Return `rows` random unit vectors ``(rows, features)``."""
     drawn = torch.randn(rows, features, generator=attachment.generator, dtype=torch.float64)
-    return (drawn / drawn.norm(dim=1, keepdim=True)).to(attachment.weight)
+    return drawn.div_(drawn.norm(dim=1, keepdim=True)).to(attachment.weight)
 
 
 def set_rows(module: nn.Module, rows: Tensor | float, bias: Tensor | float = 0.0) -> None:
     """Set the weight of a freshly built Linear or convolution, given as rows, and its bias."""
     with torch.no_grad():
         weight = module.get_parameter("weight")
-        weight.copy_(rows.reshape(weight.shape) if isinstance(rows, Tensor) else torch.full_like(weight, rows))
+        _fill(weight, rows.reshape(weight.shape) if isinstance(rows, Tensor) else rows)
         if module._parameters.get("bias") is not None:
-            value = bias if isinstance(bias, Tensor) else torch.full_like(module.get_parameter("bias"), bias)
-            module.get_parameter("bias").copy_(value)
+            _fill(module.get_parameter("bias"), bias)
+
+
+def _fill(parameter: Tensor, value: Tensor | float) -> None:
+    if isinstance(value, Tensor):
+        parameter.copy_(value)
+    else:
+        parameter.fill_(value)
 
 
 def as_index(rows: Sequence[int], like: Tensor) -> Tensor:

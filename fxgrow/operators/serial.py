@@ -8,6 +8,9 @@ from torch import Tensor, nn
 from fxgrow.graph.linear_map import LinearMap, pointwise
 from fxgrow.operators.base import Attachment, PseudoLayer, set_rows
 
+#: Rows of a matrix that are drawn at once, in double precision: all of them would take twice the memory of the matrix.
+_ROWS_AT_ONCE = 16
+
 
 class Serial(PseudoLayer):
     """``W2 GELU(W1 h + b1)`` on the site's own output h (behind its activation), with ``W2 = 0``.
@@ -28,8 +31,11 @@ class Serial(PseudoLayer):
         self.act = nn.GELU()
         self.fc2 = pointwise(rows, rows, spatial, weight=weight, bias=False)
         bound = 1 / math.sqrt(neurons)
-        drawn = torch.rand(rows, neurons, generator=attachment.generator, dtype=torch.float64)
-        set_rows(self.fc1, ((2 * drawn - 1) * bound).to(weight))
+        set_rows(self.fc1, 0.0)
+        with torch.no_grad():
+            for block in self.fc1.get_parameter("weight").split(_ROWS_AT_ONCE):
+                drawn = torch.rand(block.shape, generator=attachment.generator, dtype=torch.float64)
+                block.copy_(drawn.mul_(2).sub_(1).mul_(bound))
         set_rows(self.fc2, 0.0)
 
     @staticmethod
