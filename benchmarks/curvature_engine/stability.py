@@ -1,36 +1,44 @@
-"""How much two disjoint sets of images agree on the ranking of neurons, on a trained model."""
+"""How much two disjoint sets of images agree on the ranking of neurons, on trained models."""
 
 from collections.abc import Iterator
 from statistics import median
 
+import torch.fx as fx
 import torch.nn.functional as F
+from torch import Tensor
 
 from curvature_engine.machine import Row, row
-from curvature_engine.models import trained_vit
+from curvature_engine.models import trained_resnet, trained_vit
 from fxgrow.curvature import analyze
 from fxgrow.curvature.ranks import spearman
+
+MODELS = {"ViT": (trained_vit, "blocks.*.mlp.fc1"), "ResNet": (trained_resnet, "layer*.conv1")}
+SCORES = ("splitting", "branch", "residual", "gradient", "paper", "gain")
 
 
 def rows(quick: bool) -> Iterator[Row]:
     """Yield the rows of this section."""
-    graph_module, x, y = trained_vit(20 if quick else 600)
-    for score in ("splitting", "branch", "residual", "gradient", "paper", "gain"):
-        found = []
-        for images in (64, 256) if quick else (64, 256, 1024):
-            first, second = (
-                analyze(
-                    graph_module,
-                    F.cross_entropy,
-                    list(zip(x[part].split(64), y[part].split(64), strict=True)),
-                    sites=["blocks.*.mlp.fc1"],
-                    score=score,
-                )
-                for part in (slice(0, images), slice(images, 2 * images))
-            )
-            shared = [path for path in first if path in second]
-            agreement = [spearman(first[p].values, second[p].values) or 0.0 for p in shared]
-            held_out = [spearman(first[p].held_out, second[p].held_out) or 0.0 for p in shared]
-            found.append(
-                f"{images}: {median(agreement):.2f} ({median(held_out):.2f})" if shared else f"{images}: refused"
-            )
-        yield row(f"{score}, rank correlation of values (of held-out values), by images in each set", ", ".join(found))
+    for name, (train, sites) in MODELS.items():
+        graph_module, x, y = train(20 if quick else 600)
+        for score in SCORES:
+            found = []
+            for images in (64, 256) if quick else (64, 256, 1024):
+                agreement = agreements(graph_module, x[: 2 * images], y[: 2 * images], sites, score)
+                found.append(f"{images}: {agreement}")
+            yield row(f"{name}, {score}", ", ".join(found))
+
+
+def agreements(graph_module: fx.GraphModule, x: Tensor, y: Tensor, sites: str, score: str) -> str:
+    """Return the rank correlation of the scores from two halves of some images, and of their held-out values."""
+    first, second = (
+        analyze(
+            graph_module, F.cross_entropy, list(zip(a.split(64), b.split(64), strict=True)), sites=[sites], score=score
+        )
+        for a, b in zip(x.chunk(2), y.chunk(2), strict=True)
+    )
+    shared = [path for path in first if path in second]
+    if not shared:
+        return "refused"
+    values = median(spearman(first[path].values, second[path].values) or 0.0 for path in shared)
+    held_out = median(spearman(first[path].held_out, second[path].held_out) or 0.0 for path in shared)
+    return f"{values:.2f} ({held_out:.2f})"
