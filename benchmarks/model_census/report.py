@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from model_census.results import Result
-from model_census.stages import ALL_STAGES, BUDGET
+from model_census.stages import ALL_STAGES, BUDGET, STEPS
 from model_census.summary import (
     group_of,
     in_torch_prunings_list,
@@ -29,7 +29,7 @@ out; `python benchmarks/census.py --report docs/census.md` wrote it.
 | grown serial | `fxgrow.grow` spent {budget} of the parameters on `serial` pseudo-layers |
 | grown branch | what came out was scored and grown again by as much, by `branch`, in pseudo-layers too |
 | equal | after both events outputs, gradients and buffers still equal the model's, as for *gated* |
-| backward | two optimizer steps moved every parameter that growth had added |
+| backward | two optimizer steps, or up to {steps} where random depth drops blocks, moved every parameter that was added |
 | compiled | `torch.compile(grown, fullgraph=True)` ran forward and backward, and its loss is the eager one |
 | saved | `fxgrow.save` wrote it |
 | loaded | a process that had never seen the model rebuilt it from the file, with bit-equal outputs |
@@ -44,7 +44,7 @@ def write_report(results: dict[str, Result], path: Path) -> None:
     """Write the page from the results."""
     found = list(results.values())
     parts = [
-        _HEAD.format(budget=f"{BUDGET:.0%}"),
+        _HEAD.format(budget=f"{BUDGET:.0%}", steps=STEPS),
         _setting(found),
         "## In sum\n",
         *_summary(found),

@@ -23,6 +23,7 @@ from model_census.doors import EXPORT, growable_share, through_export, traced_th
 
 BUDGET = 0.05  #: of each of the two growth events
 LANCZOS_ITERATIONS = 4
+STEPS = 12  #: optimizer steps at most
 
 
 class CensusError(Exception):
@@ -98,19 +99,27 @@ def check_equal(subject: Subject) -> None:
     _verify(subject, _grown(subject))
 
 
-def train_two_steps(subject: Subject) -> None:
-    """Take two optimizer steps, after which every parameter that growth added must have moved."""
+def train(subject: Subject) -> None:
+    """Take two optimizer steps, after which every parameter that growth added must have moved.
+
+    Where some have not, take more of them, each with other random numbers: stochastic depth may drop a block for all
+    of a small batch.
+    """
     grown = _grown(subject).train()
     original = dict(_built(subject).model.named_parameters())
     added = {name: value for name, value in grown.named_parameters() if name not in original}
     before = {name: value.detach().clone() for name, value in added.items()}
     # Rprop steps by the sign of a gradient, whose scale may be anything at random weights.
     optimizer = torch.optim.Rprop(added.values(), lr=1e-3)
-    for _ in range(2):
+    still = list(added)
+    for step in range(STEPS):
         optimizer.zero_grad()
-        _loss(subject, grown).backward()
+        _loss(subject, grown, seed=SEED + step).backward()
         optimizer.step()
-    still = [name for name, value in added.items() if torch.equal(value, before[name])]
+        still = [name for name in still if torch.equal(added[name], before[name])]
+        subject.facts["steps"] = step + 1
+        if step and not still:
+            break
     for parameter in grown.parameters():
         parameter.grad = None
     if still:
@@ -166,7 +175,7 @@ STAGES: dict[str, Callable[[Subject], None]] = {
     "grown serial": grow_serial,
     "grown branch": grow_branch,
     "equal": check_equal,
-    "backward": train_two_steps,
+    "backward": train,
     "compiled": compile_whole,
     "saved": save,
 }
@@ -187,8 +196,8 @@ def _verify(subject: Subject, graph_module: fx.GraphModule) -> None:
     fxgrow.verify(built.model, graph_module, built.inputs, modes=modes, batch_sizes=(images, images + 1))
 
 
-def _loss(subject: Subject, module: Callable[..., Any]) -> Tensor:
-    torch.manual_seed(SEED)
+def _loss(subject: Subject, module: Callable[..., Any], seed: int = SEED) -> Tensor:
+    torch.manual_seed(seed)
     return loss_of(_built(subject).call(module), targets(subject.candidate))
 
 

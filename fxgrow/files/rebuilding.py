@@ -3,7 +3,7 @@
 import os
 
 import torch.fx as fx
-from torch import nn
+from torch import Tensor, nn
 
 from fxgrow.errors import FileError, FxgrowError
 from fxgrow.files.diagnosis import PickledFileError
@@ -104,10 +104,23 @@ def _load_weights(graph_module: fx.GraphModule, contents: Contents, where: str) 
     try:
         graph_module.load_state_dict(dict(contents.state_dict), strict=True)
         for name, buffer in contents.buffers.items():
-            graph_module.get_buffer(name).copy_(buffer)
+            _set_buffer(graph_module, name, buffer)
     except (RuntimeError, AttributeError) as error:
         what = f"its weights do not fit its graph ({' '.join(str(error).split())[:160]})"
         raise FileError(what, where=where, fix="give the model that was traced") from error
+
+
+def _set_buffer(graph_module: fx.GraphModule, name: str, value: Tensor) -> None:
+    """Set a buffer that is not in the state dict; models replace those, whose shape may follow the last input."""
+    path, _, buffer = name.rpartition(".")
+    owner = graph_module.get_submodule(path)
+    present = owner._buffers.get(buffer)
+    if present is not None and present.shape == value.shape:
+        present.copy_(value)
+    elif buffer in owner._buffers:
+        owner._buffers[buffer] = value.clone()
+    else:
+        raise AttributeError(f"{name} is no buffer of the graph")
 
 
 def _restore(graph_module: fx.GraphModule, table: Table) -> None:

@@ -11,9 +11,10 @@ from torch import nn
 def digest(graph_module: fx.GraphModule) -> str:
     """Return 16 hexadecimal digits that identify the structure of `graph_module`.
 
-    Nodes count by position, operation, target and arguments; modules by class and ``extra_repr``; parameters and
-    buffers by shape and dtype. Values of tensors, train/eval mode, node names and ``meta`` do not count: they change
-    when a model trains, is copied or is annotated.
+    Nodes count by position, operation, target and arguments; modules by class and ``extra_repr``; their parameters
+    and persistent buffers by shape and dtype. Values of tensors, train/eval mode, node names and ``meta`` do not
+    count: they change when a model trains, is copied or is annotated. Nor do a module's buffers that no state dict
+    holds: models keep there what they computed for the last input.
     """
     position = {node: index for index, node in enumerate(graph_module.graph.nodes)}
     hasher = hashlib.sha256()
@@ -40,11 +41,15 @@ def _target(graph_module: fx.GraphModule, node: fx.Node) -> str:
 
 def _describe_module(module: nn.Module) -> str:
     kind = type(module)
-    tensors = [
-        (name, tuple(t.shape), str(t.dtype)) for name, t in [*module.named_parameters(), *module.named_buffers()]
-    ]
+    lasting = [(name, buffer) for name, buffer in module.named_buffers() if _is_persistent(module, name)]
+    tensors = [(name, tuple(t.shape), str(t.dtype)) for name, t in [*module.named_parameters(), *lasting]]
     inner = [f"{name}: {type(child).__qualname__}({child.extra_repr()})" for name, child in module.named_modules()]
     return f"{kind.__module__}.{kind.__qualname__} {inner} {tensors}"
+
+
+def _is_persistent(module: nn.Module, buffer: str) -> bool:
+    path, _, name = buffer.rpartition(".")
+    return name not in module.get_submodule(path)._non_persistent_buffers_set
 
 
 def _describe_value(value: object) -> str:

@@ -139,6 +139,31 @@ def test_ties_hidden_buffers_and_keyword_inputs_come_back(tmp_path):
     assert "scale" not in loaded.state_dict()
 
 
+class Remembering(nn.Module):
+    """Keeps the last input in a buffer outside the state dict, whose shape follows it."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner = nn.Linear(4, 4)
+        self.register_buffer("last", torch.zeros(1, 4), persistent=False)
+
+    def forward(self, x):
+        self.last = x.detach()
+        return self.inner(x)
+
+
+def test_a_buffer_that_changed_its_shape_when_the_model_ran_comes_back(tmp_path):
+    x, model = torch.randn(3, 4), nn.Sequential(Remembering(), nn.Linear(4, 2))
+    traced = fxgrow.trace(model, x)
+    before = digest(traced)
+    traced(x)
+    assert digest(traced) == before
+    fxgrow.save(traced, tmp_path / "remembering.pt")
+    loaded = fxgrow.load(tmp_path / "remembering.pt", base=nn.Sequential(Remembering(), nn.Linear(4, 2)))
+    assert torch.equal(loaded.get_buffer("0.last"), x)
+    assert torch.equal(loaded(x), traced(x))
+
+
 def test_a_view_does_not_drag_its_storage_into_the_file(tmp_path):
     model = nn.Linear(4, 4)
     model.weight = nn.Parameter(torch.zeros(1000, 1000)[:4, :4])

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from fxgrow.errors import PlanError
@@ -137,6 +138,20 @@ def test_add_rows_adds_to_the_named_channels_only_in_the_output_dtype() -> None:
     assert total.dtype == torch.bfloat16
     assert total.sum(dim=(0, 2)).tolist() == [0, 6, 0, 6]
     assert torch.equal(add_rows(output, torch.ones(2, 4, 3), None, -2), torch.ones_like(output))
+
+
+@pytest.mark.parametrize("rows", [None, [1, 3]])
+def test_add_rows_keeps_the_memory_layout_so_that_a_dropout_behind_it_draws_the_same_mask(
+    rows: list[int] | None,
+) -> None:
+    output = torch.randn(2, 4, 5, 6).to(memory_format=torch.channels_last)
+    addition = torch.zeros(2, 4 if rows is None else 2, 5, 6)
+    total = add_rows(output, addition, None if rows is None else torch.tensor(rows), -3)
+    assert total.stride() == output.stride()
+    torch.manual_seed(0)
+    expected = F.dropout(output, 0.5)
+    torch.manual_seed(0)
+    assert torch.equal(F.dropout(total, 0.5), expected)
 
 
 class Dead(PseudoLayer):
