@@ -29,10 +29,13 @@ out; `python benchmarks/census.py --report docs/census.md` wrote it.
 | grown serial | `fxgrow.grow` spent {budget} of the parameters on `serial` pseudo-layers |
 | grown branch | what came out was scored and grown again by as much, by `branch`, in pseudo-layers too |
 | equal | after both events outputs, gradients and buffers still equal the model's, as for *gated* |
-| backward | two optimizer steps, or up to {steps} where random depth drops blocks, moved every parameter that was added |
-| compiled | `torch.compile(grown, fullgraph=True)` ran forward and backward, and its loss is the eager one |
+| backward | two optimizer steps, up to {steps} where random depth drops blocks, moved every parameter that was added |
+| compiled | `torch.compile(grown, fullgraph=True)` ran forward and backward, and its loss is the eager one ¹ |
 | saved | `fxgrow.save` wrote it |
 | loaded | a process that had never seen the model rebuilt it from the file, with bit-equal outputs |
+
+¹ Where compiled code lays out a value in memory otherwise than eager code does, dropout draws another mask. The loss in
+eval mode is compared then; the tables say for which models.
 
 Where less than half of a model could grow in what came through the first door, its torch.export program was traced
 instead, if more of that could grow. A program stays in the mode it was exported in, so that such a model is compared in
@@ -105,6 +108,8 @@ def _models(results: Iterable[Result]) -> Iterator[str]:
         went = "to the end" if item.failure is None else f"not {item.failure.stage}"
         if facts.get("door", "symbolic trace") != "symbolic trace":
             went += f" (by {facts['door']})"
+        if facts.get("compared_in") == "eval":
+            went += " ¹"
         name = f"{item.family}: {item.model}" if item.suite != "torchvision" else item.model
         whole = len(facts.get("whole", ())) or ""
         cells = (
