@@ -1,0 +1,1 @@
+"""Measurements of grown models under torch.compile; run by benchmarks/compiling.py."""
