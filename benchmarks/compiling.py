@@ -5,8 +5,8 @@
     python benchmarks/compiling.py --quick                           # small sizes, to see that it works
     python benchmarks/compiling.py --report docs/compile_benchmark.md
 
-Each section runs in a process of its own and writes its rows to runs/compiling/. Extra: timm. Scores are random numbers:
-what an analysis costs is measured by benchmarks/curvature.py.
+Each section runs in a process of its own and writes its rows to runs/compiling/. Extra: timm. Scores are random
+numbers here: what an analysis costs is measured by benchmarks/curvature.py.
 """
 
 import argparse

@@ -53,7 +53,7 @@ def _grow(events: int, backend: str) -> tuple[list[int], float]:
         step(model, x)()
         del previous  # it lends its blocks to the new one, as a Grower's does
         made.append(counters["stats"]["unique_graphs"] - before)
-        differences.append(float((model(x) - graph_module(x)).abs().max()))
+        differences.append(float((model(x) - graph_module(x)).detach().abs().max()))
     return made, max(differences)
 
 

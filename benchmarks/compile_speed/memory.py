@@ -24,9 +24,8 @@ def rows(quick: bool) -> Iterator[Row]:
     scores = random_scores(traced, eigenvectors=True)
     for operator in OPERATORS[:2] if quick else OPERATORS:
         for budget in (0.10, 0.50):
-            grown, peak = peak_allocation(
-                lambda b=budget, o=operator: fxgrow.grow(traced, scores, budget=b, operator=o)
-            )
+            options = {"budget": budget, "operator": operator}
+            grown, peak = peak_allocation(lambda options=options: fxgrow.grow(traced, scores, **options))
             over = peak / new_bytes(traced, grown)
             yield row(f"{operator}, {budget:+.0%}, peak of tensors over new parameters", f"{over:.3f}", TARGET)
     yield row("old parameters that the grown model shares", f"{shared(traced, grown):.0%}", "100%")

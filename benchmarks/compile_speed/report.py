@@ -12,15 +12,16 @@ TITLES = {
     "memory": "Memory at growth (DeiT-S)",
 }
 NOTES = {
-    "step_time": "A step is forward and backward, in training mode, compiled by `fxgrow.compile`; the figure is the "
-    "ratio of step times over the ratio of FLOPs, the median over pairs of steps of the grown model and the base. FLOPs "
-    "are those of the matrix products, forward and backward.",
+    "step_time": "A step is forward and backward, in training mode, compiled by `fxgrow.compile`. The figure is the "
+    "ratio of step times, the median over pairs of steps of the grown model and of the base, over the ratio of FLOPs, "
+    "those of all matrix products, forward and backward.",
     "compile_time": "What the first forward and backward pass takes longer than a later one, in a process of its own "
     "that finds no cache; medians. Before the clock starts, one small model is compiled: torch probes the processor "
     "and compiles its headers once on each machine.",
-    "events": "Every event grows two equal blocks in the same way, at one map each, by the operators `serial`, `branch` "
-    "and `gated` in turn.",
-    "rewriting": "`fxgrow.grow` from scores to the grown GraphModule: plan, rewrite, shapes, checks. Least of some calls.",
+    "events": "Every event grows two equal blocks in the same way, at one map each, by the operators `serial`, "
+    "`branch` and `gated` in turn.",
+    "rewriting": "`fxgrow.grow` from scores to the grown GraphModule: plan, rewrite, shapes, checks. The least time of "
+    "some calls.",
     "memory": "The peak of what torch's allocator gives out during `fxgrow.grow`, eigenvectors at hand. The process's "
     "own peak (resident set) holds the graph too.",
 }
@@ -31,8 +32,8 @@ def page(results: Path, sections: Iterable[str]) -> str:
     lines = [
         "# Compiling and growing, measured",
         "",
-        "Written by `python benchmarks/compiling.py --report docs/compile_benchmark.md`. Ratios are within one run. The",
-        "scores that growth goes by are random numbers here; `benchmarks/curvature.py` measures what scores cost.",
+        "Written by `python benchmarks/compiling.py --report docs/compile_benchmark.md`. Ratios are within one run.",
+        "The scores that growth goes by are random numbers here; `benchmarks/curvature.py` measures what scores cost.",
     ]
     for section in sections:
         path = results / f"{section}.json"
