@@ -19,6 +19,7 @@ from fxgrow.passes.functionalize_inplace import FunctionalizeInplace
 from fxgrow.tracing.arguments import bind_call
 from fxgrow.tracing.exported import reference_of, unpack
 from fxgrow.tracing.faithful import trace_faithfully
+from fxgrow.tracing.priming import buffers_built_by
 from fxgrow.verification import verify
 
 _FROZEN = "an exported program stays in the mode that it was exported in, whatever .train() and .eval() say"
@@ -67,8 +68,10 @@ def retrace(model: nn.Module, example_inputs: Any, policy: Mapping[str, Any], *,
     """
     call = bind_call(model, example_inputs)
     with preserved(model):
-        _check_inputs(model, example_inputs)
+        built = buffers_built_by(lambda: _check_inputs(model, example_inputs), model)
     with preserved(model):
+        for buffer in built:
+            buffer.put()
         traced = trace_faithfully(
             model,
             call,

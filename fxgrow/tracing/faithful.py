@@ -51,11 +51,15 @@ def trace_faithfully(
                 _pass_gate(gate, captured, whole)
             return FaithfulTrace(captured.graph_module, tuple(sorted(whole)), (*notes, *captured.notes))
         except MustStayWholeError as failure:
+            added: set[str] = set()
             for finding in failure.findings:
+                if added.intersection(finding.stack):
+                    continue  # it lies in a module that an earlier finding keeps whole
                 path = next((path for path in reversed(finding.stack) if path not in whole), None)
                 if path is None:
                     raise _refuse(finding, model) from failure.__cause__
                 whole.add(path)
+                added.add(path)
                 notes.append(f"{path} stays whole: {finding.reason}")
 
 

@@ -193,6 +193,49 @@ def test_several_difficult_modules_stay_whole_each():
     assert record_of(traced).trace_policy["leaves"] == ["0", "1.0", "2.inner"]
 
 
+class TwoContexts(nn.Module):
+    """Gives two reasons to stay whole."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(4, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.autocast("cpu", enabled=False):
+            x = self.linear(x)
+        with torch.autocast("cpu", enabled=False):
+            return self.linear(x)
+
+
+def test_two_findings_in_one_module_do_not_keep_the_module_around_it_whole():
+    traced = fxgrow.trace(nn.Sequential(Wrapper(TwoContexts())), sample())
+    assert record_of(traced).trace_policy["leaves"] == ["0.inner"]
+    assert len(record_of(traced).trace_notes) == 1
+
+
+class LazyPositions(nn.Module):
+    """Builds its positions anew whenever the number of tokens changes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(4, 4)
+        self.register_buffer("positions", torch.zeros(1, 1), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.positions.shape[1] != x.shape[1]:
+            self.positions = torch.arange(x.shape[1], dtype=x.dtype)[None]
+        return self.linear(x) + self.positions[..., None]
+
+
+def test_a_module_that_builds_a_buffer_at_its_first_run_is_traced_with_that_buffer_in_place():
+    model = Wrapper(LazyPositions())
+    traced = fxgrow.trace(model, torch.randn(2, 3, 4))
+    assert record_of(traced).trace_policy["leaves"] == []
+    assert "inner.linear" in fxgrow.find_sites(traced)
+    assert traced.get_buffer("inner.positions").tolist() == [[0.0, 1.0, 2.0]]
+    assert model.inner.positions.shape == (1, 1)
+
+
 def test_values_computed_without_gradient_stay_without():
     traced = fxgrow.trace(FrozenBackbone(), sample())
     logits, features = traced(sample())
