@@ -15,7 +15,7 @@ from fxgrow.passes.base import Pass
 #: edits that insert something between values that stay as they are
 INSERTIONS = ("insert-pseudo-layers", "add-residual-edge", "insert-block")
 #: edits that only change what others inserted, or leave nothing to undo
-_HARMLESS = (*INSERTIONS, "fold-pairs", "merge-branches", "functionalize-inplace", "undo")
+REVERSIBLE = (*INSERTIONS, "fold-pairs", "merge-branches", "functionalize-inplace", "undo")
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class Undo(Pass):
         if self.edits is None:
             wanted = {index for insertion in found for index in insertion.edits}
             for index, edit in enumerate(log):
-                if wanted and index > min(wanted) and edit.partition("{")[0] not in _HARMLESS:
+                if wanted and index > min(wanted) and edit.partition("{")[0] not in REVERSIBLE:
                     fix = "name the edits to undo, as in undo{edits=[0]}"
                     raise PassError(
                         "it changed what was there, and cannot be undone", where=_spell(index, edit), fix=fix

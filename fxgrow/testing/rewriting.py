@@ -26,7 +26,7 @@ from fxgrow.passes.functionalize_inplace import FunctionalizeInplace
 from fxgrow.passes.insert_block import InsertBlock
 from fxgrow.passes.insert_pseudo_layers import InsertPseudoLayers
 from fxgrow.passes.merge_branches import MergeBranches
-from fxgrow.passes.undo import Undo
+from fxgrow.passes.undo import REVERSIBLE, Undo
 from fxgrow.passes.widen import Widen
 from fxgrow.testing.networks import FunctionalDropout, RandomNetwork
 from fxgrow.tracing import trace
@@ -108,8 +108,9 @@ def rewrite_at_random(
     """Trace a network, send it through random passes, each drawn for the graph so far, and verify each.
 
     Before each pass every parameter is moved a little, as training would: a pseudo-layer that is still zero would hide
-    the faults of what is done to it. What `undo` leaves is compared with the network itself. Where nothing but modules
-    depends on the mode, plain symbolic tracing is drawn too: it leaves operations in place.
+    the faults of what is done to it. What `undo` leaves is compared with the network itself, or with what the last edit
+    made of it that no `undo` takes back. Where nothing but modules depends on the mode, plain symbolic tracing is drawn
+    too: it leaves operations in place.
 
     Args:
         draw: The ``draw`` of a composite strategy, or of ``data`` from ``hypothesis.strategies.data()``.
@@ -122,7 +123,8 @@ def rewrite_at_random(
     """
     generator = torch.Generator().manual_seed(model.recipe.seed)
     traced = current = _trace(draw, model, example_inputs)
-    differences = [verify(model, traced, example_inputs).largest_relative]
+    base: nn.Module = model
+    differences = [verify(base, traced, example_inputs).largest_relative]
     passes: list[Pass] = []
     refusals: list[str] = []
     for _ in range(draw(st.integers(1, max_passes))):
@@ -136,9 +138,11 @@ def rewrite_at_random(
         finally:
             if _versions(current) != versions:
                 raise VerificationError("it writes to parameters of the graph that went in", where=str(applied))
-        reference, gradients = (model, True) if applied.name == "undo" else (current, applied.keeps_parameters)
+        reference, gradients = (base, True) if applied.name == "undo" else (current, applied.keeps_parameters)
         differences.append(verify(reference, result, example_inputs, gradients=gradients).largest_relative)
         passes.append(applied)
+        if applied.name not in REVERSIBLE:
+            base = result
         current = result
     return Rewritten(traced, current, tuple(passes), tuple(refusals), max(differences))
 
