@@ -1,5 +1,7 @@
 """The walk that gives every value of a graph its layout."""
 
+from collections import Counter
+from dataclasses import replace
 from typing import Any
 
 import torch.fx as fx
@@ -20,7 +22,7 @@ def find_layouts(graph_module: fx.GraphModule) -> Layouts:
     Raises:
         PassError: If the shapes of the values are not known.
     """
-    sites = find_sites(graph_module)
+    sites = _resizable_or_refused(graph_module)
     calls = {call: site for site in sites.values() for call in site.calls}
     found = Layouts(sites)
     for node in graph_module.graph.nodes:
@@ -37,6 +39,16 @@ def find_layouts(graph_module: fx.GraphModule) -> Layouts:
         else:
             found.values[node] = apply_rule(found, graph_module, node)
     return found
+
+
+def _resizable_or_refused(graph_module: fx.GraphModule) -> dict[str, Site]:
+    """Return the sites; one whose module lies at several paths may grow, but resizing replaces it at one of them."""
+    names = Counter(id(value) for _, value in graph_module.named_parameters(remove_duplicate=False))
+    sites = find_sites(graph_module)
+    for path, site in sites.items():
+        if site.refusal is None and names[id(graph_module.get_parameter(site.weight))] > 1:
+            sites[path] = replace(site, refusal="its weight has other names too")
+    return sites
 
 
 def _given(graph_module: fx.GraphModule, node: fx.Node) -> Any:

@@ -193,10 +193,16 @@ def _padding(value: object, spatial: int) -> tuple[int, ...] | str:
 def _owners_by_parameter(
     graph_module: fx.GraphModule, found: dict[str, tuple[LinearMap, str, str | None]]
 ) -> dict[int, set[str]]:
-    """Map the identity of each site's weight to all names under which the graph reads it."""
+    """Map the identity of each site's weight to all names under which the graph reads it.
+
+    A module that lies at several paths has more names, but the graph calls it by one of them, and it is one site.
+    """
     owners: dict[int, set[str]] = defaultdict(set)
-    for name, parameter in graph_module.named_parameters(remove_duplicate=False):
-        owners[id(parameter)].add(name)
+    for target in {str(node.target) for node in graph_module.graph.nodes if node.op == "call_module"}:
+        for name, parameter in graph_module.get_submodule(target).named_parameters(target, remove_duplicate=False):
+            owners[id(parameter)].add(name)
+    for target in {str(node.target) for node in graph_module.graph.nodes if node.op == "get_attr"}:
+        owners[id(fetch_attribute(graph_module, target))].add(target)
     for _, weight, _ in found.values():
         owners[id(graph_module.get_parameter(weight))].add(weight)
     return owners

@@ -6,10 +6,14 @@ import torch.fx as fx
 import torch.nn.functional as F
 from torch import nn
 
+import fxgrow
+from fxgrow.errors import PassError
 from fxgrow.graph.linear_map import LinearMap
 from fxgrow.graph.sites import find_sites, site_input
 from fxgrow.operators import available_operators
+from fxgrow.operators.residual import add_rows
 from fxgrow.passes.insert_pseudo_layers import InsertPseudoLayers
+from fxgrow.passes.widen import Widen
 
 
 class Functional(nn.Module):
@@ -105,6 +109,29 @@ def test_tied_weights_are_refused_and_the_partner_is_named() -> None:
     sites = find_sites(fx.symbolic_trace(Reused()))
     assert sites["tied"].refusal == "its weight is tied to other.weight"
     assert sites["other"].refusal == "its weight is tied to tied.weight"
+
+
+class TwoNames(nn.Module):
+    """Calls one module under both of its names."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Linear(4, 4)
+        self.second = self.first
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.second(self.first(x))
+
+
+def test_a_module_with_two_names_is_one_site_that_grows_at_both_calls() -> None:
+    traced = fxgrow.trace(TwoNames(), torch.randn(3, 4))
+    sites = find_sites(traced)
+    assert {path: (len(site.calls), site.refusal) for path, site in sites.items()} == {"first": (2, None)}
+    grown = InsertPseudoLayers({"first": (0, 2)})(traced).graph_module
+    assert len(grown.graph.find_nodes(op="call_function", target=add_rows)) == 2
+    fxgrow.verify(traced, grown)
+    with pytest.raises(PassError, match="its weight has other names too"):
+        Widen("first", 2)(traced)
 
 
 def test_a_layer_that_computes_its_weight_is_no_site() -> None:
