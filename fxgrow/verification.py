@@ -87,20 +87,37 @@ def verify(
             continue  # only when the reference accepts no other size
         sized = resized(inputs, size) if size else inputs
         for mode in modes:
-            try:
-                expected, differentiable = _observe_reference(before, sized, mode, gradients, seed)
-            except _RunError as error:
-                refused = f"it does not run in {mode} mode: {first_line(error)}"
-                continue
-            try:
-                found = observe(after, sized, mode=mode, gradients=differentiable, seed=seed)
-            except _RunError as error:
-                what = f"it fails where the reference runs: {first_line(error)}"
-                raise VerificationError(what, where=f"{mode} mode, batch {size}") from error
-            ledger.compare(expected, found, mode, size)
+            refused = _compare_one_run(before, after, sized, mode, size, gradients, seed, ledger) or refused
     if not ledger.modes:
         raise VerificationError(refused, where="the reference", fix="give inputs that it takes")
     return ledger.summary()
+
+
+def _compare_one_run(
+    before: nn.Module,
+    after: nn.Module,
+    inputs: Any,
+    mode: str,
+    size: int,
+    gradients: bool,
+    seed: int,
+    ledger: "_Ledger",
+) -> str:
+    """Compare both models on one input in one mode; return why the reference does not run, if it does not.
+
+    All gradients of both are in memory at once, and they go when this returns.
+    """
+    try:
+        expected, differentiable = _observe_reference(before, inputs, mode, gradients, seed)
+    except _RunError as error:
+        return f"it does not run in {mode} mode: {first_line(error)}"
+    try:
+        found = observe(after, inputs, mode=mode, gradients=differentiable, seed=seed)
+    except _RunError as error:
+        what = f"it fails where the reference runs: {first_line(error)}"
+        raise VerificationError(what, where=f"{mode} mode, batch {size}") from error
+    ledger.compare(expected, found, mode, size)
+    return ""
 
 
 class _RunError(Exception):

@@ -1,13 +1,16 @@
 """`fxgrow.verify` finds every kind of difference, names it, and changes nothing."""
 
 import copy
+import weakref
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 import fxgrow
+from fxgrow import verification
 from fxgrow.errors import VerificationError
 
 
@@ -150,3 +153,20 @@ def test_a_reference_without_gradients_is_compared_forwards():
 
     model = Forwards()
     assert fxgrow.verify(model, model, sample()).gradients == 0
+
+
+def test_what_one_run_found_is_freed_before_the_next_one(monkeypatch: pytest.MonkeyPatch):
+    observed: list[weakref.ref[verification.Observation]] = []
+    alive: list[int] = []
+    observe = verification.observe
+
+    def watched(*args: Any, **options: Any) -> verification.Observation:
+        alive.append(sum(reference() is not None for reference in observed))
+        found = observe(*args, **options)
+        observed.append(weakref.ref(found))
+        return found
+
+    monkeypatch.setattr(verification, "observe", watched)
+    model = nn.Linear(3, 2)
+    fxgrow.verify(model, model, torch.randn(2, 3))
+    assert alive == [0, 1] * 4

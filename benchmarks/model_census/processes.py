@@ -47,6 +47,8 @@ def census(
     here = str(Path(__file__).parents[1])
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (here, os.environ.get("PYTHONPATH"))))
     os.environ["OMP_NUM_THREADS"] = str(limits.threads)
+    # Each large tensor goes back to the system when it is freed, or the limit would count what is long gone.
+    os.environ["MALLOC_MMAP_THRESHOLD_"] = str(2**20)
     # tqdm, which timm's dependencies import, keeps a semaphore until the server ends, and the tracker complains of it.
     os.environ["PYTHONWARNINGS"] = "ignore:resource_tracker:UserWarning"
     context.set_forkserver_preload(list(PRELOADED))

@@ -82,6 +82,7 @@ def grow_serial(subject: Subject) -> None:
     """Grow by the operator that adds depth, where the scores say."""
     assert subject.scores is not None
     subject.grown = fxgrow.grow(_traced(subject), subject.scores, budget=BUDGET, operator="serial")
+    subject.scores = None  # their eigenvectors take nearly as much memory as the model
 
 
 def grow_branch(subject: Subject) -> None:
