@@ -33,6 +33,7 @@ def interception(tracer: "ModelTracer") -> Iterator[None]:
         for name in _FACTORIES:
             stack.enter_context(_replaced(torch, name, _recording(tracer, getattr(torch, name))))
         stack.enter_context(_replaced(torch.utils.checkpoint, "checkpoint", _calling_through(tracer)))
+        stack.enter_context(_replaced(torch.autocast, "__init__", _on_any_device(torch.autocast.__init__)))
         stack.enter_context(_replaced(torch.autocast, "__enter__", _reporting(tracer, torch.autocast.__enter__)))
         stack.enter_context(_traceable_torchvision())
         yield
@@ -63,6 +64,15 @@ def _calling_through(tracer: "ModelTracer") -> Callable[..., Any]:
         return function(*args, **{name: value for name, value in kwargs.items() if name not in _CHECKPOINT_OPTIONS})
 
     return checkpoint
+
+
+def _on_any_device(original: Callable[..., Any]) -> Callable[..., Any]:
+    """Let a context for the device of an input be built: it is entered, and reported, next."""
+
+    def build(context: torch.autocast, device_type: Any, *args: Any, **kwargs: Any) -> None:
+        original(context, "cpu" if isinstance(device_type, fx.Proxy) else device_type, *args, **kwargs)
+
+    return build
 
 
 def _reporting(tracer: "ModelTracer", original: Callable[..., Any]) -> Callable[..., Any]:

@@ -107,6 +107,12 @@ class Autocast(nn.Module):
             return self.linear(x).float()
 
 
+class AutocastOnDeviceOfInput(Autocast):
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.autocast(device_type=x.device.type, enabled=False):
+            return self.linear(x)
+
+
 class Caching(nn.Module):
     """Keeps what it computed in eval mode, as timm's LeViT does, and its `train` returns nothing."""
 
@@ -176,6 +182,7 @@ def test_linear_maps_beside_dropout_stay_open_to_growth(inner: Callable[[], nn.M
         (Noisy, "random numbers"),
         (Counting, "updates its buffer calls"),
         (Autocast, "autocast"),
+        (AutocastOnDeviceOfInput, "enters torch.autocast, which a graph does not record"),
     ],
 )
 def test_the_smallest_module_that_tracing_would_falsify_stays_whole(inner: Callable[[], nn.Module], reason: str):
