@@ -1,8 +1,10 @@
 """How much two disjoint sets of images agree on the ranking of neurons, on trained models."""
 
 from collections.abc import Iterator
+from itertools import product
 from statistics import median
 
+import torch
 import torch.fx as fx
 import torch.nn.functional as F
 from torch import Tensor
@@ -18,14 +20,17 @@ SCORES = ("splitting", "branch", "residual", "gradient", "paper", "gain")
 
 def rows(quick: bool) -> Iterator[Row]:
     """Yield the rows of this section."""
-    for name, (train, sites) in MODELS.items():
-        graph_module, x, y = train(20 if quick else 600)
+    for (name, (train, sites)), steps in product(MODELS.items(), (20,) if quick else (60, 600)):
+        graph_module, x, y = train(steps)
+        with torch.no_grad():
+            loss = float(F.cross_entropy(graph_module(x), y))
+        yield row(f"{name} after {steps} steps of training, loss on all digits", f"{loss:.3f}")
         for score in SCORES:
             found = []
             for images in (64, 256) if quick else (64, 256, 1024):
                 agreement = agreements(graph_module, x[: 2 * images], y[: 2 * images], sites, score)
                 found.append(f"{images}: {agreement}")
-            yield row(f"{name}, {score}", ", ".join(found))
+            yield row(f"{name} after {steps} steps, {score}", ", ".join(found))
 
 
 def agreements(graph_module: fx.GraphModule, x: Tensor, y: Tensor, sites: str, score: str) -> str:
