@@ -131,17 +131,18 @@ def rewrite_at_random(
         _move_parameters(current, generator)
         applied, versions = draw(rewrites(current)), _versions(current)
         try:
-            result = applied(current).graph_module
+            outcome = applied(current)
         except (PassError, PlanError) as refusal:
             refusals.append(str(refusal))
             continue
         finally:
             if _versions(current) != versions:
                 raise VerificationError("it writes to parameters of the graph that went in", where=str(applied))
+        result = outcome.graph_module
         reference, gradients = (base, True) if applied.name == "undo" else (current, applied.keeps_parameters)
         differences.append(verify(reference, result, example_inputs, gradients=gradients).largest_relative)
         passes.append(applied)
-        if applied.name not in REVERSIBLE:
+        if outcome.modified and applied.name not in REVERSIBLE:
             base = result
         current = result
     return Rewritten(traced, current, tuple(passes), tuple(refusals), max(differences))
