@@ -17,7 +17,7 @@ import warnings
 from pathlib import Path
 
 RESULTS = Path("runs/curvature")
-SECTIONS = ("cost", "event", "solver", "throughput", "libraries", "scaling", "stability")
+SECTIONS = ("cost", "memory", "event", "solver", "throughput", "libraries", "scaling", "stability")
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -1,9 +1,6 @@
-"""What a score costs, in training steps of the same batch, and in memory."""
+"""What a score costs, in training steps of the same batch."""
 
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import torch
 import torch.fx as fx
@@ -23,7 +20,7 @@ from fxgrow.curvature.reading import Reading
 from fxgrow.curvature.streams import solving
 from fxgrow.graph.sites import find_sites
 
-ROOM = 64 << 30  # all sites in one group
+ROOM = 64 << 30  # all sites in one group: the passes are made once
 SITES = {"MLP units": (MLP_UNITS, "2.8", "1.8"), "all linear sites": (ALL_LINEAR, "6.2", "5.2")}
 
 
@@ -45,8 +42,6 @@ def rows(quick: bool) -> Iterator[Row]:
         yield row(f"{name}, with held-out values and errors", f"{cost:.2f} steps")
         yield from early_stop(graph_module, x, y, patterns, name, unit)
         yield from reuse(graph_module, x, y, patterns, name, unit, reused)
-    for name in SITES:
-        yield row(f"{name}, peak memory over a training step's", f"{memory_ratio(name, quick):.2f}", "at most 1.3")
 
 
 def training_step(graph_module: fx.GraphModule, x: torch.Tensor, y: torch.Tensor) -> Callable[[], None]:
@@ -145,39 +140,3 @@ def eigenvalues_of_step(recorder: StepRecorder) -> None:
 def scores_of_step(recorder: StepRecorder) -> None:
     """Score a recorded step."""
     recorder.scores(iterations=8)
-
-
-def memory_ratio(name: str, quick: bool) -> float:
-    """Return the peak memory of an analysis over that of training steps, each in a process of its own."""
-    peaks = []
-    for job in ("train", name):
-        code = f"from curvature_engine.cost import peak; print(peak({job!r}, {quick}))"
-        result = subprocess.run(
-            [sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=True, cwd=sys.path[0]
-        )
-        peaks.append(float(result.stdout.split()[-1]))
-    return peaks[1] / peaks[0]
-
-
-def peak(job: str, quick: bool) -> float:
-    """Return the peak memory of this process, in MiB, less what it takes before the first batch."""
-    graph_module, size = deit_small(quick)
-    x, y = batch(8 if quick else 32, size)
-    before = _peak_from_now()
-    if job == "train":
-        step = training_step(graph_module, x, y)
-        step(), step()
-    else:
-        analyze(graph_module, F.cross_entropy, [(x, y)], sites=SITES[job][0], iterations=8)
-    return (_high_water() - before) / 1024
-
-
-def _peak_from_now() -> int:
-    """Let the peak begin anew at what the process takes now (Linux), and return it, in KiB."""
-    Path("/proc/self/clear_refs").write_text("5")
-    return _high_water()
-
-
-def _high_water() -> int:
-    status = Path("/proc/self/status").read_text()
-    return int(next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM")))

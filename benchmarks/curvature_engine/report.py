@@ -6,6 +6,7 @@ from pathlib import Path
 
 TITLES = {
     "cost": "Cost, in training steps of the same batch (DeiT-S)",
+    "memory": "Memory (DeiT-S, 32 images at 224)",
     "event": "A growth event's analysis beside an epoch (DeiT-S)",
     "solver": "Solver error, float32 against explicit float64 matrices",
     "throughput": "Throughput over plain matrix products of the same sizes (32 images of DeiT-S)",
@@ -25,7 +26,8 @@ def page(results: Path, sections: Iterable[str]) -> str:
         "",
         "Written by `python benchmarks/curvature.py --report docs/curvature_benchmark.md`. Ratios are within one run.",
         "*Eigenvalues* are least eigenvalues alone; *with held-out values* adds the two halves' solves, at half the",
-        "iterations each, and the error bars: that is what `fxgrow.analyze` does.",
+        "iterations each, and the error bars: that is what `fxgrow.analyze` does. Cost is that of one capture of all sites;",
+        "each further group of sites that `max_memory` asks for costs another one.",
     ]
     for section in sections:
         path = results / f"{section}.json"
