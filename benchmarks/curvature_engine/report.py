@@ -26,8 +26,8 @@ def page(results: Path, sections: Iterable[str]) -> str:
         "",
         "Written by `python benchmarks/curvature.py --report docs/curvature_benchmark.md`. Ratios are within one run.",
         "*Eigenvalues* are least eigenvalues alone; *with held-out values* adds the two halves' solves, at half the",
-        "iterations each, and the error bars: that is what `fxgrow.analyze` does. Cost is that of one capture of all sites;",
-        "each further group of sites that `max_memory` asks for costs another one.",
+        "iterations each, and the error bars: that is what `fxgrow.analyze` does. Cost is that of one capture of",
+        "all sites; each further group of sites that `max_memory` asks for costs another one.",
     ]
     for section in sections:
         path = results / f"{section}.json"
