@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 _EXAMPLE = """
 fxgrow inspect model.pt
 fxgrow inspect model.pt --node blocks.0.mlp.fc1
+fxgrow inspect model.pt --parameters
 fxgrow inspect model.pt --json | jq '.nodes[] | select(.site) | .target'
 """
 
@@ -29,6 +30,7 @@ def add_parser(verbs: "Verbs") -> None:
     )
     parser.add_argument("model", metavar="FILE", help="a model that fxgrow wrote")
     parser.add_argument("--node", metavar="PATH", help="show one module, parameter or node of the graph in full")
+    parser.add_argument("--parameters", action="store_true", help="list every parameter: can it grow, and why not")
     parser.add_argument("--all", action="store_true", help="show every block and every function")
     parser.add_argument("--json", action="store_true", help="print the whole table as JSON")
     add_unsafe_pickle(parser)
@@ -37,7 +39,7 @@ def add_parser(verbs: "Verbs") -> None:
 def run(args: argparse.Namespace) -> None:
     """Print the model."""
     from fxgrow.cli.models import output_console
-    from fxgrow.inspection import render, render_node
+    from fxgrow.inspection import render, render_node, render_parameters
 
     table = _table(args)
     if args.json:
@@ -46,6 +48,8 @@ def run(args: argparse.Namespace) -> None:
         print(json.dumps({**to_plain(table), "flops": table.flops}, indent=1))
     elif args.node is not None:
         output_console().print(render_node(table, args.node))
+    elif args.parameters:
+        output_console().print(render_parameters(table))
     else:
         output_console().print(render(table, everything=args.all))
 
