@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch.fx as fx
-from curvature_engine.machine import Row, row
+from curvature_engine.machine import Row, high_water, peak_from_now, row
 from torch.profiler import ProfilerActivity, profile
 
 import fxgrow
@@ -68,13 +68,11 @@ def _in_a_process(budget: float) -> float:
 
 def resident(budget: float) -> float:
     """Return the peak resident memory of a growth event (Linux) over the bytes of the new parameters."""
-    from curvature_engine.cost import _high_water, _peak_from_now
-
     traced = deit("small", 2)[1]
     small, scores = random_scores(traced, seed=1), random_scores(traced)
     fxgrow.grow(traced, small, budget=0.001)  # what is imported and cached at the first event is not counted
     gc.collect()
     ctypes.CDLL(None).malloc_trim(0)  # or the event would be served from what tracing has left behind
-    before = _peak_from_now()
+    before = peak_from_now()
     grown = fxgrow.grow(traced, scores, budget=budget)
-    return (_high_water() - before) * 1024 / new_bytes(traced, grown)
+    return (high_water() - before) / new_bytes(traced, grown)

@@ -4,6 +4,7 @@ import os
 import platform
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import TypedDict
 
 import torch
@@ -37,6 +38,18 @@ def cpu_seconds(function: Callable[[], object]) -> float:
     start = time.process_time()
     function()
     return time.process_time() - start
+
+
+def peak_from_now() -> int:
+    """Let this process's peak memory begin anew at what it takes now (Linux), and return that, in bytes."""
+    Path("/proc/self/clear_refs").write_text("5")
+    return high_water()
+
+
+def high_water() -> int:
+    """Return the peak resident memory of this process (Linux), in bytes."""
+    status = Path("/proc/self/status").read_text()
+    return 1024 * int(next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM")))
 
 
 def describe() -> str:

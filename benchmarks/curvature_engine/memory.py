@@ -3,12 +3,11 @@
 import subprocess
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import torch.nn.functional as F
 
 from curvature_engine.cost import SITES, training_step
-from curvature_engine.machine import Row, row
+from curvature_engine.machine import Row, high_water, peak_from_now, row
 from curvature_engine.models import batch, deit_small
 from fxgrow.curvature import analyze
 from fxgrow.curvature.analysis import DEFAULT_MAX_MEMORY
@@ -40,21 +39,10 @@ def peak(job: str, room: int, quick: bool) -> int:
     """Return the peak memory of this process, in bytes, less what it takes before the first batch."""
     graph_module, size = deit_small(quick)
     x, y = batch(8 if quick else 32, size)
-    before = _peak_from_now()
+    before = peak_from_now()
     if job == "train":
         step = training_step(graph_module, x, y)
         step(), step()
     else:
         analyze(graph_module, F.cross_entropy, [(x, y)], sites=SITES[job][0], iterations=8, max_memory=room)
-    return _high_water() - before
-
-
-def _peak_from_now() -> int:
-    """Let the peak begin anew at what the process takes now (Linux), and return it."""
-    Path("/proc/self/clear_refs").write_text("5")
-    return _high_water()
-
-
-def _high_water() -> int:
-    status = Path("/proc/self/status").read_text()
-    return 1024 * int(next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM")))
+    return high_water() - before
