@@ -33,7 +33,7 @@ class Serial(PseudoLayer):
         bound = 1 / math.sqrt(neurons)
         set_rows(self.fc1, 0.0)
         with torch.no_grad():
-            for block in self.fc1.get_parameter("weight").split(_ROWS_AT_ONCE):
+            for block in torch.split(self.fc1.get_parameter("weight"), _ROWS_AT_ONCE):
                 drawn = torch.rand(block.shape, generator=attachment.generator, dtype=torch.float64)
                 block.copy_(drawn.mul_(2).sub_(1).mul_(bound))
         set_rows(self.fc2, 0.0)
