@@ -4,6 +4,7 @@ import platform
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from model_census.candidates import SUITES, candidates
 from model_census.results import Result
 from model_census.stages import ALL_STAGES, BUDGET, STEPS
 from model_census.summary import (
@@ -49,6 +50,7 @@ def write_report(results: dict[str, Result], path: Path) -> None:
     parts = [
         _HEAD.format(budget=f"{BUDGET:.0%}", steps=STEPS),
         _setting(found),
+        *_not_run(results),
         "## In sum\n",
         *_summary(found),
         "\n## Models that did not go all the way\n",
@@ -68,6 +70,15 @@ def _setting(results: list[Result]) -> str:
         f"{backends}. {hours:.1f} hours of processes in all. Seconds are wall time beside whatever else the machine "
         "did: they say what is slow and are no benchmark.\n"
     )
+
+
+def _not_run(results: dict[str, Result]) -> Iterator[str]:
+    """Say which models of the census the results do not hold."""
+    for suite in SUITES:
+        every = candidates(suite)
+        missing = [item.model for item in every if item.key not in results]
+        if missing:
+            yield f"Not run yet: {len(missing)} of {len(every)} of the suite {suite}: {', '.join(missing)}.\n"
 
 
 def _summary(results: list[Result]) -> Iterator[str]:
