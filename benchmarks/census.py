@@ -4,7 +4,8 @@
     python benchmarks/census.py --only timm --resume      # one suite; go on where an earlier run ended
     python benchmarks/census.py --models 'timm:resnet*'   # some of them
     python benchmarks/census.py --sample                  # the twelve that the tests run
-    python benchmarks/census.py --report docs/census.md   # write the page from the results
+    python benchmarks/census.py --report docs/census.md --results docs/census.jsonl   # write the page from its data
+    python benchmarks/census.py --results docs/census.jsonl --resume                  # go on with what it lacks
     python benchmarks/census.py --select                  # choose the smallest model of each timm family anew
 
 Each model runs in a process of its own with limits on time and memory. Results are JSON lines, one a model; what failed
