@@ -21,7 +21,7 @@ def test_the_candidates_are_98_families_97_of_torchvision_and_12_of_hugging_face
 
 
 def test_every_timm_family_is_there_and_its_model_belongs_to_it() -> None:
-    timm = pytest.importorskip("timm")
+    timm = pytest.importorskip("timm", minversion="1.0.31", reason="the list is that of a newer timm")
     chosen = {item.family: item.model for item in candidates("timm")}
     assert set(timm.list_modules()) == set(chosen)
     assert all(model in timm.list_models(module=family) for family, model in chosen.items())

@@ -1,5 +1,6 @@
 """The fixed sample of twelve models goes all the way, each in its own process."""
 
+import importlib
 import importlib.util
 
 import pytest
@@ -22,6 +23,8 @@ def test_a_model_of_the_sample_goes_from_its_own_code_to_a_grown_model_in_a_file
     library = LIBRARIES[candidate.suite]
     if importlib.util.find_spec(library) is None:
         pytest.skip(f"needs {library}")
+    if candidate.suite == "timm" and candidate.model not in importlib.import_module("timm").list_models():
+        pytest.skip("this timm is older than the model")
     (result,) = run(candidate)
     assert result.failure is None, describe(result)
     assert result.facts["growable_share"] > 0.5

@@ -73,6 +73,7 @@ def test_the_ends_are_those_of_curvlinops_and_eigsh():
 
 
 def test_the_density_integrates_to_one_and_finds_the_negative_share():
+    pytest.importorskip("curvlinops")
     model = _model(40)
     spectrum = spectra(torch.fx.symbolic_trace(model), F.cross_entropy, BATCHES, repeats=16, steps=48)["(model)"]
     grid, density = spectrum.density(points=2001, width=0.02)
@@ -93,6 +94,7 @@ def test_a_small_matrix_is_formed_and_exact():
 
 
 def test_the_same_seed_gives_the_same_spectrum_and_leaves_the_random_state():
+    pytest.importorskip("curvlinops")
     graph_module = torch.fx.symbolic_trace(_model())
     state = torch.get_rng_state()
     first, second = (spectra(graph_module, F.cross_entropy, BATCHES)["(model)"] for _ in range(2))
