@@ -10,13 +10,13 @@ from collections.abc import Iterator
 from statistics import median
 
 import torch
-from curvature_engine.machine import Row, row
+from measuring.machine import Row, row
+from measuring.timing import elapsed, step
 from torch import nn
 from torch._dynamo.utils import compilation_time_metrics
 
 import fxgrow
 from compile_speed.models import deit, random_scores
-from compile_speed.timing import elapsed, step
 
 #: what grows in 2 of the 12 blocks: operator and sites
 GROWTHS = {

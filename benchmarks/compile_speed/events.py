@@ -5,12 +5,12 @@ from collections.abc import Iterator
 
 import torch
 import torch.fx as fx
-from curvature_engine.machine import Row, row
+from measuring.machine import Row, row
+from measuring.timing import step
 from torch._dynamo.utils import counters
 
 import fxgrow
 from compile_speed.models import random_scores, small_transformer
-from compile_speed.timing import step
 from fxgrow.graph.sites import find_sites
 from fxgrow.operators import find_operator
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch.fx as fx
-from curvature_engine.machine import Row, high_water, peak_from_now, row
+from measuring.machine import Row, high_water, peak_from_now, row
 from torch.profiler import ProfilerActivity, profile
 
 import fxgrow

@@ -3,11 +3,11 @@
 from collections.abc import Callable, Iterator
 
 import torch.fx as fx
-from curvature_engine.machine import Row, row, seconds
+from measuring.machine import Row, row, seconds
+from measuring.timing import exponent
 
 import fxgrow
 from compile_speed.models import deep_mlp, deit, random_scores, small_transformer
-from compile_speed.timing import exponent
 
 SIZES = (600, 1_250, 2_500, 5_000, 10_000)
 SHARE = 4  # one site in four grows

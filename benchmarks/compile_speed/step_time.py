@@ -4,14 +4,14 @@ from collections.abc import Iterator
 
 import torch
 import torch.fx as fx
-from curvature_engine.machine import Row, row
+from measuring.machine import Row, row
+from measuring.timing import elapsed, ratio_in_pairs, step
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 import fxgrow
 from compile_speed.models import deit, random_scores
-from compile_speed.timing import elapsed, ratio_in_pairs, step
 from fxgrow.graph.sharing import parameter_count
 
 TARGET = "at most 1.10"

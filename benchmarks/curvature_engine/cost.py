@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterator
 import torch
 import torch.fx as fx
 import torch.nn.functional as F
+from measuring.machine import Row, row, seconds
 
-from curvature_engine.machine import Row, row, seconds
 from curvature_engine.models import ALL_LINEAR, MLP_UNITS, batch, deit_small
 from fxgrow.curvature import StepRecorder, analyze
 from fxgrow.curvature.analysis import select_sites

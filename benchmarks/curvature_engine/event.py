@@ -3,9 +3,9 @@
 from collections.abc import Iterator
 
 import torch.nn.functional as F
+from measuring.machine import Row, row, seconds
 
 from curvature_engine.cost import training_step
-from curvature_engine.machine import Row, row, seconds
 from curvature_engine.models import ALL_LINEAR, MLP_UNITS, batch, deit_small
 from fxgrow.curvature import analyze
 

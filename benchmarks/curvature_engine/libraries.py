@@ -7,10 +7,10 @@ import timm
 import torch
 import torch.nn.functional as F
 from curvlinops import HessianLinearOperator
+from measuring.machine import Row, cpu_seconds, row, seconds
 from scipy.sparse.linalg import eigsh
 from torch import nn
 
-from curvature_engine.machine import Row, cpu_seconds, row, seconds
 from curvature_engine.models import batch
 from fxgrow.curvature import analyze, spectra
 from fxgrow.curvature.batches import read_batches

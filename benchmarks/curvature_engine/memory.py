@@ -5,9 +5,9 @@ import sys
 from collections.abc import Iterator
 
 import torch.nn.functional as F
+from measuring.machine import Row, high_water, peak_from_now, row
 
 from curvature_engine.cost import SITES, training_step
-from curvature_engine.machine import Row, high_water, peak_from_now, row
 from curvature_engine.models import batch, deit_small
 from fxgrow.curvature import analyze
 from fxgrow.curvature.analysis import DEFAULT_MAX_MEMORY

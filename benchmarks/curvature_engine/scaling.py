@@ -1,12 +1,12 @@
 """How the cost of an analysis grows with units, width, tokens and batch: fitted exponents."""
 
-import math
 from collections.abc import Iterator
 
 import torch
+from measuring.machine import Row, row, seconds
+from measuring.timing import exponent
 from torch import nn
 
-from curvature_engine.machine import Row, row, seconds
 from fxgrow.curvature import analyze
 
 AXES = {"units": "at most 1", "tokens": "at most 1", "batch": "at most 1", "width": ""}
@@ -19,7 +19,7 @@ def rows(quick: bool) -> Iterator[Row]:
     for axis, target in AXES.items():
         sizes = [BASE[axis] * factor for factor in factors]
         times = [_time({**BASE, axis: size}) for size in sizes]
-        yield row(f"exponent in {axis}, {sizes[0]} to {sizes[-1]}", f"{_slope(sizes, times):.2f}", target)
+        yield row(f"exponent in {axis}, {sizes[0]} to {sizes[-1]}", f"{exponent(sizes, times):.2f}", target)
 
 
 def _time(shape: dict[str, int]) -> float:
@@ -32,10 +32,3 @@ def _time(shape: dict[str, int]) -> float:
     return seconds(
         lambda: analyze(graph_module, lambda o, t: o.square().mean() + t.sum(), batches, sites=["0"], iterations=8)
     )
-
-
-def _slope(sizes: list[int], times: list[float]) -> float:
-    x, y = [math.log(size) for size in sizes], [math.log(time) for time in times]
-    mean_x, mean_y = sum(x) / len(x), sum(y) / len(y)
-    covariance = sum((a - mean_x) * (b - mean_y) for a, b in zip(x, y, strict=True))
-    return covariance / sum((a - mean_x) ** 2 for a in x)

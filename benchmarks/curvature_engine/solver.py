@@ -4,8 +4,8 @@ from collections.abc import Iterator
 
 import torch
 import torch.nn.functional as F
+from measuring.machine import Row, row
 
-from curvature_engine.machine import Row, row
 from curvature_engine.models import trained_vit
 from fxgrow.curvature import analyze
 from fxgrow.curvature.analysis import select_sites

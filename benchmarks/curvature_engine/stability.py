@@ -7,9 +7,9 @@ from statistics import median
 import torch
 import torch.fx as fx
 import torch.nn.functional as F
+from measuring.machine import Row, row
 from torch import Tensor
 
-from curvature_engine.machine import Row, row
 from curvature_engine.models import trained_resnet, trained_vit
 from fxgrow.curvature import analyze
 from fxgrow.curvature.ranks import spearman

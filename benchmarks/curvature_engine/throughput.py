@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 
 import torch
+from measuring.machine import Row, row, seconds
 
-from curvature_engine.machine import Row, row, seconds
 from fxgrow.curvature.lanczos import lanczos, start_vectors
 from fxgrow.curvature.matrices import CurvatureMatrices, Piece
 from fxgrow.graph.linear_map import LinearMap

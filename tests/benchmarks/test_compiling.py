@@ -10,10 +10,10 @@ from torch import nn
 
 pytest.importorskip("timm")
 
-from compile_speed import events, memory, rewriting, timing
+from compile_speed import events, memory, rewriting
 from compile_speed.models import deep_mlp, random_scores, small_transformer
-from compile_speed.report import page
 from compile_speed.step_time import flops
+from measuring import timing
 
 import fxgrow
 
@@ -66,7 +66,7 @@ def test_the_page_has_a_table_for_each_section_that_was_run(tmp_path: Path) -> N
     row = {"what": "a ratio", "value": "1.00", "target": "at most 1"}
     content = {"section": "memory", "quick": True, "machine": "a machine", "rows": [row]}
     (tmp_path / "memory.json").write_text(json.dumps(content))
-    text = page(tmp_path, compiling.SECTIONS)
+    text = compiling.BENCHMARK.page(tmp_path)
     assert "| a ratio | 1.00 | at most 1 |" in text
     assert "small sizes" in text
     assert "Rewriting" not in text
