@@ -2,6 +2,7 @@
 
     python benchmarks/fuzz.py                      # 10,000 networks, about an hour on one core
     python benchmarks/fuzz.py --networks 400 --jobs 2
+    python benchmarks/fuzz.py --report docs/fuzz.md   # write the page too
 
 Each network is a random graph (`fxgrow.testing.graph_modules`), traced and sent through up to eight random passes, its
 parameters moved before each. Across each pass outputs, gradients of the old parameters and BatchNorm statistics are
@@ -16,12 +17,21 @@ import time
 from collections import Counter
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field
+from pathlib import Path
 
+from measuring.machine import Row, describe, row, table
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 TOLERANCE = 1e-10  #: that of `fxgrow.verify` in float64
+INTRODUCTION = """\
+# Random networks, random rewrites
+
+Written by `python benchmarks/fuzz.py --report docs/fuzz.md`. Each network is a random graph, traced and sent through a
+sequence of up to eight passes drawn at random from those that are registered, with parameters moved before each. Across
+each pass outputs, gradients of the old parameters and BatchNorm statistics are compared in float64, in train and eval
+mode, at two batch sizes. A pass may refuse where a network has no place for it, if it says why."""
 CHUNK = 100  #: networks that one process tries in one go
 
 
@@ -104,17 +114,31 @@ def run(networks: int, jobs: int, seed: int, console: Console) -> Tally:
     return total
 
 
-def report(tally: Tally, seconds: float, console: Console) -> None:
+def rows(tally: Tally, seconds: float) -> list[Row]:
+    """Return what was found, as the rows of a table."""
+    return [
+        row("networks", f"{tally.networks:,}", "10,000"),
+        row(f"violations of {TOLERANCE:g}", str(len(tally.violations)), "0"),
+        row("largest relative difference", f"{tally.largest:.2g}", f"at most {TOLERANCE:g}"),
+        *(row(f"passes: `{name}`", f"{count:,}") for name, count in sorted(tally.passes.items())),
+        row("passes in all", f"{tally.passes.total():,}"),
+        row("refused by a pass, with a reason", f"{tally.refusals:,}"),
+        row("minutes", f"{seconds / 60:.1f}"),
+    ]
+
+
+def page(found: list[Row], violations: list[str]) -> str:
+    """Return the page in Markdown."""
+    parts = [INTRODUCTION, f"{describe()}.", table(found), *(f"```\n{violation}\n```" for violation in violations)]
+    return "\n\n".join(parts) + "\n"
+
+
+def show(found: list[Row], console: Console) -> None:
     """Print the table."""
-    table = Table("quantity", "value", title="Random networks x random rewrites, float64")
-    table.add_row("networks", f"{tally.networks:,}")
-    for name, count in sorted(tally.passes.items()):
-        table.add_row(f"passes: {name}", f"{count:,}")
-    table.add_row("refused, with a reason", f"{tally.refusals:,}")
-    table.add_row("largest relative difference", f"{tally.largest:.2g}")
-    table.add_row(f"violations of {TOLERANCE:g}", str(len(tally.violations)))
-    table.add_row("minutes", f"{seconds / 60:.1f}")
-    console.print(table)
+    columns = Table("what", "measured", "target")
+    for line in found:
+        columns.add_row(*(str(line[key]).replace("`", "") for key in ("what", "value", "target")))
+    console.print(columns)
 
 
 def main() -> int:
@@ -123,11 +147,15 @@ def main() -> int:
     parser.add_argument("--networks", type=int, default=10_000)
     parser.add_argument("--jobs", type=int, default=1, help="processes at once")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--report", type=Path, metavar="PAGE", help="write the page after the run")
     args = parser.parse_args()
     console = Console()
     start = time.perf_counter()
     tally = run(args.networks, args.jobs, args.seed, console)
-    report(tally, time.perf_counter() - start, console)
+    found = rows(tally, time.perf_counter() - start)
+    show(found, console)
+    if args.report:
+        args.report.write_text(page(found, tally.violations), encoding="utf-8")
     return 1 if tally.violations else 0
 
 

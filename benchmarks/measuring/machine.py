@@ -1,9 +1,9 @@
-"""What a section needs: timing, rows, and a description of the machine."""
+"""What a measurement needs: timing, rows, and a description of the machine."""
 
 import os
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TypedDict
 
@@ -21,6 +21,12 @@ class Row(TypedDict):
 def row(what: str, value: str, target: str = "") -> Row:
     """Make a row."""
     return {"what": what, "value": value, "target": target}
+
+
+def table(rows: Iterable[Row]) -> str:
+    """Return the rows as a table in Markdown."""
+    lines = [f"| {row['what']} | {row['value']} | {row['target']} |" for row in rows]
+    return "\n".join(["| what | measured | target |", "|---|---|---|", *lines])
 
 
 def seconds(function: Callable[[], object], repeats: int = 3) -> float:

@@ -48,6 +48,8 @@ class Benchmark:
 
     def page(self, results: Path) -> str:
         """Return the page in Markdown, from the rows of the sections that were run."""
+        from measuring.machine import table
+
         parts = [self.introduction]
         for section, title in self.titles.items():
             path = results / f"{section}.json"
@@ -55,10 +57,8 @@ class Benchmark:
                 continue
             content = json.loads(path.read_text())
             quick = " (quick: small sizes)" if content["quick"] else ""
-            table = ["| what | measured | target |", "|---|---|---|"]
-            table += [f"| {row['what']} | {row['value']} | {row['target']} |" for row in content["rows"]]
             note = [self.notes[section]] if section in self.notes else []
-            parts += [f"## {title}{quick}", *note, f"{content['machine']}.", "\n".join(table)]
+            parts += [f"## {title}{quick}", *note, f"{content['machine']}.", table(content["rows"])]
         return "\n\n".join(parts) + "\n"
 
     def _run_section(self, options: argparse.Namespace) -> None:
