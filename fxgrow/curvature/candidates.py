@@ -9,8 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fxgrow.curvature.matrices import Piece
+from fxgrow.curvature.places import images_in_front
 from fxgrow.curvature.probe import Probe
-from fxgrow.curvature.reading import Reading, for_solving, images_in_front
+from fxgrow.curvature.reading import Reading, for_solving
 from fxgrow.curvature.streams import UNSPLIT, in_halves, solving
 
 #: added to the diagonal of the features' correlation matrix, so that constant and repeated features do no harm
@@ -119,11 +120,15 @@ def unit_moments(features: CandidateFeatures, pieces: Sequence[Piece], half: int
 def _features(probe: Probe, readings: Sequence[Reading]) -> Iterator[tuple[Reading, list[Piece]]]:
     """Yield what each site's features are on each batch, as pieces without coefficients."""
     nodes = [node for reading in readings for node in reading.inputs]
+    places = probe.places(nodes)
     for batch in probe.batches:
         with probe.forward(batch, values=nodes) as run:
             values = {node: for_solving(value) for node, value in run.values.items()}
         for reading in readings:
-            seen = [images_in_front(values[node], batch.images, reading.map.spatial) for node in reading.inputs]
+            seen = [
+                images_in_front(values[node], places[node], batch.images, reading.map.spatial)
+                for node in reading.inputs
+            ]
             units = min(parts for _, parts in seen)
             yield reading, [Piece(value, value, units, batch.images, (batch.index, 0)) for value, _ in seen]
 

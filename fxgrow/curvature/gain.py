@@ -128,7 +128,7 @@ def _unit_moments(
 ) -> Iterator[tuple[Reading, Tensor, int, Piece]]:
     """Yield for each site, and each half that the batch has a part in, the moments of its units."""
     for reading, features in candidates.items():
-        pieces = reading.pieces(run.values, gradients, batch)
+        pieces = reading.pieces(run.values, gradients, batch, probe.places(reading.inputs))
         with solving(probe):
             parts = [
                 (unit_moments(features, members, half).double().cpu(), half, members[0])

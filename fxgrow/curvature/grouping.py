@@ -25,6 +25,7 @@ def captured_groups(probe: Probe, readings: Iterable[Reading]) -> Iterator[list[
         AnalysisError: If the inputs of one site alone do not fit.
     """
     remaining = list(readings)
+    places = probe.places(node for reading in remaining for node in reading.inputs)
     while remaining:
         group: list[Reading] = []
         pieces: dict[Reading, list[Piece]] = {}
@@ -39,7 +40,7 @@ def captured_groups(probe: Probe, readings: Iterable[Reading]) -> Iterator[list[
                 last_reader = {node: reading for reading in group for node in reading.differentiated}
                 gradients = run.gradients(list(last_reader))
                 for reading in group:
-                    pieces[reading].extend(reading.pieces(run.values, gradients, batch))
+                    pieces[reading].extend(reading.pieces(run.values, gradients, batch, places))
                     for node in set(reading.differentiated):
                         if last_reader[node] is reading:
                             del gradients[node]  # its coefficients are a copy

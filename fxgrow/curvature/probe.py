@@ -2,12 +2,13 @@
 
 from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch.fx as fx
 
 from fxgrow.curvature.batches import Batch
 from fxgrow.curvature.capture import ForwardPass, LossFunction, forward_pass
+from fxgrow.curvature.places import Place, find_places
 from fxgrow.graph.sites import Site
 
 
@@ -23,6 +24,7 @@ class Probe:
     seed: int
     settled: float | None  #: stop Lanczos when the rank correlation with two iterations before reaches this
     max_memory: int  #: bytes that captured tensors and solvers may take, beside a training step's own memory
+    _places: dict[fx.Node, Place | None] = field(default_factory=dict, init=False)
 
     @property
     def images(self) -> int:
@@ -44,3 +46,10 @@ class Probe:
             differentiable=differentiable,
             seed=self.seed + batch.index,
         )
+
+    def places(self, nodes: Iterable[fx.Node]) -> Mapping[fx.Node, Place | None]:
+        """Return where the images lie in the values at some nodes, at least (`fxgrow.curvature.places.find_places`)."""
+        unknown = [node for node in nodes if node not in self._places]
+        if unknown:
+            self._places.update(find_places(self.graph_module, unknown, self.batches[0]))
+        return self._places

@@ -11,6 +11,7 @@ from torch import Tensor
 from fxgrow.curvature.batches import Batch
 from fxgrow.curvature.elementwise import ElementwiseRegion
 from fxgrow.curvature.matrices import Piece
+from fxgrow.curvature.places import Place, images_in_front
 from fxgrow.errors import AnalysisError
 from fxgrow.graph.activations import activation_after
 from fxgrow.graph.linear_map import LinearMap
@@ -77,7 +78,11 @@ class Reading:
         return replace(self, rows=rows, map=replace(self.map, neurons=rows.stop - rows.start))
 
     def pieces(
-        self, values: Mapping[fx.Node, Tensor], gradients: Mapping[fx.Node, Tensor], batch: Batch
+        self,
+        values: Mapping[fx.Node, Tensor],
+        gradients: Mapping[fx.Node, Tensor],
+        batch: Batch,
+        places: Mapping[fx.Node, Place | None],
     ) -> list[Piece]:
         """Return what each call of the site saw in one batch.
 
@@ -85,16 +90,22 @@ class Reading:
             values: Values at the `values` nodes.
             gradients: Gradients of the batch's mean loss at the `differentiated` nodes.
             batch: The batch.
+            places: Where the images lie in the values at `inputs` (`find_places`).
 
         Raises:
             AnalysisError: If a gradient is not finite.
         """
-        parts = [self._part(index, values, gradients, batch) for index in range(len(self.site.calls))]
+        parts = [self._part(index, values, gradients, batch, places) for index in range(len(self.site.calls))]
         units = min(units for _, _, units in parts)
         return [Piece(x, c, units, batch.images, (batch.index, 0)) for x, c, _ in parts]
 
     def _part(
-        self, index: int, values: Mapping[fx.Node, Tensor], gradients: Mapping[fx.Node, Tensor], batch: Batch
+        self,
+        index: int,
+        values: Mapping[fx.Node, Tensor],
+        gradients: Mapping[fx.Node, Tensor],
+        batch: Batch,
+        places: Mapping[fx.Node, Place | None],
     ) -> tuple[Tensor, Tensor, int]:
         """Return input and coefficients of one call, and into how many parts of whole images they divide."""
         coefficients = for_solving(gradients[self.differentiated[index]]) * batch.images  # of the sum of the losses
@@ -104,8 +115,9 @@ class Reading:
         if self.regions:
             outputs = for_solving(values[self.site.calls[index]])
             coefficients *= _in_blocks(self.regions[index].second_derivative, outputs)
-        x, units = images_in_front(for_solving(values[self.inputs[index]]), batch.images, self.map.spatial)
-        c, _ = images_in_front(coefficients, batch.images, self.map.spatial)
+        place = places[self.inputs[index]]
+        x, units = images_in_front(for_solving(values[self.inputs[index]]), place, batch.images, self.map.spatial)
+        c, _ = images_in_front(coefficients, place, batch.images, self.map.spatial)
         if self.rows is not None:
             dim = self.map.channel_dim
             c = c.movedim(dim, 0)[self.rows].movedim(0, dim).clone()
@@ -116,23 +128,6 @@ def for_solving(value: Tensor) -> Tensor:
     """Return a captured value apart from autograd, in float32 if it has less."""
     value = value.detach()
     return value if value.dtype == torch.float64 else value.float()
-
-
-def images_in_front(value: Tensor, images: int, spatial: int) -> tuple[Tensor, int]:
-    """Bring the images of a site's input or output to the leading dimension, and say into how many parts it divides.
-
-    A leading dimension that is a multiple of the images (windows of an image, say) holds them in order, one image's
-    rows together. Where another dimension has exactly as many entries, as in (time, batch, features), that one is
-    brought forward. Otherwise nothing is known, and the whole is one part.
-    """
-    if value.ndim < 2 + spatial:
-        value = value.unsqueeze(0)
-    if value.shape[0] % images == 0:
-        return value, images
-    for dim in range(1, value.ndim - 1 - spatial):
-        if value.shape[dim] == images:
-            return value.movedim(dim, 0), images
-    return value, 1
 
 
 def _in_blocks(function: Callable[[Tensor], Tensor], value: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ from fxgrow.curvature.capture import Recorder, arguments
 from fxgrow.curvature.cross_fit import cross_fit
 from fxgrow.curvature.eigen import splittable
 from fxgrow.curvature.matrices import CurvatureMatrices, Piece, split_in_halves
+from fxgrow.curvature.places import Place, find_places
 from fxgrow.curvature.reading import Reading
 from fxgrow.curvature.scores import Scores, SiteScores
 from fxgrow.curvature.streams import UNSPLIT, without_autograd
@@ -56,6 +57,7 @@ class StepRecorder:
         self.readings = [*readings, *(Reading.branch(growable[path]) for path in unsplittable)]
         self._pieces: dict[Reading, list[Piece]] = {reading: [] for reading in self.readings}
         self._pending: tuple[Recorder, Batch] | None = None
+        self._places: dict[fx.Node, Place | None] = {}
         self._batches = 0
 
     def __call__(self, *inputs: Any) -> Any:
@@ -63,6 +65,9 @@ class StepRecorder:
         self._collect()
         given = inputs[0] if len(inputs) == 1 and isinstance(inputs[0], Mapping) else inputs
         batch = read_batch(self._batches, given, None, device_of(self.graph_module))
+        if not self._batches:  # two images, once; where they lie is the same in all batches
+            inputs = [node for reading in self.readings for node in reading.inputs]
+            self._places = find_places(self.graph_module, inputs, batch)
         values = frozenset(node for reading in self.readings for node in reading.values)
         nodes = frozenset(node for reading in self.readings for node in reading.differentiated)
         recorder = Recorder(self.graph_module, values | nodes, nodes, frozenset())
@@ -118,4 +123,4 @@ class StepRecorder:
                 gradients[node] = gradient
         with torch.no_grad():
             for reading in self.readings:
-                self._pieces[reading].extend(reading.pieces(recorder.values, gradients, batch))
+                self._pieces[reading].extend(reading.pieces(recorder.values, gradients, batch, self._places))

@@ -26,10 +26,11 @@ def each_batch(probe: Probe, readings: Sequence[Reading]) -> Iterator[dict[Readi
     """Run the batches one after the other and yield what each reading saw, the model already at rest again."""
     values = [node for reading in readings for node in reading.values]
     nodes = list(dict.fromkeys(node for reading in readings for node in reading.differentiated))
+    places = probe.places(node for reading in readings for node in reading.inputs)
     for batch in probe.batches:
         with probe.forward(batch, values=values, differentiable=nodes) as run:
             gradients = run.gradients(nodes)
-            seen = {reading: reading.pieces(run.values, gradients, batch) for reading in readings}
+            seen = {reading: reading.pieces(run.values, gradients, batch, places) for reading in readings}
             del gradients
         yield seen
 

@@ -1,6 +1,6 @@
 """Structures of tensors: taken apart by name, and cut or repeated along the batch."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from typing import Any
 
@@ -31,17 +31,21 @@ def batch_size_of(inputs: Any) -> int:
 def resized(inputs: Any, size: int) -> Any:
     """Cut or repeat the leading dimension of all tensors that share it to `size`."""
     own = batch_size_of(inputs)
+    return chosen(inputs, [index % own for index in range(size)]) if own else inputs
 
-    def resize(value: Any) -> Any:
+
+def chosen(inputs: Any, indices: Sequence[int]) -> Any:
+    """Choose entries of the leading dimension of all tensors that share it."""
+    own = batch_size_of(inputs)
+
+    def choose(value: Any) -> Any:
         if isinstance(value, Tensor):
-            return (
-                value[torch.arange(size, device=value.device) % own] if value.dim() and value.shape[0] == own else value
-            )
+            return value[torch.tensor(indices, device=value.device)] if value.dim() and value.shape[0] == own else value
         if isinstance(value, Mapping):
-            return {key: resize(item) for key, item in value.items()}
+            return {key: choose(item) for key, item in value.items()}
         if isinstance(value, tuple | list):
-            items = [resize(item) for item in value]
+            items = [choose(item) for item in value]
             return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
         return value
 
-    return resize(inputs)
+    return choose(inputs)
