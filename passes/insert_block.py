@@ -103,6 +103,8 @@ class _Copy:
             self._copy_state(node)
             with graph.inserting_after(place):
                 place = values[node] = graph.node_copy(node, lambda value: values.get(value, value))
+            for known in ("tensor_meta", "type"):  # behind a block a value may have a gradient that it had not before
+                place.meta.pop(known, None)
             self._sign(place, node)
         last = values[self.region.exit]
         first = next(values[node] for node in self.region.nodes if self.region.entry in node.all_input_nodes)
@@ -120,11 +122,11 @@ class _Copy:
                 self.graph_module.get_parameter(self._renamed(name)).zero_()
 
     def _gate(self, entry: fx.Node, last: fx.Node) -> fx.Node:
-        shape = shape_of(last)
+        shape = shape_of(entry)
         if shape is None:
             fix = "trace the model with fxgrow.trace, or run fxgrow.graph.shapes.propagate_shapes"
             raise PassError("the shape of its output is not known", where=self.region.path, fix=fix)
-        channel_dim = channel_dim_of(self.graph_module, last)
+        channel_dim = channel_dim_of(self.graph_module, entry)
         like = next(self.graph_module.get_submodule("").parameters())
         value = torch.zeros(shape[channel_dim], *[1] * (-1 - channel_dim), dtype=like.dtype, device=like.device)
         _attach(self.graph_module, f"{self.path}_gate", nn.Parameter(value))

@@ -82,7 +82,7 @@ NOT_IN_TORCH_PRUNINGS_LIST = frozenset(
     {f"regnet_x_{size}" for size in ("400mf", "800mf", "1_6gf", "3_2gf", "8gf", "16gf", "32gf")}
     | {"maxvit_t", "resnext101_64x4d", "swin_v2_b", "swin_v2_s", "swin_v2_t"}
 )
-_SIZES = {"maxvit_t": 224, "inception_v3": 96}
+_SIZES = {"maxvit_t": 224, "inception_v3": 96, "vit_h_14": 70}
 
 
 def _torchvision() -> Iterator[Candidate]:
@@ -97,7 +97,7 @@ def _torchvision() -> Iterator[Candidate]:
 
 def _arguments(name: str, size: int) -> dict[str, Any]:
     if name.startswith("vit_"):
-        return {"image_size": size if name != "vit_h_14" else 70}
+        return {"image_size": size}
     # The auxiliary heads answer in training mode only; init_weights=False is a matter of minutes.
     return {"aux_logits": False, "init_weights": False} if name in ("googlenet", "inception_v3") else {}
 

@@ -56,6 +56,7 @@ def sample_models() -> dict[str, SampleModel]:
         SampleModel("tied", _Tied, (6,)),
         SampleModel("functional", _Functional, (6,)),
         SampleModel("attention", _Attention, (5, 8)),
+        SampleModel("multihead", _MultiheadAttention, (5, 8)),
         SampleModel("dense", _Dense, (4, 6, 6)),
     )
     return {sample.name: sample for sample in samples}
@@ -189,6 +190,18 @@ class _Attention(nn.Module):
         h = self.norm2(x)
         x = x + self.down(F.silu(self.gate(h)) * self.up(h))
         return self.head(x.mean(1))
+
+
+class _MultiheadAttention(nn.Module):
+    """The encoder layer of torch.nn, whose attention is functional and has time before batch inside."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.TransformerEncoderLayer(8, 2, 12, batch_first=True)
+        self.head = nn.Linear(8, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.layer(x).mean(1))
 
 
 class _Dense(nn.Module):

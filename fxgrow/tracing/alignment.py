@@ -60,9 +60,10 @@ class _Comparison:
             self._pair(left.result, right.result)
 
     def _compare_contents(self, left: ModuleCall, right: ModuleCall, stack: tuple[str, ...]) -> str | None:
-        if [_kind(child) for child in left.children] != [_kind(child) for child in right.children]:
+        ours, theirs = _steps(left), _steps(right)
+        if [_kind(step) for step in ours] != [_kind(step) for step in theirs]:
             return "does different things in train and in eval mode"
-        for first, second in zip(left.children, right.children, strict=True):
+        for first, second in zip(ours, theirs, strict=True):
             if isinstance(first, ModuleCall) and isinstance(second, ModuleCall):
                 self.compare_calls(first, second, (*stack, first.path))
             elif isinstance(first, fx.Node) and isinstance(second, fx.Node) and not self._same_node(first, second):
@@ -71,8 +72,6 @@ class _Comparison:
 
     def _same_node(self, first: fx.Node, second: fx.Node) -> bool:
         self.partner[first] = second
-        if first.op == "get_attr" and not self._equal_targets(str(first.target), str(second.target)):
-            return False
         return self._equal((first.args, first.kwargs), (second.args, second.kwargs), first, ())
 
     def _pair(self, first: Any, second: Any) -> None:
@@ -84,16 +83,18 @@ class _Comparison:
         for key in (left or {}).keys() & (right or {}).keys():
             self._pair(left[key], right[key])  # type: ignore[index]
 
-    def _equal_targets(self, first: str, second: str) -> bool:
-        left, right = self.constants.get(f"eval:{first}"), self.constants.get(f"train:{second}")
+    def _same_attribute(self, first: fx.Node, second: Any) -> bool:
+        if not (isinstance(second, fx.Node) and first.op == second.op == "get_attr"):
+            return False
+        left, right = self.constants.get(f"eval:{first.target}"), self.constants.get(f"train:{second.target}")
         if left is None or right is None:
-            return first == second
+            return first.target == second.target
         return left.shape == right.shape and left.dtype == right.dtype and bool(torch.equal(left, right))
 
     def _equal(self, first: Any, second: Any, node: fx.Node | None, key: tuple[Any, ...]) -> bool:
         first, second = _plain(first), _plain(second)
         if isinstance(first, fx.Node):
-            return self.partner.get(first) is second
+            return self.partner.get(first) is second or self._same_attribute(first, second)
         if isinstance(first, Tensor):
             return isinstance(second, Tensor) and (first is second or bool(torch.equal(first, second)))
         if isinstance(first, tuple | list | Mapping | slice):
@@ -111,10 +112,13 @@ class _Comparison:
         return all(self._equal(first[name], second[name], node, (*key, name)) for name in first)
 
 
-def _kind(child: ModuleCall | fx.Node) -> object:
-    if isinstance(child, ModuleCall):
-        return child.path
-    return child.op, None if child.op == "get_attr" else child.target
+def _steps(call: ModuleCall) -> list[ModuleCall | fx.Node]:
+    """Return what a call did. When it read an attribute makes no difference: what matters is who uses it."""
+    return [child for child in call.children if isinstance(child, ModuleCall) or child.op != "get_attr"]
+
+
+def _kind(step: ModuleCall | fx.Node) -> object:
+    return step.path if isinstance(step, ModuleCall) else (step.op, step.target)
 
 
 def _plain(value: Any) -> Any:

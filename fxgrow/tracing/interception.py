@@ -6,9 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.fx as fx
+import torch.nn.functional as F
 import torch.utils.checkpoint
 from torch.fx import _symbolic_trace
 from torch.fx.node import map_aggregate
+
+from fxgrow.tracing.attention import written_out
 
 if TYPE_CHECKING:
     from fxgrow.tracing.tracer import ModelTracer
@@ -17,6 +20,7 @@ if TYPE_CHECKING:
 _FACTORIES = (
     "arange", "empty", "finfo", "full", "iinfo", "linspace", "ones", "rand", "randint", "randn", "randperm", "zeros",
 )  # fmt: skip
+_ATTENTION = "multi_head_attention_forward"
 _CHECKPOINT_OPTIONS = {"context_fn", "debug", "determinism_check", "early_stop", "preserve_rng_state", "use_reentrant"}
 
 
@@ -28,6 +32,9 @@ def interception(tracer: "ModelTracer") -> Iterator[None]:
     2. Activation checkpointing becomes a plain call, with a note: its hooks have nothing to save while tracing.
     3. Modules that enter torch.autocast are reported: a graph records no such context.
     4. Functions that torchvision's models keep from tracing for their control flow on sizes are traced.
+    5. What nn.MultiheadAttention computes is recorded operation by operation, and without the shortcuts that it and
+       nn.TransformerEncoder look for in eval mode.
+    6. Conditions on sizes that torch._check demands are decided, as in an ``if``.
     """
     with ExitStack() as stack:
         for name in _FACTORIES:
@@ -36,6 +43,9 @@ def interception(tracer: "ModelTracer") -> Iterator[None]:
         stack.enter_context(_replaced(torch.autocast, "__init__", _on_any_device(torch.autocast.__init__)))
         stack.enter_context(_replaced(torch.autocast, "__enter__", _reporting(tracer, torch.autocast.__enter__)))
         stack.enter_context(_traceable_torchvision())
+        stack.enter_context(_replaced(F, _ATTENTION, written_out(getattr(F, _ATTENTION))))
+        stack.enter_context(_replaced(torch.backends.mha, "get_fastpath_enabled", lambda: False))
+        stack.enter_context(_replaced(torch, "_check_with", _deciding(torch._check_with)))
         yield
 
 
@@ -81,6 +91,13 @@ def _reporting(tracer: "ModelTracer", original: Callable[..., Any]) -> Callable[
         return original(context)
 
     return enter
+
+
+def _deciding(original: Callable[..., Any]) -> Callable[..., Any]:
+    def check(error_type: Any, condition: Any, message: Any) -> None:
+        original(error_type, bool(condition) if isinstance(condition, fx.Proxy) else condition, message)
+
+    return check
 
 
 @contextmanager

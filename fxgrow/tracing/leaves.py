@@ -8,6 +8,15 @@ from typing import Any
 
 from torch import nn
 
+#: modules of torch.nn that are made of others; torch.fx keeps them whole, and growth shall reach inside them
+COMPOSITES = (
+    nn.MultiheadAttention,
+    nn.Transformer,
+    nn.TransformerDecoder,
+    nn.TransformerDecoderLayer,
+    nn.TransformerEncoder,
+    nn.TransformerEncoderLayer,
+)
 _ATOMS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.AvgPool2d, nn.MaxPool2d)
 
 

@@ -98,8 +98,9 @@ class Sizes:
 class SizeProxy(fx.Proxy):
     """A proxy that can be counted, used as an index, compared where sizes decide, and written into."""
 
-    def __getattr__(self, k: str) -> Attribute:
-        return _SizeAttribute(self, k)
+    def __getattr__(self, k: str) -> Any:
+        # nn.MultiheadAttention asks for it, and there is nothing to decide: what is traced is no nested tensor.
+        return False if k == "is_nested" else _SizeAttribute(self, k)
 
     def __len__(self) -> int:
         tracer: ModelTracer = self.tracer  # type: ignore[assignment]

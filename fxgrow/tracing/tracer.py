@@ -18,7 +18,7 @@ from fxgrow.graph.aliasing import reads_only_shape
 from fxgrow.graph.randomness import random_state
 from fxgrow.tracing.arguments import Argument, Call, mirror
 from fxgrow.tracing.interception import interception
-from fxgrow.tracing.leaves import follows_mode, untraceable_classes, untraceable_functions
+from fxgrow.tracing.leaves import COMPOSITES, follows_mode, untraceable_classes, untraceable_functions
 from fxgrow.tracing.sizes import SizeProxy, Sizes
 
 #: written on nodes that were recorded under torch.no_grad
@@ -55,7 +55,7 @@ class ModelTracer(fx.Tracer):
 
     Args:
         call: How the model is called.
-        leaves: Paths of modules that stay whole, beside those of torch.nn and those that follow ``.train()``.
+        leaves: Paths of modules that stay whole, beside the atoms of torch.nn and those that follow ``.train()``.
 
     Attributes:
         calls: The stack of open module calls, outermost (the model) first; the whole tree when tracing is over.
@@ -76,12 +76,9 @@ class ModelTracer(fx.Tracer):
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         """Say whether `m` stays whole."""
-        return (
-            module_qualified_name in self.leaves
-            or isinstance(m, self.leaf_classes)
-            or follows_mode(m)
-            or super().is_leaf_module(m, module_qualified_name)
-        )
+        if module_qualified_name in self.leaves or isinstance(m, self.leaf_classes) or follows_mode(m):
+            return True
+        return not isinstance(m, COMPOSITES) and super().is_leaf_module(m, module_qualified_name)
 
     def record(self, model: nn.Module) -> fx.Graph:
         """Trace `model`."""
