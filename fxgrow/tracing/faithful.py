@@ -91,7 +91,7 @@ def _pass_gate(gate: Callable[[fx.GraphModule], None], captured: Capture, whole:
 
 def _refuse(finding: Opaque, model: nn.Module) -> TraceError:
     """Return the error for a module that nothing is left to keep whole around."""
-    fix = "rewrite its forward without control flow on tensor values"
+    fix = "rewrite its forward without control flow on tensor values, or trace a submodule of it and put that back"
     if "train and in eval" in finding.reason:
         fix = "build it without what only training needs, as aux_logits=False in torchvision"
     return TraceError(finding.reason, where=finding.stack[-1] if finding.stack else type(model).__name__, fix=fix)

@@ -14,6 +14,7 @@ import fxgrow
 from fxgrow.errors import TraceError
 from fxgrow.graph.digest import digest
 from fxgrow.graph.record import record_of
+from fxgrow.testing import random_scores
 from fxgrow.tracing import retrace
 
 
@@ -567,6 +568,31 @@ def test_what_cannot_be_traced_is_one_line_that_names_the_module(model: nn.Modul
     assert str(caught.value).startswith(f"{where}: ")
     assert what in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+class Detector(nn.Module):
+    """Its forward depends on values; its backbone does not."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.backbone, self.head = Wrapper(nn.GELU()), nn.Linear(2, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        features = self.backbone(x)
+        return self.head(features[features[:, 0] > -100])
+
+
+def test_a_part_of_a_model_that_cannot_be_traced_grows_in_its_place():
+    model = Detector()
+    expected = model(sample())
+    with pytest.raises(TraceError, match="trace a submodule of it and put that back"):
+        fxgrow.trace(model, sample())
+    backbone = fxgrow.trace(model.backbone, sample())
+    model.backbone = fxgrow.grow(backbone, random_scores(backbone), budget=0.5)
+    output = model(sample())
+    torch.testing.assert_close(output, expected)
+    output.sum().backward()
+    assert any(parameter.grad.any() for parameter in fxgrow.new_parameters(model.backbone).values())
 
 
 def test_a_graph_module_passes_through_normalised_and_with_shapes():
