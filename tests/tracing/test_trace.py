@@ -579,7 +579,7 @@ class Detector(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         features = self.backbone(x)
-        return self.head(features[features[:, 0] > -100])
+        return self.head(features) if features.sum() > -100 else features
 
 
 def test_a_part_of_a_model_that_cannot_be_traced_grows_in_its_place():
