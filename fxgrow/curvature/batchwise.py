@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,6 +12,7 @@ from fxgrow.curvature.lanczos import RitzPairs, lanczos
 from fxgrow.curvature.matrices import deal_out
 from fxgrow.curvature.ranks import spearman
 from fxgrow.curvature.scores import SiteScores
+from fxgrow.graph.batches import chosen
 
 #: maps vectors ``(problems, size)`` to the products for the mean loss over one batch
 BatchOperator = Callable[[Batch, Tensor], Tensor]
@@ -46,28 +46,13 @@ def least_eigenvalues(
 
 def halved(batch: Batch) -> tuple[Batch, Batch]:
     """Cut a batch in two: every tensor of inputs and target with one entry for each image, even ones and odd ones."""
-    first, second = (
-        replace(
-            batch,
-            index=half,
-            inputs=_every_second(batch.inputs, batch.images, half),
-            target=_every_second(batch.target, batch.images, half),
-            images=len(range(half, batch.images, 2)),
-        )
-        for half in (0, 1)
-    )
-    return first, second
+    return _part(batch, 0), _part(batch, 1)
 
 
-def _every_second(value: Any, images: int, half: int) -> Any:
-    if isinstance(value, Tensor):
-        return value[half::2] if value.ndim and len(value) == images else value
-    if isinstance(value, dict):
-        return {name: _every_second(item, images, half) for name, item in value.items()}
-    if isinstance(value, tuple | list):
-        parts = [_every_second(item, images, half) for item in value]
-        return type(value)(*parts) if hasattr(value, "_fields") else type(value)(parts)
-    return value
+def _part(batch: Batch, half: int) -> Batch:
+    images = range(half, batch.images, 2)
+    inputs, target = (chosen(value, images, of=batch.images) for value in (batch.inputs, batch.target))
+    return replace(batch, index=half, inputs=inputs, target=target, images=len(images))
 
 
 def _least(operator: BatchOperator, batches: Sequence[Batch], start: Tensor, iterations: int) -> RitzPairs:

@@ -64,7 +64,7 @@ def images_in_front(value: Tensor, place: Place | None, images: int, spatial: in
     elif place is not None and place.dim < value.ndim - 1 - spatial and value.shape[place.dim] % images == 0:
         if place == Place(0):
             return value, images
-        folded = value.unflatten(place.dim, (images, -1) if place.outer else (-1, images))
+        folded = torch.unflatten(value, place.dim, (images, -1) if place.outer else (-1, images))
         return folded.movedim(place.dim if place.outer else place.dim + 1, 0).flatten(0, 1), images
     return value, 1
 
@@ -72,7 +72,7 @@ def images_in_front(value: Tensor, place: Place | None, images: int, spatial: in
 def _values(
     graph_module: fx.GraphModule, nodes: frozenset[fx.Node], batch: Batch, images: list[int]
 ) -> dict[fx.Node, Tensor]:
-    few = replace(batch, inputs=chosen(batch.inputs, images), images=len(images))
+    few = replace(batch, inputs=chosen(batch.inputs, images, of=batch.images), images=len(images))
     with preserved(graph_module, seed=0), torch.no_grad():
         graph_module.eval()
         recorder = Recorder(graph_module, nodes, frozenset(), nodes)

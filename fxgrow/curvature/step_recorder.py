@@ -66,8 +66,8 @@ class StepRecorder:
         given = inputs[0] if len(inputs) == 1 and isinstance(inputs[0], Mapping) else inputs
         batch = read_batch(self._batches, given, None, device_of(self.graph_module))
         if not self._batches:  # two images, once; where they lie is the same in all batches
-            inputs = [node for reading in self.readings for node in reading.inputs]
-            self._places = find_places(self.graph_module, inputs, batch)
+            read = [node for reading in self.readings for node in reading.inputs]
+            self._places = find_places(self.graph_module, read, batch)
         values = frozenset(node for reading in self.readings for node in reading.values)
         nodes = frozenset(node for reading in self.readings for node in reading.differentiated)
         recorder = Recorder(self.graph_module, values | nodes, nodes, frozenset())

@@ -31,21 +31,16 @@ def batch_size_of(inputs: Any) -> int:
 def resized(inputs: Any, size: int) -> Any:
     """Cut or repeat the leading dimension of all tensors that share it to `size`."""
     own = batch_size_of(inputs)
-    return chosen(inputs, [index % own for index in range(size)]) if own else inputs
+    return chosen(inputs, [index % own for index in range(size)], of=own) if own else inputs
 
 
-def chosen(inputs: Any, indices: Sequence[int]) -> Any:
-    """Choose entries of the leading dimension of all tensors that share it."""
-    own = batch_size_of(inputs)
-
-    def choose(value: Any) -> Any:
-        if isinstance(value, Tensor):
-            return value[torch.tensor(indices, device=value.device)] if value.dim() and value.shape[0] == own else value
-        if isinstance(value, Mapping):
-            return {key: choose(item) for key, item in value.items()}
-        if isinstance(value, tuple | list):
-            items = [choose(item) for item in value]
-            return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
-        return value
-
-    return choose(inputs)
+def chosen(value: Any, indices: Sequence[int], *, of: int) -> Any:
+    """Choose entries of the leading dimension in all tensors of a structure that have `of` of them."""
+    if isinstance(value, Tensor):
+        return value[torch.tensor(indices, device=value.device)] if value.dim() and len(value) == of else value
+    if isinstance(value, Mapping):
+        return {key: chosen(item, indices, of=of) for key, item in value.items()}
+    if isinstance(value, tuple | list):
+        items = [chosen(item, indices, of=of) for item in value]
+        return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
+    return value
