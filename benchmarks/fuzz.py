@@ -1,6 +1,6 @@
 """Random networks through random sequences of rewrites: does the function ever change?
 
-    python benchmarks/fuzz.py                      # 10,000 networks, about an hour on one core
+    python benchmarks/fuzz.py                      # 10,000 networks, 23 minutes on one core
     python benchmarks/fuzz.py --networks 400 --jobs 2
     python benchmarks/fuzz.py --report docs/fuzz.md   # write the page too
 
