@@ -14,6 +14,7 @@ from fxgrow.errors import PassError
 from fxgrow.graph.annotations import annotate, annotation
 from fxgrow.graph.digest import fetch_attribute
 from fxgrow.graph.lineage import Lineage
+from fxgrow.graph.location import numbered
 from fxgrow.graph.network import shape_of
 from fxgrow.graph.record import SiteGrowth
 from fxgrow.graph.regions import Region, find_region
@@ -187,12 +188,13 @@ def _add_provenance(node: fx.Node, **fields: object) -> None:
 def _next_path(graph_module: fx.GraphModule, path: str) -> str:
     """Return the next free number beside a numbered block, or ``<path>_copy_<index>`` beside another one."""
     parent, _, name = path.rpartition(".")
-    if not name.isdigit():
+    found = numbered(name)
+    if found is None:
         return fresh_path(graph_module, f"{path}_copy")
-    number = int(name)
-    while resolves(graph_module, f"{parent}.{number}".lstrip(".")):
+    stem, number = found
+    while resolves(graph_module, f"{parent}.{stem}{number}".lstrip(".")):
         number += 1
-    return f"{parent}.{number}".lstrip(".")
+    return f"{parent}.{stem}{number}".lstrip(".")
 
 
 def _within(name: str, path: str) -> bool:

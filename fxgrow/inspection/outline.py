@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from fxgrow.files.table import SiteRow, Table
+from fxgrow.graph.location import numbered
 from fxgrow.inspection.gathering import RESIDUAL_EDGE, Entry, Kind, gather
 from fxgrow.inspection.score_summary import ScoreSummary, blend, pool
 
@@ -177,11 +178,17 @@ def _gather_alike(items: list[Item]) -> list[Item]:
             runs[-1].append(item)
         else:
             runs.append([item])
-    return [_merge(run, f"{run[0].label}-{run[-1].label}") if len(run) > 1 else run[0] for run in runs]
+    return [_merge(run, _range_label(run)) if len(run) > 1 else run[0] for run in runs]
+
+
+def _range_label(items: list[Item]) -> str:
+    last = numbered(items[-1].label)
+    return f"{items[0].label}-{last[1]}" if last else items[0].label
 
 
 def _alike(first: Item, second: Item) -> bool:
-    return first.label.isdigit() and second.label.isdigit() and _signature(first) == _signature(second)
+    one, other = numbered(first.label), numbered(second.label)
+    return bool(one and other and one[0] == other[0]) and _signature(first) == _signature(second)
 
 
 def _signature(item: Item, top: bool = True) -> tuple[object, ...]:

@@ -13,6 +13,7 @@ import torch.fx as fx
 from torch import nn
 
 from fxgrow.graph.annotations import annotation
+from fxgrow.graph.location import numbered
 
 #: A block of more nodes is cut again, at the next number in its module paths (``stages.2.blocks.0``).
 _LARGE = 64
@@ -90,8 +91,8 @@ def _container(node: fx.Node) -> Sequence[str] | None:
 
 
 def _prefix(path: Sequence[str], numbers: int) -> str:
-    """Return the path up to its n-th numeric part, or to its last one where there are fewer; empty without any."""
-    ends = [index + 1 for index, part in enumerate(path) if part.isdigit()][:numbers]
+    """Return the path up to its n-th numbered part, or to its last one where there are fewer; empty without any."""
+    ends = [index + 1 for index, part in enumerate(path) if numbered(part)][:numbers]
     return ".".join(path[: ends[-1]]) if ends else ""
 
 

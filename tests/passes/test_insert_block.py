@@ -1,5 +1,7 @@
 """An inserted block is a copy that is the identity at insertion, and trains."""
 
+from collections import OrderedDict
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -53,6 +55,13 @@ def test_blocks_with_and_without_a_residual_branch(residual: bool) -> None:
     result = check_pass(InsertBlock("0"), stack(residual)).graph_module
     names = {name for name, _ in result.named_parameters()}
     assert ("3_gate" in names) is not residual
+
+
+def test_the_copy_of_a_block_with_a_stem_before_its_number_takes_the_next_number() -> None:
+    model = nn.Sequential(OrderedDict((f"layer_{index}", Block(residual=True)) for index in range(2))).double()
+    before = fxgrow.trace(model, torch.randn(4, 6, dtype=torch.float64))
+    after = InsertBlock("layer_0")(before).graph_module
+    assert {name.partition(".")[0] for name, _ in after.named_parameters()} == {"layer_0", "layer_1", "layer_2"}
 
 
 def test_the_copy_stands_behind_its_block_with_copied_weights_and_zeroed_ends() -> None:

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import weakref
+from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +92,16 @@ def test_a_graph_is_cut_at_its_blocks() -> None:
     pieces = cut(traced_model(3))
     assert [piece.label for piece in pieces] == ["", "blocks.0", "blocks.1", "blocks.2", ""]
     assert pieces[1].leaves == {"leaf_0": "blocks.0.fc1", "leaf_1": "blocks.0.fc2", "leaf_2": "blocks.0.drop"}
+
+
+def test_blocks_may_have_a_stem_before_their_number() -> None:
+    blocks = (nn.Sequential(nn.Linear(3, 3), nn.GELU()) for _ in range(3))
+    model = nn.Sequential(OrderedDict((f"encoder_layer_{index}", block) for index, block in enumerate(blocks)))
+    pieces = cut(fx.symbolic_trace(model))
+    assert [piece.label for piece in pieces] == [f"encoder_layer_{index}" for index in range(3)]
+    backend = counter()
+    compilation.compile(fx.symbolic_trace(model), backend=backend)(torch.randn(2, 3, requires_grad=True))
+    assert backend.frame_count == 1
 
 
 def test_layers_in_a_sequence_are_no_blocks() -> None:
