@@ -49,6 +49,14 @@ def test_images_are_found_and_brought_to_the_front(arrange, expected: Place | No
         assert torch.equal(value.reshape(IMAGES, LENGTH, WIDTH), x)
 
 
+def test_images_that_begin_alike_are_told_apart() -> None:
+    x = torch.randn(IMAGES, LENGTH, WIDTH)
+    x[:, : LENGTH // 2] = 0
+    graph_module = fx.symbolic_trace(Arranged(lambda x: x.transpose(0, 1)))
+    node = _input_of_the_site(graph_module)
+    assert find_places(graph_module, [node], read_batch(0, x, None, torch.device("cpu"))) == {node: Place(1)}
+
+
 def test_they_are_taken_to_be_in_front_where_the_data_tell_nothing() -> None:
     graph_module = fx.symbolic_trace(Arranged(lambda x: x.view(IMAGES, LENGTH, WIDTH)))
     node = _input_of_the_site(graph_module)
