@@ -20,8 +20,8 @@ import torch.nn.functional as F
 from torch import nn
 
 import fxgrow
-from fxgrow.graph.annotations import annotation
-from fxgrow.graph.sharing import parameter_count
+from fxgrow.primitives.modules import parameter_count
+from fxgrow.record.annotations import annotation
 
 CLASSES = 100
 

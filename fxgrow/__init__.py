@@ -17,12 +17,12 @@ if TYPE_CHECKING:
     from fxgrow.files import save as save
     from fxgrow.graph.network import depth_map as depth_map
     from fxgrow.graph.network import to_networkx as to_networkx
-    from fxgrow.graph.record import Origin as Origin
-    from fxgrow.graph.record import new_parameters as new_parameters
     from fxgrow.graph.sites import find_sites as find_sites
     from fxgrow.growth import Plan as Plan
     from fxgrow.growth import grow as grow
     from fxgrow.growth import plan as plan
+    from fxgrow.record.record import Origin as Origin
+    from fxgrow.record.record import new_parameters as new_parameters
     from fxgrow.rewriting import add_residual_edge as add_residual_edge
     from fxgrow.rewriting import fold_pairs as fold_pairs
     from fxgrow.rewriting import insert_block as insert_block
@@ -40,7 +40,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "FxgrowError": "fxgrow.errors",
     "Grower": "fxgrow.training",
-    "Origin": "fxgrow.graph.record",
+    "Origin": "fxgrow.record.record",
     "Plan": "fxgrow.growth",
     "Scores": "fxgrow.curvature",
     "SiteScores": "fxgrow.curvature",
@@ -54,7 +54,7 @@ _HOMES = {
     "insert_block": "fxgrow.rewriting",
     "load": "fxgrow.files",
     "merge_branches": "fxgrow.rewriting",
-    "new_parameters": "fxgrow.graph.record",
+    "new_parameters": "fxgrow.record.record",
     "plan": "fxgrow.growth",
     "save": "fxgrow.files",
     "slim": "fxgrow.rewriting",

@@ -74,3 +74,9 @@ class FileError(FxgrowError):
 
 class DataError(FxgrowError):
     """A data source is unknown, missing or empty."""
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's message, without the full stop."""
+    lines = str(error).strip().splitlines()
+    return lines[0].rstrip(".") if lines else type(error).__name__

@@ -9,11 +9,10 @@ import torch
 import torch.fx as fx
 from torch import Tensor, nn
 
-from fxgrow.errors import VerificationError
-from fxgrow.graph.batches import batch_size_of, flatten, resized
-from fxgrow.graph.inputs import example_inputs_of
-from fxgrow.graph.location import first_line
-from fxgrow.graph.preservation import preserved
+from fxgrow.errors import VerificationError, first_line
+from fxgrow.execution.inputs import example_inputs_of
+from fxgrow.execution.preservation import preserved
+from fxgrow.execution.structures import batch_size_of, flatten, resized
 
 #: largest difference that counts as equal, relative to the largest value
 TOLERANCES = {torch.float64: 1e-10, torch.float32: 1e-5, torch.bfloat16: 2e-2, torch.float16: 2e-3}

@@ -11,18 +11,18 @@ import torch.fx as fx
 from torch import nn
 
 from fxgrow.errors import PassError
-from fxgrow.graph.annotations import annotate
+from fxgrow.execution.inputs import device_of
 from fxgrow.graph.effects import may_swap
 from fxgrow.graph.inplace import mutated_value
-from fxgrow.graph.inputs import device_of
-from fxgrow.graph.lineage import Lineage
 from fxgrow.graph.network import check_residual_edge, shape_of, to_networkx
-from fxgrow.graph.record import SiteGrowth
 from fxgrow.graph.regions import value_at
-from fxgrow.graph.sharing import add_module, fresh_path
 from fxgrow.graph.sites import Site, find_sites
-from fxgrow.operators.residual import add_rows
 from fxgrow.passes.base import Pass
+from fxgrow.primitives.modules import add_module, fresh_path
+from fxgrow.primitives.residual import add_rows
+from fxgrow.record.annotations import annotate
+from fxgrow.record.lineage import Lineage
+from fxgrow.record.record import SiteGrowth
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class AddResidualEdge(Pass):
         if read is grown:
             raise PassError("both ends are one value", where=where, fix="name two values")
         if shape_of(read) is None or shape_of(grown) is None:
-            fix = "trace the model with fxgrow.trace, or run fxgrow.graph.shapes.propagate_shapes"
+            fix = "trace the model with fxgrow.trace, or run fxgrow.execution.shapes.propagate_shapes"
             raise PassError("the shapes of its ends are not known", where=where, fix=fix)
         check_residual_edge(to_networkx(graph_module), read.name, grown.name, same_shape=True)
         for value in (read, grown):

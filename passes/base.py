@@ -10,15 +10,14 @@ from typing import ClassVar
 
 import torch.fx as fx
 
-from fxgrow.errors import FxgrowError, PassError
-from fxgrow.graph.annotations import annotate, annotation
-from fxgrow.graph.digest import digest
-from fxgrow.graph.location import first_line
-from fxgrow.graph.record import record_of, update_record
-from fxgrow.graph.shapes import complete_shapes, has_shape
+from fxgrow.errors import FxgrowError, PassError, first_line
+from fxgrow.execution.shapes import complete_shapes, has_shape
 from fxgrow.graph.sharing import share
 from fxgrow.passes.invariants import check_shapes, check_structure
 from fxgrow.passes.options import options_of, spell_value
+from fxgrow.record.annotations import annotate, annotation
+from fxgrow.record.digest import digest
+from fxgrow.record.record import record_of, update_record
 
 _REPORT = "report this to the author of the pass"
 

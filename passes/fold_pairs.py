@@ -12,11 +12,11 @@ import torch
 import torch.fx as fx
 from torch import Tensor, nn
 
-from fxgrow.graph.annotations import annotate, annotation
-from fxgrow.graph.lineage import Lineage
-from fxgrow.graph.record import SiteGrowth, revise_growths
-from fxgrow.graph.sharing import add_module
 from fxgrow.passes.base import Pass
+from fxgrow.primitives.modules import add_module
+from fxgrow.record.annotations import annotate, annotation
+from fxgrow.record.lineage import Lineage
+from fxgrow.record.record import SiteGrowth, revise_growths
 
 
 @dataclass(frozen=True)

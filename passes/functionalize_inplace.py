@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from fxgrow.graph.aliasing import may_share_memory, reads_only_shape
 from fxgrow.graph.inplace import inplace_position, mutated_value
-from fxgrow.graph.sharing import add_module, fresh_path
 from fxgrow.passes.base import Pass
+from fxgrow.primitives.modules import add_module, fresh_path
 
 _FUNCTIONAL: dict[Callable[..., Any], Callable[..., Any]] = {
     operator.iadd: operator.add, operator.iand: operator.and_, operator.ifloordiv: operator.floordiv,

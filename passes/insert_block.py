@@ -11,18 +11,17 @@ import torch.fx as fx
 from torch import nn
 
 from fxgrow.errors import PassError
-from fxgrow.graph.annotations import annotate, annotation
-from fxgrow.graph.digest import fetch_attribute
-from fxgrow.graph.lineage import Lineage
-from fxgrow.graph.location import numbered
 from fxgrow.graph.network import shape_of
-from fxgrow.graph.record import SiteGrowth
 from fxgrow.graph.regions import Region, find_region
-from fxgrow.graph.sharing import fresh_path, resolves
 from fxgrow.graph.trunk import residual_branches, zeros_of
-from fxgrow.operators.residual import add_rows
 from fxgrow.passes.add_residual_edge import channel_dim_of
 from fxgrow.passes.base import Pass
+from fxgrow.primitives.modules import fetch_attribute, fresh_path, resolves
+from fxgrow.primitives.residual import add_rows
+from fxgrow.record.annotations import annotate, annotation
+from fxgrow.record.lineage import Lineage
+from fxgrow.record.location import numbered
+from fxgrow.record.record import SiteGrowth
 
 
 @dataclass(frozen=True)
@@ -125,7 +124,7 @@ class _Copy:
     def _gate(self, entry: fx.Node, last: fx.Node) -> fx.Node:
         shape = shape_of(entry)
         if shape is None:
-            fix = "trace the model with fxgrow.trace, or run fxgrow.graph.shapes.propagate_shapes"
+            fix = "trace the model with fxgrow.trace, or run fxgrow.execution.shapes.propagate_shapes"
             raise PassError("the shape of its output is not known", where=self.region.path, fix=fix)
         channel_dim = channel_dim_of(self.graph_module, entry)
         like = next(self.graph_module.get_submodule("").parameters())

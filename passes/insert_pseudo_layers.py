@@ -12,15 +12,15 @@ from torch import Tensor, nn
 
 from fxgrow.errors import PassError
 from fxgrow.graph.activations import activation_after
-from fxgrow.graph.annotations import annotate
 from fxgrow.graph.inplace import mutated_value
 from fxgrow.graph.network import check_residual_edge, to_networkx
-from fxgrow.graph.sharing import add_module, fresh_path
 from fxgrow.graph.sites import Site, find_sites, site_input
 from fxgrow.operators import Attachment, PseudoLayer, find_operator
 from fxgrow.operators.base import check_trainable
-from fxgrow.operators.residual import add_rows
 from fxgrow.passes.base import Pass
+from fxgrow.primitives.modules import add_module, fresh_path
+from fxgrow.primitives.residual import add_rows
+from fxgrow.record.annotations import annotate
 
 
 @dataclass(frozen=True)

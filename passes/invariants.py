@@ -6,11 +6,10 @@ import torch.fx as fx
 from torch import nn
 from torch.fx.passes.shape_prop import TensorMetadata
 
-from fxgrow.errors import PassError
+from fxgrow.errors import PassError, first_line
 from fxgrow.graph.aliasing import reads_only_shape
 from fxgrow.graph.inplace import mutated_value
-from fxgrow.graph.location import first_line
-from fxgrow.graph.sharing import resolves
+from fxgrow.primitives.modules import resolves
 
 #: Functions and methods whose result shares the memory of their first argument, where it can. `fxgrow.graph.aliasing`
 #: errs on the other side, as a rewrite must; a check must not refuse what is right.

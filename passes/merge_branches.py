@@ -10,15 +10,15 @@ import torch.fx as fx
 from torch import Tensor, nn
 
 from fxgrow.graph.activations import elementwise
-from fxgrow.graph.annotations import annotate, annotation
-from fxgrow.graph.digest import fetch_attribute
-from fxgrow.graph.lineage import Lineage, Moments
-from fxgrow.graph.linear_map import LinearMap
-from fxgrow.graph.record import SiteGrowth, revise_growths
 from fxgrow.graph.sites import Site, find_sites, site_input
 from fxgrow.operators.base import set_rows
-from fxgrow.operators.residual import add_rows
 from fxgrow.passes.base import Pass
+from fxgrow.primitives.linear_map import LinearMap
+from fxgrow.primitives.modules import fetch_attribute
+from fxgrow.primitives.residual import add_rows
+from fxgrow.record.annotations import annotate, annotation
+from fxgrow.record.lineage import Lineage, Moments
+from fxgrow.record.record import SiteGrowth, revise_growths
 
 _CHANNELWISE = {operator.add, operator.sub, operator.mul, operator.neg}
 

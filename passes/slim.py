@@ -8,13 +8,13 @@ import torch
 import torch.fx as fx
 
 from fxgrow.errors import PassError
-from fxgrow.graph.axes import Axis, leaves, resizable
-from fxgrow.graph.layout_analysis import find_layouts
-from fxgrow.graph.layouts import Layouts
-from fxgrow.graph.lineage import Lineage
-from fxgrow.graph.resizing import Resizing, carry_out, plan_resizing
-from fxgrow.graph.units import Units
 from fxgrow.passes.base import Pass
+from fxgrow.record.lineage import Lineage
+from fxgrow.widths.axes import Axis, leaves, resizable
+from fxgrow.widths.hidden_units import Units
+from fxgrow.widths.layout_analysis import find_layouts
+from fxgrow.widths.layouts import Layouts
+from fxgrow.widths.resizing import Resizing, carry_out, plan_resizing
 
 
 @dataclass(frozen=True)

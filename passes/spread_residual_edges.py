@@ -8,13 +8,12 @@ import torch.fx as fx
 from torch import Tensor, nn
 
 from fxgrow.errors import PassError
-from fxgrow.graph.annotations import annotate, annotation
-from fxgrow.graph.digest import fetch_attribute
-from fxgrow.graph.linear_map import pointwise
 from fxgrow.graph.network import shape_of
-from fxgrow.graph.sharing import add_module, fresh_path
-from fxgrow.operators.residual import add_rows
 from fxgrow.passes.base import Pass
+from fxgrow.primitives.linear_map import pointwise
+from fxgrow.primitives.modules import add_module, fetch_attribute, fresh_path
+from fxgrow.primitives.residual import add_rows
+from fxgrow.record.annotations import annotate, annotation
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,10 @@ from typing import ClassVar
 import torch.fx as fx
 
 from fxgrow.errors import PassError
-from fxgrow.graph.annotations import annotation
-from fxgrow.graph.record import record_of, update_record
-from fxgrow.graph.sharing import resolves
 from fxgrow.passes.base import Pass
+from fxgrow.primitives.modules import resolves
+from fxgrow.record.annotations import annotation
+from fxgrow.record.record import record_of, update_record
 
 #: edits that insert something between values that stay as they are
 INSERTIONS = ("insert-pseudo-layers", "add-residual-edge", "insert-block")

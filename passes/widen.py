@@ -8,15 +8,15 @@ import torch
 import torch.fx as fx
 
 from fxgrow.errors import PassError
-from fxgrow.graph.axes import Axis, leaves, resizable
-from fxgrow.graph.layout_analysis import find_layouts
-from fxgrow.graph.layouts import Contraction, Layout, Layouts, Origin, name_of
-from fxgrow.graph.lineage import Lineage
-from fxgrow.graph.record import SiteGrowth
-from fxgrow.graph.resizing import Resizing, carry_out, plan_resizing
-from fxgrow.graph.sharing import parameter_count
-from fxgrow.graph.units import Units
 from fxgrow.passes.base import Pass
+from fxgrow.primitives.modules import parameter_count
+from fxgrow.record.lineage import Lineage
+from fxgrow.record.record import SiteGrowth
+from fxgrow.widths.axes import Axis, leaves, resizable
+from fxgrow.widths.hidden_units import Units
+from fxgrow.widths.layout_analysis import find_layouts
+from fxgrow.widths.layouts import Contraction, Layout, Layouts, Origin, name_of
+from fxgrow.widths.resizing import Resizing, carry_out, plan_resizing
 
 
 @dataclass(frozen=True)

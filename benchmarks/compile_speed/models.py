@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 import fxgrow
 from fxgrow.curvature.scores import Scores, SiteScores
-from fxgrow.graph.digest import digest
-from fxgrow.graph.shapes import propagate_shapes
+from fxgrow.execution.shapes import propagate_shapes
 from fxgrow.graph.sites import find_sites
+from fxgrow.record.digest import digest
 
 
 def deit(size: str, batch: int, **options: object) -> tuple[nn.Module, fx.GraphModule, Tensor]:

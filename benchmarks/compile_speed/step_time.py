@@ -12,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import fxgrow
 from compile_speed.models import deit, random_scores
-from fxgrow.graph.sharing import parameter_count
+from fxgrow.primitives.modules import parameter_count
 
 TARGET = "at most 1.10"
 

@@ -7,7 +7,7 @@ from measuring.machine import Row, row, seconds
 
 from fxgrow.curvature.lanczos import lanczos, start_vectors
 from fxgrow.curvature.matrices import CurvatureMatrices, Piece
-from fxgrow.graph.linear_map import LinearMap
+from fxgrow.primitives.linear_map import LinearMap
 
 SHAPES = {"fc1": (384, 1536), "fc2": (1536, 384), "qkv": (384, 1152), "proj": (384, 384)}
 

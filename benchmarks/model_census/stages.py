@@ -13,9 +13,9 @@ import torch.fx as fx
 from torch import Tensor
 
 import fxgrow
-from fxgrow.graph.record import record_of
-from fxgrow.graph.sharing import parameter_count
 from fxgrow.graph.sites import find_sites
+from fxgrow.primitives.modules import parameter_count
+from fxgrow.record.record import record_of
 from fxgrow.verification import flatten
 from model_census.building import SEED, Built, build, loss_of, targets, versions
 from model_census.candidates import Candidate

@@ -94,8 +94,8 @@ def parse_budget(text: str) -> int | float:
 
 
 def _check_scored(graph_module: "fx.GraphModule", where: str) -> None:
-    from fxgrow.graph.annotations import annotation
-    from fxgrow.graph.digest import digest
+    from fxgrow.record.annotations import annotation
+    from fxgrow.record.digest import digest
 
     found = [annotation(node)["scores"] for node in graph_module.graph.nodes if "scores" in annotation(node)]
     fix = f"run `fxgrow score {where} --data SOURCE -o scored.pt` first, and grow that"

@@ -56,8 +56,8 @@ def run(args: argparse.Namespace) -> None:
     from fxgrow.cli.models import output_console, write_model
     from fxgrow.files import check_output
     from fxgrow.files.origins import create_timm_model
-    from fxgrow.graph.record import Origin
     from fxgrow.inspection import summarize
+    from fxgrow.record.record import Origin
 
     check_output(args.output, overwrite=args.force)
     torch.manual_seed(args.seed)

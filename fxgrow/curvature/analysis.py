@@ -14,9 +14,9 @@ from fxgrow.curvature.probe import Probe
 from fxgrow.curvature.registry import Score, find_score
 from fxgrow.curvature.scores import Scores
 from fxgrow.errors import AnalysisError
-from fxgrow.graph.digest import digest
-from fxgrow.graph.inputs import device_of
+from fxgrow.execution.inputs import device_of
 from fxgrow.graph.sites import Site, find_sites
+from fxgrow.record.digest import digest
 
 DEFAULT_ITERATIONS = 16
 DEFAULT_MAX_MEMORY = 2 << 30

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from fxgrow.errors import AnalysisError
-from fxgrow.graph.randomness import preserved_randomness
+from fxgrow.execution.randomness import preserved_randomness
 
 #: with fewer images the least eigenvalue is mostly noise: with 64, only 29 % of it was really there (docs/curvature.md)
 ENOUGH_IMAGES = 256

@@ -12,7 +12,7 @@ from fxgrow.curvature.lanczos import RitzPairs, lanczos
 from fxgrow.curvature.matrices import deal_out
 from fxgrow.curvature.ranks import spearman
 from fxgrow.curvature.scores import SiteScores
-from fxgrow.graph.batches import chosen
+from fxgrow.execution.structures import chosen
 
 #: maps vectors ``(problems, size)`` to the products for the mean loss over one batch
 BatchOperator = Callable[[Batch, Tensor], Tensor]

@@ -12,7 +12,7 @@ from torch import Tensor
 from fxgrow.curvature.batches import Batch
 from fxgrow.curvature.isolation import undisturbed
 from fxgrow.errors import AnalysisError, TraceError
-from fxgrow.graph.inputs import bind_placeholders
+from fxgrow.execution.inputs import bind_placeholders
 
 LossFunction = Callable[[Any, Any], Tensor]
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from fxgrow.curvature.surrogates import is_curved, kinks, second_derivative, smooth, smooth_prelu
 from fxgrow.graph.activations import elementwise, twice_differentiable
-from fxgrow.graph.location import module_path
+from fxgrow.record.location import module_path
 
 Shape = Literal["straight", "kinked", "curved"]
 

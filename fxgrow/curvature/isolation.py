@@ -6,7 +6,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from fxgrow.graph.randomness import preserved_randomness
+from fxgrow.execution.randomness import preserved_randomness
 
 
 @contextmanager

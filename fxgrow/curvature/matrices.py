@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from fxgrow.graph.linear_map import LinearMap
+from fxgrow.primitives.linear_map import LinearMap
 
 #: numbers in one block of the product X V^T, so that it stays in the cache between its two uses
 _BLOCK = 1 << 20

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from fxgrow.curvature.batches import Batch
 from fxgrow.curvature.capture import Recorder, arguments
-from fxgrow.graph.batches import chosen
-from fxgrow.graph.preservation import preserved
+from fxgrow.execution.preservation import preserved
+from fxgrow.execution.structures import chosen
 
 
 @dataclass(frozen=True)

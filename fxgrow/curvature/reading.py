@@ -14,8 +14,8 @@ from fxgrow.curvature.matrices import Piece
 from fxgrow.curvature.places import Place, images_in_front
 from fxgrow.errors import AnalysisError
 from fxgrow.graph.activations import activation_after
-from fxgrow.graph.linear_map import LinearMap
 from fxgrow.graph.sites import Site, site_input
+from fxgrow.primitives.linear_map import LinearMap
 
 _BLOCK = 1 << 20
 

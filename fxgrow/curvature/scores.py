@@ -8,9 +8,9 @@ import torch.fx as fx
 from torch import Tensor
 
 from fxgrow.errors import PlanError
-from fxgrow.graph.annotations import ScoreAnnotation, annotate, annotation
-from fxgrow.graph.digest import digest
 from fxgrow.graph.sites import find_sites
+from fxgrow.record.annotations import ScoreAnnotation, annotate, annotation
+from fxgrow.record.digest import digest
 
 #: A score is significant where its held-out value lies this many standard errors from zero.
 SIGNIFICANCE = 2.0

@@ -13,8 +13,8 @@ from fxgrow.curvature.capture import LossFunction
 from fxgrow.curvature.hessian_operator import HessianOperator
 from fxgrow.curvature.lanczos import lanczos
 from fxgrow.errors import AnalysisError
-from fxgrow.graph.inputs import device_of
-from fxgrow.graph.randomness import preserved_randomness
+from fxgrow.execution.inputs import device_of
+from fxgrow.execution.randomness import preserved_randomness
 from fxgrow.graph.sites import find_sites
 
 #: the key of the whole model's spectrum

@@ -18,9 +18,9 @@ from fxgrow.curvature.reading import Reading
 from fxgrow.curvature.scores import Scores, SiteScores
 from fxgrow.curvature.streams import UNSPLIT, without_autograd
 from fxgrow.errors import AnalysisError
-from fxgrow.graph.digest import digest
-from fxgrow.graph.inputs import device_of
+from fxgrow.execution.inputs import device_of
 from fxgrow.graph.sites import find_sites
+from fxgrow.record.digest import digest
 
 
 class StepRecorder:

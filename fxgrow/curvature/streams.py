@@ -14,7 +14,7 @@ from fxgrow.curvature.probe import Probe
 from fxgrow.curvature.ranks import spearman
 from fxgrow.curvature.reading import Reading
 from fxgrow.curvature.scores import SiteScores
-from fxgrow.graph.inputs import device_of
+from fxgrow.execution.inputs import device_of
 
 UNSPLIT = "one batch whose input does not have the images in front cannot be halved; give at least two batches"
 

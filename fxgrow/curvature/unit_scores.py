@@ -20,8 +20,8 @@ from fxgrow.curvature.scores import Scores, SiteScores
 from fxgrow.curvature.streams import without_autograd
 from fxgrow.curvature.units import UnitGroup, find_units, rows_of_units
 from fxgrow.errors import AnalysisError
-from fxgrow.graph.digest import digest
-from fxgrow.graph.inputs import device_of
+from fxgrow.execution.inputs import device_of
+from fxgrow.record.digest import digest
 
 
 def analyze_units(

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from fxgrow.curvature.elementwise import region_after
 from fxgrow.graph.activations import elementwise
-from fxgrow.graph.location import module_path
 from fxgrow.graph.sites import Site, find_sites, site_input
+from fxgrow.record.location import module_path
 
 Kind = Literal["head", "gated"]
 

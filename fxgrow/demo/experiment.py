@@ -16,7 +16,7 @@ from fxgrow.demo.output import MODEL, write_results
 from fxgrow.demo.progress import TrainingProgress
 from fxgrow.demo.report import results_table
 from fxgrow.demo.settings import Settings
-from fxgrow.graph.sharing import parameter_count
+from fxgrow.primitives.modules import parameter_count
 
 
 def run_demo(settings: Settings, console: Console) -> dict[str, Sequence[EpochMetrics]]:

@@ -17,7 +17,7 @@ from fxgrow.data import open_source
 from fxgrow.demo.augment import augment
 from fxgrow.demo.model import flops
 from fxgrow.demo.settings import Settings
-from fxgrow.graph.sharing import parameter_count
+from fxgrow.primitives.modules import parameter_count
 from fxgrow.training.grower import Grower, GrowthReport
 
 PEAK_RATE, WEIGHT_DECAY, WARM_UP, LAST_SHARE = 2e-3, 0.05, 0.1, 0.01

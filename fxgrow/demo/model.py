@@ -7,9 +7,9 @@ import torch.fx as fx
 from torch import nn
 
 from fxgrow.demo.settings import Shape
-from fxgrow.graph.annotations import annotation
-from fxgrow.graph.record import Origin
-from fxgrow.graph.sharing import parameter_count
+from fxgrow.primitives.modules import parameter_count
+from fxgrow.record.annotations import annotation
+from fxgrow.record.record import Origin
 from fxgrow.tracing import trace
 
 NAME = "vit_tiny_patch16_224"

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from fxgrow.curvature import SiteScores
 from fxgrow.demo.loop import EpochMetrics
-from fxgrow.graph.record import SiteGrowth
+from fxgrow.record.record import SiteGrowth
 from fxgrow.training.grower import GrowthReport
 
 

@@ -12,8 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fxgrow.errors import FileError
-from fxgrow.graph.location import first_line
+from fxgrow.errors import FileError, first_line
 
 _ZIP = b"PK\x03\x04"
 _PICKLE = b"\x80"

@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from fxgrow.errors import FileError
-from fxgrow.graph.record import Origin
+from fxgrow.record.record import Origin
 
 #: Arguments of timm.create_model that read other files or the network: no file of ours has a say in them.
 REFUSED_ARGUMENTS = frozenset(

@@ -8,8 +8,7 @@ import torch
 import torch.fx as fx
 from torch import nn
 
-from fxgrow.errors import FileError
-from fxgrow.graph.location import first_line
+from fxgrow.errors import FileError, first_line
 
 
 def unpickle(path: str | os.PathLike[str]) -> fx.GraphModule:

@@ -6,7 +6,7 @@ from typing import Any
 
 from fxgrow.errors import FileError
 from fxgrow.files.table import InputSpec, NodeRow, SiteRow, Table
-from fxgrow.graph.record import GrowthEvent, Origin, Record, SiteGrowth
+from fxgrow.record.record import GrowthEvent, Origin, Record, SiteGrowth
 
 
 def to_plain(value: Any, where: str = "the model's record") -> Any:

@@ -6,17 +6,17 @@ import torch.fx as fx
 from torch import Tensor, nn
 
 from fxgrow.errors import FileError, FxgrowError
+from fxgrow.execution.shapes import complete_shapes
 from fxgrow.files.diagnosis import PickledFileError
 from fxgrow.files.origins import build_base
 from fxgrow.files.pickles import unpickle
 from fxgrow.files.reading import Contents, read
 from fxgrow.files.retracing import trace_again
 from fxgrow.files.table import Table
-from fxgrow.graph.annotations import KEY, annotate, annotation
-from fxgrow.graph.digest import digest
-from fxgrow.graph.shapes import complete_shapes
 from fxgrow.passes import parse
 from fxgrow.passes.functionalize_inplace import FunctionalizeInplace
+from fxgrow.record.annotations import KEY, annotate, annotation
+from fxgrow.record.digest import digest
 
 
 def load(path: str | os.PathLike[str], *, base: nn.Module | None = None, allow_pickle: bool = False) -> fx.GraphModule:

@@ -8,9 +8,8 @@ import torch
 import torch.fx as fx
 from torch import Tensor, nn
 
-from fxgrow.errors import FileError, FxgrowError
+from fxgrow.errors import FileError, FxgrowError, first_line
 from fxgrow.files.table import InputSpec, Table
-from fxgrow.graph.location import first_line
 
 
 def trace_again(base: nn.Module, table: Table, where: str) -> fx.GraphModule:

@@ -10,14 +10,14 @@ import torch.fx as fx
 from torch import nn
 from torch.fx.passes.shape_prop import TensorMetadata
 
-from fxgrow.graph.annotations import Annotation, annotation
-from fxgrow.graph.digest import digest, fetch_attribute, qualified_name
-from fxgrow.graph.inputs import map_metadata
+from fxgrow.execution.inputs import map_metadata
 from fxgrow.graph.network import depth_map
-from fxgrow.graph.record import Record, record_of
-from fxgrow.graph.sharing import parameter_count
 from fxgrow.graph.sites import find_sites
 from fxgrow.growth.eligibility import eligible_sites
+from fxgrow.primitives.modules import fetch_attribute, parameter_count, qualified_name
+from fxgrow.record.annotations import Annotation, annotation
+from fxgrow.record.digest import digest
+from fxgrow.record.record import Record, record_of
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ class Table:
     """A model without its weights and without its code: plain data."""
 
     name: str  #: class name of the model
-    digest: str  #: `fxgrow.graph.digest.digest` of the graph
+    digest: str  #: `fxgrow.record.digest.digest` of the graph
     parameters: int  #: number of scalars in its parameters, tied ones counted once
     inputs: tuple[InputSpec, ...]
     nodes: tuple[NodeRow, ...]

@@ -1,1 +1,1 @@
-"""Facts about a torch.fx graph, and the few primitives by which passes edit it."""
+"""Facts about a torch.fx graph: sites, values and their memory, regions, the networkx view."""

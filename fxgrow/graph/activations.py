@@ -7,7 +7,7 @@ import torch.fx as fx
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fxgrow.operators.activations import EvenGELU, ResidualGELU
+from fxgrow.primitives.activations import EvenGELU, ResidualGELU
 
 Elementwise = Callable[[Tensor], Tensor]
 

@@ -7,8 +7,8 @@ import torch.fx as fx
 from torch import nn
 from torch._ops import OpOverload
 
-from fxgrow.graph.digest import qualified_name
 from fxgrow.graph.inplace import inplace_position
+from fxgrow.primitives.modules import qualified_name
 
 _FRESH_OPERATORS = {
     operator.add, operator.sub, operator.mul, operator.truediv, operator.floordiv, operator.mod, operator.pow,

@@ -4,8 +4,8 @@ from collections.abc import Iterable
 
 import torch.fx as fx
 
-from fxgrow.graph.digest import qualified_name
 from fxgrow.graph.inplace import mutated_value
+from fxgrow.primitives.modules import qualified_name
 
 #: parts of the names of operations that draw random numbers, without underscores
 _RANDOM = ("bernoulli", "binomial", "cauchy", "dropout", "dotproductattention", "exponential", "fractionalmaxpool",

@@ -7,8 +7,8 @@ import networkx as nx
 import torch.fx as fx
 
 from fxgrow.errors import PassError
-from fxgrow.graph.annotations import annotation
 from fxgrow.graph.sites import find_sites
+from fxgrow.record.annotations import annotation
 
 
 def to_networkx(graph_module: fx.GraphModule) -> "nx.DiGraph[str]":

@@ -6,8 +6,8 @@ import networkx as nx
 import torch.fx as fx
 
 from fxgrow.errors import PassError
-from fxgrow.graph.annotations import annotation
 from fxgrow.graph.network import shape_of
+from fxgrow.record.annotations import annotation
 
 _SOURCE, _SINK = "(outside)", "(the rest of the graph)"
 

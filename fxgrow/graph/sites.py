@@ -11,8 +11,8 @@ import torch.fx as fx
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fxgrow.graph.digest import fetch_attribute
-from fxgrow.graph.linear_map import LinearMap
+from fxgrow.primitives.linear_map import LinearMap
+from fxgrow.primitives.modules import fetch_attribute
 
 _MODULES: tuple[type[nn.Module], ...] = (
     nn.Linear,

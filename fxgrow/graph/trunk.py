@@ -10,7 +10,7 @@ from torch import nn
 from fxgrow.graph.network import shape_of
 from fxgrow.graph.regions import Region
 from fxgrow.graph.sites import find_sites
-from fxgrow.operators.residual import add_rows
+from fxgrow.primitives.residual import add_rows
 
 _ADDITIONS = {operator.add, operator.iadd, torch.add, torch.ops.aten.add.Tensor}
 _NORMS = (nn.LayerNorm, nn.GroupNorm, nn.modules.batchnorm._BatchNorm)

@@ -14,9 +14,9 @@ from torch import Tensor
 
 from fxgrow.curvature.scores import SiteScores
 from fxgrow.errors import PlanError
-from fxgrow.graph.linear_map import LinearMap
 from fxgrow.graph.sites import Site
 from fxgrow.operators import PseudoLayer
+from fxgrow.primitives.linear_map import LinearMap
 
 Allocation = Callable[[Mapping[str, Site], Mapping[str, SiteScores], type[PseudoLayer], int], dict[str, int]]
 

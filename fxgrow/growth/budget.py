@@ -5,7 +5,7 @@ import math
 import torch.fx as fx
 
 from fxgrow.errors import PlanError
-from fxgrow.graph.sharing import parameter_count
+from fxgrow.primitives.modules import parameter_count
 
 
 def resolve_budget(graph_module: fx.GraphModule, budget: float) -> int:

@@ -7,8 +7,8 @@ from fnmatch import fnmatchcase
 import torch.fx as fx
 
 from fxgrow.errors import PlanError
-from fxgrow.graph.annotations import annotation
 from fxgrow.graph.sites import Site, find_sites
+from fxgrow.record.annotations import annotation
 
 
 def eligible_sites(

@@ -7,12 +7,12 @@ import torch
 import torch.fx as fx
 
 from fxgrow.curvature.scores import Scores
-from fxgrow.graph.annotations import annotation
-from fxgrow.graph.record import GrowthEvent, SiteGrowth, record_of, update_record
-from fxgrow.graph.sharing import parameter_count
 from fxgrow.growth.plan import Plan, plan
+from fxgrow.optimizers.extension import extend_optimizer
 from fxgrow.passes.functionalize_inplace import FunctionalizeInplace
-from fxgrow.training.optimizers import extend_optimizer
+from fxgrow.primitives.modules import parameter_count
+from fxgrow.record.annotations import annotation
+from fxgrow.record.record import GrowthEvent, SiteGrowth, record_of, update_record
 
 
 def grow(

@@ -11,11 +11,11 @@ from rich.text import Text
 
 from fxgrow.errors import FxgrowError
 from fxgrow.files.table import NodeRow, Table, describe
-from fxgrow.graph.annotations import ScoreAnnotation
 from fxgrow.inspection.drawing import ModelTree
 from fxgrow.inspection.outline import Item, outline
 from fxgrow.inspection.quantities import Glyphs, glyphs_of, plain_text, shape_text, short, two_digits
 from fxgrow.inspection.score_summary import SIGNIFICANCE
+from fxgrow.record.annotations import ScoreAnnotation
 
 _NEURONS_SHOWN = 10
 

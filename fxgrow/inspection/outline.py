@@ -5,9 +5,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from fxgrow.files.table import SiteRow, Table
-from fxgrow.graph.location import numbered
 from fxgrow.inspection.gathering import RESIDUAL_EDGE, Entry, Kind, gather
 from fxgrow.inspection.score_summary import ScoreSummary, blend, pool
+from fxgrow.record.location import numbered
 
 
 @dataclass(frozen=True)

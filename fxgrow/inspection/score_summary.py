@@ -4,7 +4,7 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from fxgrow.graph.annotations import ScoreAnnotation
+from fxgrow.record.annotations import ScoreAnnotation
 
 #: As in fxgrow.curvature.scores: a held-out score so many standard errors from zero is significant.
 SIGNIFICANCE = 2.0

@@ -8,8 +8,8 @@ from rich.table import Table as Grid
 from rich.text import Text
 
 from fxgrow.files.table import Table
-from fxgrow.graph.record import GrowthEvent
 from fxgrow.inspection.quantities import Glyphs, count, plain_text, shape_text, short, two_digits
+from fxgrow.record.record import GrowthEvent
 
 
 def title(table: Table) -> Text:

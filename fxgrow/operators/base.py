@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from fxgrow.errors import PlanError
-from fxgrow.graph.linear_map import LinearMap
+from fxgrow.primitives.linear_map import LinearMap
 
 
 @dataclass(frozen=True)

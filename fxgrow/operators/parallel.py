@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor, nn
 
-from fxgrow.graph.linear_map import LinearMap
-from fxgrow.operators.activations import EvenGELU, ResidualGELU
 from fxgrow.operators.base import Attachment, PseudoLayer, as_index, random_directions, set_rows
+from fxgrow.primitives.activations import EvenGELU, ResidualGELU
+from fxgrow.primitives.linear_map import LinearMap
 
 #: Length of the vectors that `signed` and `gated` start from, relative to the mean row of the site's weight.
 RADIUS = 0.1

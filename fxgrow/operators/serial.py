@@ -5,8 +5,8 @@ import math
 import torch
 from torch import Tensor, nn
 
-from fxgrow.graph.linear_map import LinearMap, pointwise
 from fxgrow.operators.base import Attachment, PseudoLayer, set_rows
+from fxgrow.primitives.linear_map import LinearMap, pointwise
 
 #: Rows of a matrix that are drawn at once, in double precision: all of them would take twice the memory of the matrix.
 _ROWS_AT_ONCE = 16

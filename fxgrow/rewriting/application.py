@@ -6,11 +6,11 @@ from typing import Any, Protocol
 import torch.fx as fx
 from torch.optim import Optimizer
 
-from fxgrow.graph.lineage import Lineage
-from fxgrow.graph.record import GrowthEvent, SiteGrowth, record_of, update_record
-from fxgrow.graph.sharing import parameter_count
+from fxgrow.optimizers.succession import carry_over
 from fxgrow.passes.base import PassResult
-from fxgrow.training.succession import carry_over
+from fxgrow.primitives.modules import parameter_count
+from fxgrow.record.lineage import Lineage
+from fxgrow.record.record import GrowthEvent, SiteGrowth, record_of, update_record
 
 
 class Rewrite(Protocol):

@@ -6,10 +6,10 @@ import torch.fx as fx
 from torch.optim import Optimizer
 
 from fxgrow.errors import PassError
-from fxgrow.graph.digest import digest
-from fxgrow.graph.record import Record, record_of, update_record
+from fxgrow.optimizers.succession import drop_parameters
 from fxgrow.passes.undo import INSERTIONS, Undo, insertions
-from fxgrow.training.succession import drop_parameters
+from fxgrow.record.digest import digest
+from fxgrow.record.record import Record, record_of, update_record
 
 _FIX = f"name the events to undo: those of {', '.join(INSERTIONS)}"
 

@@ -8,14 +8,15 @@ from typing import Any
 import torch.fx as fx
 
 from fxgrow.errors import VerificationError
-from fxgrow.graph.annotations import annotation
-from fxgrow.graph.digest import digest, fetch_attribute
-from fxgrow.graph.randomness import random_state
-from fxgrow.graph.record import record_of
-from fxgrow.graph.shapes import propagate_shapes
+from fxgrow.execution.randomness import random_state
+from fxgrow.execution.shapes import propagate_shapes
 from fxgrow.graph.sharing import share
 from fxgrow.passes.base import Pass, PassResult
 from fxgrow.passes.pipeline import Pipeline, parse
+from fxgrow.primitives.modules import fetch_attribute
+from fxgrow.record.annotations import annotation
+from fxgrow.record.digest import digest
+from fxgrow.record.record import record_of
 from fxgrow.verification import Verification, verify
 
 #: not 1 first: BatchNorm without pixels cannot train on one sample, and that is no fault of a pass

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fxgrow.graph.randomness import preserved_randomness
+from fxgrow.execution.randomness import preserved_randomness
 from fxgrow.testing.samples import unsettle_norms
 
 #: shape of a value without the batch: (features,), (tokens, features) or (channels, height, width)

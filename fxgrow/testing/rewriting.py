@@ -14,8 +14,7 @@ from torch import nn
 
 from fxgrow.curvature.scores import Scores, SiteScores
 from fxgrow.errors import PassError, PlanError, VerificationError
-from fxgrow.graph.digest import digest
-from fxgrow.graph.shapes import propagate_shapes
+from fxgrow.execution.shapes import propagate_shapes
 from fxgrow.graph.sites import find_sites
 from fxgrow.operators import available_operators
 from fxgrow.passes.add_residual_edge import AddResidualEdge
@@ -28,6 +27,7 @@ from fxgrow.passes.insert_pseudo_layers import InsertPseudoLayers
 from fxgrow.passes.merge_branches import MergeBranches
 from fxgrow.passes.undo import REVERSIBLE, Undo
 from fxgrow.passes.widen import Widen
+from fxgrow.record.digest import digest
 from fxgrow.testing.networks import FunctionalDropout, RandomNetwork
 from fxgrow.tracing import trace
 from fxgrow.verification import verify

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fxgrow.graph.randomness import preserved_randomness
+from fxgrow.execution.randomness import preserved_randomness
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from fxgrow.errors import TraceError
-from fxgrow.graph.batches import batch_size_of, resized
+from fxgrow.execution.structures import batch_size_of, resized
 
 
 @dataclass(frozen=True)

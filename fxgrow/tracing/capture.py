@@ -6,10 +6,11 @@ from dataclasses import dataclass
 import torch.fx as fx
 from torch import Tensor, nn
 
-from fxgrow.graph.location import first_line, module_path
-from fxgrow.graph.preservation import preserved
-from fxgrow.graph.sharing import add_module, fresh_path
+from fxgrow.errors import first_line
+from fxgrow.execution.preservation import preserved
 from fxgrow.graph.state import adopt_state
+from fxgrow.primitives.modules import add_module, fresh_path
+from fxgrow.record.location import module_path
 from fxgrow.tracing.alignment import ModeDifference, align, replace_argument
 from fxgrow.tracing.arguments import Call
 from fxgrow.tracing.mode_value import ModeValue
@@ -48,7 +49,7 @@ class Capture:
 def capture(model: nn.Module, call: Call, leaves: Collection[str]) -> Capture:
     """Trace `model` in both modes into one GraphModule that follows the mode.
 
-    The caller preserves the model's state (`fxgrow.graph.preservation`), which tracing moves.
+    The caller preserves the model's state (`fxgrow.execution.preservation`), which tracing moves.
 
     Raises:
         MustStayWholeError: If a module must become a leaf first.

@@ -7,8 +7,8 @@ import torch.fx as fx
 import torch.nn.functional as F
 from torch import nn
 
-from fxgrow.graph.digest import fetch_attribute
-from fxgrow.graph.shapes import complete_shapes
+from fxgrow.execution.shapes import complete_shapes
+from fxgrow.primitives.modules import fetch_attribute
 
 _LINEAR = {F.linear, torch.ops.aten.linear.default}
 

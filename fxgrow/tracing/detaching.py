@@ -3,7 +3,7 @@
 import torch.fx as fx
 from torch.fx.passes.shape_prop import TensorMetadata
 
-from fxgrow.graph.shapes import complete_shapes
+from fxgrow.execution.shapes import complete_shapes
 from fxgrow.tracing.tracer import NO_GRAD
 
 

@@ -8,14 +8,13 @@ import torch.fx as fx
 from torch import nn
 from torch.export import ExportedProgram
 
-from fxgrow.errors import TraceError, VerificationError
-from fxgrow.graph.batches import batch_size_of
-from fxgrow.graph.location import first_line
-from fxgrow.graph.preservation import preserved
-from fxgrow.graph.record import Origin, update_record
-from fxgrow.graph.shapes import propagate_shapes
+from fxgrow.errors import TraceError, VerificationError, first_line
+from fxgrow.execution.preservation import preserved
+from fxgrow.execution.shapes import propagate_shapes
+from fxgrow.execution.structures import batch_size_of
 from fxgrow.graph.sharing import share
 from fxgrow.passes.functionalize_inplace import FunctionalizeInplace
+from fxgrow.record.record import Origin, update_record
 from fxgrow.tracing.arguments import bind_call
 from fxgrow.tracing.exported import reference_of, unpack
 from fxgrow.tracing.faithful import trace_faithfully
@@ -31,7 +30,7 @@ def trace(
     """Trace `model` into a GraphModule that computes the same function in train and in eval mode.
 
     Modules that cannot be traced, or not without changing what they do, stay whole: they are trained, but nothing grows
-    inside them; the record says which (`fxgrow.graph.record.record_of`). The result shares its parameters with `model`
+    inside them; the record says which (`fxgrow.record.record.record_of`). The result shares its parameters with `model`
     and has the same state_dict names. The model itself is left as it was.
 
     Args:
@@ -61,7 +60,7 @@ def trace(
 
 
 def retrace(model: nn.Module, example_inputs: Any, policy: Mapping[str, Any], *, check: bool = False) -> fx.GraphModule:
-    """Trace a module as one with this `trace_policy` was traced (`fxgrow.graph.record.Record`).
+    """Trace a module as one with this `trace_policy` was traced (`fxgrow.record.record.Record`).
 
     Raises:
         TraceError: As `trace`.

@@ -8,7 +8,7 @@ import torch.fx as fx
 from torch import nn
 
 from fxgrow.errors import TraceError, VerificationError
-from fxgrow.graph.shapes import ShapeError, propagate_shapes
+from fxgrow.execution.shapes import ShapeError, propagate_shapes
 from fxgrow.passes.functionalize_inplace import FunctionalizeInplace
 from fxgrow.tracing.arguments import Call
 from fxgrow.tracing.capture import Capture, MustStayWholeError, capture

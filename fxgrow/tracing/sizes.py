@@ -14,8 +14,8 @@ from torch import nn
 from torch.fx import _symbolic_trace
 from torch.fx.proxy import Attribute
 
-from fxgrow.graph.fake_execution import FakeExecution, ShapeError
-from fxgrow.graph.randomness import preserved_randomness
+from fxgrow.execution.fake_execution import FakeExecution, ShapeError
+from fxgrow.execution.randomness import preserved_randomness
 from fxgrow.tracing.arguments import Call
 
 if TYPE_CHECKING:

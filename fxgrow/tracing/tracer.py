@@ -14,8 +14,8 @@ from torch import nn
 from torch.fx.node import map_aggregate
 from torch.fx.proxy import Attribute
 
+from fxgrow.execution.randomness import random_state
 from fxgrow.graph.aliasing import reads_only_shape
-from fxgrow.graph.randomness import random_state
 from fxgrow.tracing.arguments import Argument, Call, mirror
 from fxgrow.tracing.interception import interception
 from fxgrow.tracing.leaves import COMPOSITES, follows_mode, untraceable_classes, untraceable_functions

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import torch.fx as fx
 from torch import nn
 
-from fxgrow.graph.annotations import annotation
-from fxgrow.graph.location import numbered
+from fxgrow.record.annotations import annotation
+from fxgrow.record.location import numbered
 
 #: A block of more nodes is cut again, at the next number in its module paths (``stages.2.blocks.0``).
 _LARGE = 64

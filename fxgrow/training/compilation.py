@@ -18,7 +18,8 @@ from torch import nn
 from torch._dynamo.exc import BackendCompilerFailed
 
 from fxgrow.errors import TraceError
-from fxgrow.graph.digest import digest, fetch_attribute
+from fxgrow.primitives.modules import fetch_attribute
+from fxgrow.record.digest import digest
 from fxgrow.training.blocks import Piece, cut, gather
 
 

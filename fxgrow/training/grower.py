@@ -13,15 +13,15 @@ from torch.optim import Optimizer
 from fxgrow.curvature import Scores, analyze, find_score
 from fxgrow.curvature.batches import Batch, read_batches
 from fxgrow.errors import PlanError, VerificationError
-from fxgrow.graph.inputs import device_of
-from fxgrow.graph.preservation import preserved
-from fxgrow.graph.record import GrowthEvent, record_of, update_record
+from fxgrow.execution.inputs import device_of
+from fxgrow.execution.preservation import preserved
 from fxgrow.growth import grow
 from fxgrow.growth.allocation import find_allocation
 from fxgrow.growth.budget import resolve_budget
 from fxgrow.operators import find_operator
+from fxgrow.optimizers.extension import extend_optimizer
+from fxgrow.record.record import GrowthEvent, record_of, update_record
 from fxgrow.training.compilation import compile as compile_blocks
-from fxgrow.training.optimizers import extend_optimizer
 from fxgrow.training.schedule import check_epochs
 
 LossFunction = Callable[[Any, Any], Tensor]

@@ -10,9 +10,9 @@ from torch import nn
 import fxgrow
 from fxgrow.cli import main
 from fxgrow.errors import PassError
-from fxgrow.graph.record import record_of
 from fxgrow.passes import available_passes
 from fxgrow.passes import registry as registry_module
+from fxgrow.record.record import record_of
 
 MODULE = """
 from torch import nn

@@ -8,7 +8,7 @@ from torch import nn
 
 from fxgrow.curvature import FewImagesWarning, Scores, analyze, find_score, score_names
 from fxgrow.errors import AnalysisError, PlanError
-from fxgrow.graph.annotations import annotation
+from fxgrow.record.annotations import annotation
 
 
 def _model():

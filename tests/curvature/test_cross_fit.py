@@ -4,7 +4,7 @@ import torch
 from fxgrow.curvature.cross_fit import cross_fit, mean_and_error
 from fxgrow.curvature.matrices import CurvatureMatrices, Piece
 from fxgrow.curvature.ranks import spearman
-from fxgrow.graph.linear_map import LinearMap
+from fxgrow.primitives.linear_map import LinearMap
 
 
 def _half(seed, images=20, neurons=3, features=4, curvature=0.0):

@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from fxgrow.curvature.matrices import CurvatureMatrices, Piece, split_in_halves
-from fxgrow.graph.linear_map import LinearMap
+from fxgrow.primitives.linear_map import LinearMap
 
 MODULES = {
     "linear": (lambda: nn.Linear(3, 4), (6, 3)),

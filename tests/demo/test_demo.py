@@ -21,8 +21,8 @@ from fxgrow.demo.output import write_results
 from fxgrow.demo.report import milestones, with_error
 from fxgrow.demo.settings import Settings, Shape
 from fxgrow.errors import DataError, FileError, FxgrowError
-from fxgrow.graph.record import record_of
-from fxgrow.graph.sharing import parameter_count
+from fxgrow.primitives.modules import parameter_count
+from fxgrow.record.record import record_of
 
 TINY = Shape(embed_dim=16, depth=2, heads=2, patch_size=14)
 

@@ -4,8 +4,8 @@ from torch import nn
 
 import fxgrow
 from fxgrow.curvature.scores import Scores, SiteScores
-from fxgrow.graph.digest import digest
 from fxgrow.graph.sites import find_sites
+from fxgrow.record.digest import digest
 
 
 def make_mlp():

@@ -5,7 +5,7 @@ from torch import nn
 import fxgrow
 from fxgrow.errors import FileError
 from fxgrow.files.origins import create_timm_model
-from fxgrow.graph.record import Origin, update_record
+from fxgrow.record.record import Origin, update_record
 
 
 def test_a_file_without_origin_asks_for_its_base(saved):
@@ -34,7 +34,7 @@ def test_a_base_that_does_not_take_the_inputs_is_refused(saved):
 
 
 def test_an_edit_log_that_cannot_be_replayed_names_the_versions(grown, tmp_path, mlp):
-    from fxgrow.graph.record import record_of
+    from fxgrow.record.record import record_of
 
     edits = tuple(edit.replace("serial", "of-the-future") for edit in record_of(grown).edits)
     update_record(grown, edits=edits)

@@ -10,8 +10,8 @@ from torch import nn
 
 import fxgrow
 from fxgrow.files import describe, read_table
-from fxgrow.graph.digest import digest
-from fxgrow.graph.record import Origin, record_of
+from fxgrow.record.digest import digest
+from fxgrow.record.record import Origin, record_of
 
 
 def make_mlp():

@@ -7,8 +7,8 @@ import torch.fx as fx
 from torch import nn
 
 from fxgrow.errors import PassError
+from fxgrow.execution.shapes import propagate_shapes
 from fxgrow.graph.network import check_residual_edge, depth_map, to_networkx
-from fxgrow.graph.shapes import propagate_shapes
 from fxgrow.passes.insert_pseudo_layers import InsertPseudoLayers
 
 

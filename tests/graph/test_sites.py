@@ -8,12 +8,12 @@ from torch import nn
 
 import fxgrow
 from fxgrow.errors import PassError
-from fxgrow.graph.linear_map import LinearMap
 from fxgrow.graph.sites import find_sites, site_input
 from fxgrow.operators import available_operators
-from fxgrow.operators.residual import add_rows
 from fxgrow.passes.insert_pseudo_layers import InsertPseudoLayers
 from fxgrow.passes.widen import Widen
+from fxgrow.primitives.linear_map import LinearMap
+from fxgrow.primitives.residual import add_rows
 
 
 class Functional(nn.Module):

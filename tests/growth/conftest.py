@@ -8,8 +8,8 @@ import torch.fx as fx
 from torch import nn
 
 from fxgrow.curvature.scores import Scores, SiteScores
-from fxgrow.graph.digest import digest
 from fxgrow.graph.sites import find_sites
+from fxgrow.record.digest import digest
 
 
 class Network(nn.Module):

@@ -7,12 +7,12 @@ from torch import nn
 
 import fxgrow
 from fxgrow.errors import PlanError
-from fxgrow.graph.annotations import annotation
-from fxgrow.graph.digest import digest
-from fxgrow.graph.record import record_of
-from fxgrow.graph.sharing import parameter_count
 from fxgrow.operators import available_operators
 from fxgrow.passes.insert_pseudo_layers import InsertPseudoLayers
+from fxgrow.primitives.modules import parameter_count
+from fxgrow.record.annotations import annotation
+from fxgrow.record.digest import digest
+from fxgrow.record.record import record_of
 
 
 def run(graph_module: fx.GraphModule, x: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:

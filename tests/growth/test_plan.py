@@ -9,10 +9,10 @@ from torch import nn
 
 from fxgrow.curvature.scores import Scores
 from fxgrow.errors import PlanError
-from fxgrow.graph.sharing import parameter_count
 from fxgrow.graph.sites import find_sites
 from fxgrow.growth import plan
 from fxgrow.operators import available_operators, find_operator
+from fxgrow.primitives.modules import parameter_count
 
 
 @pytest.mark.parametrize("operator", available_operators())

@@ -7,9 +7,9 @@ from torch import nn
 
 import fxgrow
 from fxgrow.curvature.scores import Scores, SiteScores
-from fxgrow.graph.digest import digest
 from fxgrow.graph.sites import find_sites
 from fxgrow.passes import parse
+from fxgrow.record.digest import digest
 
 
 class Block(nn.Module):

@@ -5,8 +5,8 @@ import torch
 
 from fxgrow.curvature.scores import Scores, SiteScores
 from fxgrow.errors import FxgrowError
-from fxgrow.graph.digest import digest
 from fxgrow.inspection import render_node
+from fxgrow.record.digest import digest
 
 
 def test_a_site_in_full(grown, draw):

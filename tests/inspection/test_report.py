@@ -8,9 +8,9 @@ from torch import nn
 
 import fxgrow
 from fxgrow.files import describe
-from fxgrow.graph.record import GrowthEvent, Origin, SiteGrowth, update_record
-from fxgrow.graph.sharing import parameter_count
 from fxgrow.inspection import render, summarize
+from fxgrow.primitives.modules import parameter_count
+from fxgrow.record.record import GrowthEvent, Origin, SiteGrowth, update_record
 
 
 def line_of(text, label):
@@ -21,8 +21,8 @@ def line_of(text, label):
 
 def annotate_scores(graph_module):
     from fxgrow.curvature.scores import Scores, SiteScores
-    from fxgrow.graph.digest import digest
     from fxgrow.graph.sites import find_sites
+    from fxgrow.record.digest import digest
 
     sites = {}
     for path, site in find_sites(graph_module).items():

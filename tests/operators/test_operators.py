@@ -6,11 +6,11 @@ import torch.nn.functional as F
 from torch import nn
 
 from fxgrow.errors import PlanError
-from fxgrow.graph.linear_map import LinearMap
 from fxgrow.operators import Attachment, PseudoLayer, available_operators, find_operator, register_operator
-from fxgrow.operators.activations import EvenGELU, ResidualGELU
 from fxgrow.operators.base import check_trainable
-from fxgrow.operators.residual import add_rows
+from fxgrow.primitives.activations import EvenGELU, ResidualGELU
+from fxgrow.primitives.linear_map import LinearMap
+from fxgrow.primitives.residual import add_rows
 
 MODULES = {
     "linear": nn.Linear(6, 8),

@@ -11,11 +11,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fxgrow.errors import PassError, PlanError
-from fxgrow.graph.annotations import annotation
-from fxgrow.graph.digest import digest
-from fxgrow.graph.record import record_of
-from fxgrow.graph.shapes import propagate_shapes
+from fxgrow.execution.shapes import propagate_shapes
 from fxgrow.passes import Pass
+from fxgrow.record.annotations import annotation
+from fxgrow.record.digest import digest
+from fxgrow.record.record import record_of
 
 Rewrite = Callable[[fx.GraphModule], None]
 

@@ -15,12 +15,12 @@ from torch import Tensor, nn
 
 import fxgrow
 from fxgrow.errors import PassError, VerificationError
-from fxgrow.graph.shapes import propagate_shapes
-from fxgrow.graph.sharing import add_module
+from fxgrow.execution.shapes import propagate_shapes
 from fxgrow.graph.sites import find_sites
 from fxgrow.passes import Pass, available_passes, find_pass
 from fxgrow.passes import registry as registry_module
 from fxgrow.passes.options import options_of
+from fxgrow.primitives.modules import add_module
 from fxgrow.testing import assert_same_function, check_pass, sample_models
 
 SAMPLES = sample_models()

@@ -6,12 +6,12 @@ import pytest
 import torch
 
 import fxgrow
-from fxgrow.graph.digest import digest
-from fxgrow.graph.record import GrowthEvent, SiteGrowth, record_of, update_record
-from fxgrow.graph.sharing import parameter_count
 from fxgrow.passes import parse
 from fxgrow.passes.fold_pairs import FoldPairs
 from fxgrow.passes.insert_pseudo_layers import InsertPseudoLayers
+from fxgrow.primitives.modules import parameter_count
+from fxgrow.record.digest import digest
+from fxgrow.record.record import GrowthEvent, SiteGrowth, record_of, update_record
 from fxgrow.testing import assert_same_function, sample_models
 
 

@@ -9,12 +9,12 @@ from torch import nn
 
 import fxgrow
 from fxgrow.errors import PassError
-from fxgrow.graph.digest import digest
-from fxgrow.graph.record import record_of
 from fxgrow.passes import parse
 from fxgrow.passes.add_residual_edge import AddResidualEdge
 from fxgrow.passes.insert_block import InsertBlock
 from fxgrow.passes.insert_pseudo_layers import InsertPseudoLayers
+from fxgrow.record.digest import digest
+from fxgrow.record.record import record_of
 from fxgrow.testing import check_pass, sample_models
 
 

@@ -7,8 +7,8 @@ from torch import nn
 
 from fxgrow.errors import PassError
 from fxgrow.operators import available_operators
-from fxgrow.operators.residual import add_rows
 from fxgrow.passes.insert_pseudo_layers import InsertPseudoLayers
+from fxgrow.primitives.residual import add_rows
 
 
 @pytest.mark.parametrize("operator", available_operators())

@@ -6,14 +6,14 @@ import pytest
 import torch
 
 import fxgrow
-from fxgrow.graph.annotations import annotation
-from fxgrow.graph.digest import digest
-from fxgrow.graph.record import record_of
-from fxgrow.graph.sharing import parameter_count
-from fxgrow.operators.residual import add_rows
 from fxgrow.passes import parse
 from fxgrow.passes.insert_pseudo_layers import InsertPseudoLayers
 from fxgrow.passes.merge_branches import MergeBranches
+from fxgrow.primitives.modules import parameter_count
+from fxgrow.primitives.residual import add_rows
+from fxgrow.record.annotations import annotation
+from fxgrow.record.digest import digest
+from fxgrow.record.record import record_of
 from fxgrow.testing import assert_same_function, sample_models
 
 ROWS = ((0, 3), (1, 3, 5), (0, 1, 2, 3, 4, 5))

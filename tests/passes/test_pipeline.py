@@ -13,14 +13,14 @@ from hypothesis import strategies as st
 from torch import nn
 
 from fxgrow.errors import PassError, PipelineError
-from fxgrow.graph.digest import digest
-from fxgrow.graph.shapes import propagate_shapes
+from fxgrow.execution.shapes import propagate_shapes
 from fxgrow.passes import Pass, Pipeline, parse
 from fxgrow.passes import registry as registry_module
 from fxgrow.passes.eliminate_dead_code import EliminateDeadCode
 from fxgrow.passes.grammar import PassText, read_pipeline
 from fxgrow.passes.insert_pseudo_layers import InsertPseudoLayers
 from fxgrow.passes.options import options_of, read_value, spell_value
+from fxgrow.record.digest import digest
 
 
 @dataclass(frozen=True)

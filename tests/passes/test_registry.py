@@ -9,10 +9,10 @@ import torch.fx as fx
 from torch import nn
 
 from fxgrow.errors import PassError
-from fxgrow.graph.record import record_of
 from fxgrow.passes import Pipeline, available_passes, describe_pass, find_pass, parse, register_pass
 from fxgrow.passes import registry as registry_module
 from fxgrow.passes.eliminate_dead_code import EliminateDeadCode
+from fxgrow.record.record import record_of
 from fxgrow.testing import check_pass
 
 PLUGIN = '''
@@ -111,7 +111,7 @@ def test_a_package_adds_a_pass_by_an_entry_point(plugin: Path, traced: fx.GraphM
 def test_a_pass_of_a_package_keeps_the_promises_of_a_pass(plugin: Path, traced: fx.GraphModule) -> None:
     import torch
 
-    from fxgrow.graph.shapes import propagate_shapes
+    from fxgrow.execution.shapes import propagate_shapes
 
     propagate_shapes(traced, torch.zeros(2, 3))
     assert check_pass(find_pass("drop-identities")(), traced).modified

@@ -7,12 +7,12 @@ from torch import nn
 
 import fxgrow
 from fxgrow.errors import PassError
-from fxgrow.graph.digest import digest
-from fxgrow.graph.record import record_of
-from fxgrow.graph.sharing import parameter_count
 from fxgrow.passes import parse
 from fxgrow.passes.insert_pseudo_layers import InsertPseudoLayers
 from fxgrow.passes.slim import Slim
+from fxgrow.primitives.modules import parameter_count
+from fxgrow.record.digest import digest
+from fxgrow.record.record import record_of
 from fxgrow.testing import check_pass, sample_models
 
 

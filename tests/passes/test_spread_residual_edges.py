@@ -7,9 +7,9 @@ from torch import nn
 
 import fxgrow
 from fxgrow.errors import PassError
-from fxgrow.operators.residual import add_rows
 from fxgrow.passes import find_pass
 from fxgrow.passes.insert_pseudo_layers import InsertPseudoLayers
+from fxgrow.primitives.residual import add_rows
 
 Spread = find_pass("spread-residual-edges")
 

@@ -8,14 +8,14 @@ import torch
 
 import fxgrow
 from fxgrow.errors import PassError
-from fxgrow.graph.digest import digest
-from fxgrow.graph.record import record_of
-from fxgrow.graph.shapes import propagate_shapes
+from fxgrow.execution.shapes import propagate_shapes
 from fxgrow.operators import available_operators
 from fxgrow.passes import parse
 from fxgrow.passes.functionalize_inplace import FunctionalizeInplace
 from fxgrow.passes.insert_pseudo_layers import InsertPseudoLayers
 from fxgrow.passes.undo import Undo
+from fxgrow.record.digest import digest
+from fxgrow.record.record import record_of
 from fxgrow.testing import sample_models
 
 GraphModule = torch.fx.GraphModule

@@ -7,11 +7,11 @@ from torch import Tensor, nn
 
 import fxgrow
 from fxgrow.errors import PassError
-from fxgrow.graph.digest import digest
-from fxgrow.graph.record import record_of
 from fxgrow.passes import parse
 from fxgrow.passes.insert_pseudo_layers import InsertPseudoLayers
 from fxgrow.passes.widen import Widen
+from fxgrow.record.digest import digest
+from fxgrow.record.record import record_of
 from fxgrow.testing import check_pass, sample_models
 
 

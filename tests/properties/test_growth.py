@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 import fxgrow
 from fxgrow.errors import PlanError
-from fxgrow.graph.digest import digest
-from fxgrow.graph.sharing import parameter_count
+from fxgrow.primitives.modules import parameter_count
+from fxgrow.record.digest import digest
 from fxgrow.testing import assert_same_function, graph_modules, growths, random_scores
 from fxgrow.testing.networks import RandomNetwork
 from fxgrow.verification import verify

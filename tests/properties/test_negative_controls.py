@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from fxgrow.errors import VerificationError
-from fxgrow.operators.residual import add_rows
+from fxgrow.primitives.residual import add_rows
 from fxgrow.testing import graph_modules, rewrite_at_random
 from fxgrow.testing.networks import RandomNetwork
 

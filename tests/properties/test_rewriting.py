@@ -4,9 +4,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fxgrow.graph.digest import digest
-from fxgrow.graph.record import record_of
 from fxgrow.passes import Pipeline, parse
+from fxgrow.record.digest import digest
+from fxgrow.record.record import record_of
 from fxgrow.testing import graph_modules, rewrite_at_random
 from fxgrow.testing.networks import RandomNetwork
 

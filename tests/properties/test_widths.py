@@ -8,11 +8,11 @@ from torch import Tensor, nn
 
 import fxgrow
 from fxgrow.errors import PassError
-from fxgrow.graph.digest import digest
 from fxgrow.passes import Pass
 from fxgrow.passes.insert_block import InsertBlock
 from fxgrow.passes.slim import Slim
 from fxgrow.passes.widen import Widen
+from fxgrow.record.digest import digest
 from fxgrow.testing import RandomNetwork, graph_modules
 
 Drawn = tuple[RandomNetwork, tuple[Tensor, ...]]

@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from torch import Tensor
 
 import fxgrow.testing
-from fxgrow.graph.randomness import random_state
+from fxgrow.execution.randomness import random_state
 from fxgrow.testing import RandomNetwork, Recipe, Step, graph_modules, sample_models
 from fxgrow.testing.networks import ACTIVATIONS, IN_PLACE_ACTIVATIONS
 from fxgrow.testing.strategies import recipes

@@ -5,8 +5,8 @@ import torch
 from torch import Tensor, nn
 
 import fxgrow
-from fxgrow.graph.record import record_of
 from fxgrow.graph.sites import find_sites
+from fxgrow.record.record import record_of
 from fxgrow.testing import random_scores
 
 WIDTH, HEADS = 8, 2

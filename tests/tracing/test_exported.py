@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 import fxgrow
 from fxgrow.graph.inplace import mutated_value
-from fxgrow.graph.record import record_of
 from fxgrow.passes.insert_pseudo_layers import InsertPseudoLayers
+from fxgrow.record.record import record_of
 
 
 class Model(nn.Module):

@@ -12,8 +12,8 @@ from torch import Tensor, fx, nn
 
 import fxgrow
 from fxgrow.errors import TraceError
-from fxgrow.graph.digest import digest
-from fxgrow.graph.record import record_of
+from fxgrow.record.digest import digest
+from fxgrow.record.record import record_of
 from fxgrow.testing import random_scores
 from fxgrow.tracing import retrace
 

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from torch._dynamo.testing import CompileCounterWithBackend
 
 from fxgrow.errors import TraceError
-from fxgrow.graph.sharing import add_module, share
+from fxgrow.graph.sharing import share
+from fxgrow.primitives.modules import add_module
 from fxgrow.training import CompileWarning, compilation
 from fxgrow.training.blocks import cut
 

@@ -12,7 +12,7 @@ from torch.optim.lr_scheduler import OneCycleLR
 
 import fxgrow
 from fxgrow.errors import AnalysisError, FxgrowError, PlanError, VerificationError
-from fxgrow.graph.sharing import parameter_count
+from fxgrow.primitives.modules import parameter_count
 from fxgrow.training import Grower
 from fxgrow.training import grower as module
 from fxgrow.training.schedule import growth_epochs

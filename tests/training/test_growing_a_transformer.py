@@ -10,7 +10,7 @@ from torch._dynamo.testing import CompileCounterWithBackend
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
 import fxgrow
-from fxgrow.graph.record import Origin
+from fxgrow.record.record import Origin
 from fxgrow.training import Grower
 
 # torch looks at .grad of the inputs of a compiled function, and hides the warning only where it is no error

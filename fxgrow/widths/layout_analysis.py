@@ -8,12 +8,12 @@ import torch.fx as fx
 from torch import Tensor
 
 from fxgrow.errors import PassError
-from fxgrow.graph.axes import dim_of, freeze, unify
-from fxgrow.graph.digest import fetch_attribute
-from fxgrow.graph.layout_rules import apply_rule
-from fxgrow.graph.layouts import Layout, Layouts, Origin, fresh
 from fxgrow.graph.network import shape_of
 from fxgrow.graph.sites import Site, find_sites, site_input
+from fxgrow.primitives.modules import fetch_attribute
+from fxgrow.widths.axes import dim_of, freeze, unify
+from fxgrow.widths.layout_rules import apply_rule
+from fxgrow.widths.layouts import Layout, Layouts, Origin, fresh
 
 
 def find_layouts(graph_module: fx.GraphModule) -> Layouts:
@@ -27,7 +27,7 @@ def find_layouts(graph_module: fx.GraphModule) -> Layouts:
     found = Layouts(sites)
     for node in graph_module.graph.nodes:
         if node.op in ("call_module", "call_function", "call_method") and "type" not in node.meta:
-            fix = "trace the model with fxgrow.trace, or run fxgrow.graph.shapes.propagate_shapes"
+            fix = "trace the model with fxgrow.trace, or run fxgrow.execution.shapes.propagate_shapes"
             raise PassError("the shapes of its values are not known", where=node.name, fix=fix)
         if node in calls:
             found.values[node] = _call_site(found, node, calls[node])

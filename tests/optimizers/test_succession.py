@@ -7,7 +7,7 @@ from torch import nn
 
 import fxgrow
 from fxgrow.errors import PlanError
-from fxgrow.training.succession import drop_parameters
+from fxgrow.optimizers.succession import drop_parameters
 
 
 def traced() -> fx.GraphModule:

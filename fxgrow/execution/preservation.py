@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from fxgrow.graph.randomness import preserved_randomness
+from fxgrow.execution.randomness import preserved_randomness
 
 
 @contextmanager

@@ -10,9 +10,10 @@ from torch.optim import SGD, Adam, AdamW, Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR, OneCycleLR
 
 from fxgrow.errors import PlanError
-from fxgrow.graph.record import GrowthEvent, SiteGrowth, update_record
-from fxgrow.graph.sharing import add_module, share
-from fxgrow.training.optimizers import extend_optimizer
+from fxgrow.graph.sharing import share
+from fxgrow.optimizers.extension import extend_optimizer
+from fxgrow.primitives.modules import add_module
+from fxgrow.record.record import GrowthEvent, SiteGrowth, update_record
 
 OPTIMIZERS: dict[str, Callable[[Any], Optimizer]] = {
     "sgd": lambda parameters: SGD(parameters, lr=0.1, momentum=0.9),

@@ -5,7 +5,7 @@ import itertools
 import pytest
 import torch
 
-from fxgrow.graph.axes import Dim, dim_of, freeze, leaves, reshape, resizable, size_of, unify
+from fxgrow.widths.axes import Dim, dim_of, freeze, leaves, reshape, resizable, size_of, unify
 
 
 def sizes(dims: tuple[Dim, ...]) -> list[list[int]]:

@@ -18,12 +18,12 @@ from torch.fx.passes.shape_prop import _extract_tensor_metadata
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry, sdpa_flop_count
 
-from fxgrow.graph.annotations import annotate
-from fxgrow.graph.fake_execution import FakeExecution
-from fxgrow.graph.fake_execution import ShapeError as ShapeError
-from fxgrow.graph.inputs import bind_placeholders
-from fxgrow.graph.inputs import example_inputs_of as example_inputs_of
-from fxgrow.graph.randomness import preserved_randomness
+from fxgrow.execution.fake_execution import FakeExecution
+from fxgrow.execution.fake_execution import ShapeError as ShapeError
+from fxgrow.execution.inputs import bind_placeholders
+from fxgrow.execution.inputs import example_inputs_of as example_inputs_of
+from fxgrow.execution.randomness import preserved_randomness
+from fxgrow.record.annotations import annotate
 
 _aten = torch.ops.aten
 

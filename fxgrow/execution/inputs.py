@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.fx.passes.shape_prop import TensorMetadata
 
 from fxgrow.errors import TraceError
-from fxgrow.graph.annotations import annotation
+from fxgrow.record.annotations import annotation
 
 
 def example_inputs_of(graph_module: fx.GraphModule, seed: int = 0, batch_size: int | None = None) -> tuple[Any, ...]:

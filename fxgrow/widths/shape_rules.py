@@ -5,9 +5,9 @@ from typing import Any
 
 import torch.fx as fx
 
-from fxgrow.graph.axes import freeze, leaves, reshape, size_of
-from fxgrow.graph.layouts import Layout, Layouts, Size, Sizes, argument, first_layout, name_of, unknown
 from fxgrow.graph.network import shape_of
+from fxgrow.widths.axes import freeze, leaves, reshape, size_of
+from fxgrow.widths.layouts import Layout, Layouts, Size, Sizes, argument, first_layout, name_of, unknown
 
 _SHAPELESS = {"device", "dtype", "ndim", "dim", "is_floating_point"}
 

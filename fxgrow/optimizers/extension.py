@@ -13,8 +13,8 @@ from torch import nn
 from torch.optim import LBFGS, Adagrad, Optimizer
 
 from fxgrow.errors import PlanError
-from fxgrow.graph.record import SiteGrowth, new_parameters, record_of
 from fxgrow.graph.sites import Site, find_sites
+from fxgrow.record.record import SiteGrowth, new_parameters, record_of
 
 #: LBFGS flattens its parameters once; Adagrad creates its state when it is constructed
 _FIXED_AT_CONSTRUCTION = (LBFGS, Adagrad)

@@ -11,7 +11,7 @@ from typing import Any
 import torch.fx as fx
 from torch import nn
 
-from fxgrow.graph.annotations import KEY
+from fxgrow.record.annotations import KEY
 
 
 @dataclass(frozen=True)

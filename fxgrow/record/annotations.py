@@ -15,7 +15,7 @@ KEY = "fxgrow"
 class ScoreAnnotation(TypedDict, total=False):
     """The scores of one site, on the node that calls it. Lists have one number for each neuron."""
 
-    digest: str  #: the graph on which they were measured (`fxgrow.graph.digest.digest`)
+    digest: str  #: the graph on which they were measured (`fxgrow.record.digest.digest`)
     score: str  #: the score's registered name, as in ``"eigen"``
     sign: int  #: +1 where a larger value asks for growth, -1 where a smaller one does
     matrix: str  #: ``"branch"`` or ``"splitting"``

@@ -1,16 +1,10 @@
-"""Where in the model a node comes from, and what an error said, in one line each."""
+"""Where in the model a node comes from."""
 
 import re
 
 import torch.fx as fx
 
 _NUMBERED = re.compile(r"((?!.*_pseudo_)(?:|.*_))(\d+)")
-
-
-def first_line(error: BaseException) -> str:
-    """Return the first line of an error's message, without the full stop."""
-    lines = str(error).strip().splitlines()
-    return lines[0].rstrip(".") if lines else type(error).__name__
 
 
 def numbered(name: str) -> tuple[str, int] | None:

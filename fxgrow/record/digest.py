@@ -7,6 +7,8 @@ import torch
 import torch.fx as fx
 from torch import nn
 
+from fxgrow.primitives.modules import fetch_attribute, qualified_name
+
 
 def digest(graph_module: fx.GraphModule) -> str:
     """Return 16 hexadecimal digits that identify the structure of `graph_module`.
@@ -71,17 +73,3 @@ def _spell(value: Any, position: dict[fx.Node, int]) -> str:
     if isinstance(value, torch.Tensor):
         return _describe_value(value)
     return qualified_name(value) if callable(value) else repr(value)
-
-
-def qualified_name(target: Any) -> str:
-    """Return the importable name of a callable, as in ``torch.nn.functional.gelu``."""
-    name = getattr(target, "__qualname__", None) or getattr(target, "__name__", None) or str(target)
-    return f"{getattr(target, '__module__', None) or type(target).__module__}.{name}"
-
-
-def fetch_attribute(module: nn.Module, path: str) -> Any:
-    """Return the attribute at a dotted path, as a get_attr node names it."""
-    value: Any = module
-    for part in path.split("."):
-        value = getattr(value, part)
-    return value

@@ -9,8 +9,10 @@ import torch.fx as fx
 from torch import nn
 
 from fxgrow.graph.activations import elementwise
-from fxgrow.graph.axes import Dim, dim_of, freeze, leaves, unify
-from fxgrow.graph.layouts import (
+from fxgrow.graph.network import shape_of
+from fxgrow.primitives.residual import add_rows
+from fxgrow.widths.axes import Dim, dim_of, freeze, leaves, unify
+from fxgrow.widths.layouts import (
     Contraction,
     Layout,
     Layouts,
@@ -23,9 +25,7 @@ from fxgrow.graph.layouts import (
     name_of,
     unknown,
 )
-from fxgrow.graph.network import shape_of
-from fxgrow.graph.shape_rules import SHAPE_RULES, reshaped
-from fxgrow.operators.residual import add_rows
+from fxgrow.widths.shape_rules import SHAPE_RULES, reshaped
 
 #: what treats every number alike, and what keeps its sign as well
 _ELEMENTWISE = {"abs", "exp", "square", "pow", "clamp", "sqrt", "rsqrt", "alpha_dropout", "feature_dropout"}

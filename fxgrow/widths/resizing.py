@@ -13,11 +13,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fxgrow.errors import PassError
-from fxgrow.graph.axes import Axis, Dim, leaves
-from fxgrow.graph.layouts import Layouts, Origin, name_of
-from fxgrow.graph.lineage import Lineage
 from fxgrow.graph.sites import Site
-from fxgrow.graph.units import Step, Units, step_along
+from fxgrow.record.lineage import Lineage
+from fxgrow.widths.axes import Axis, Dim, leaves
+from fxgrow.widths.hidden_units import Step, Units, step_along
+from fxgrow.widths.layouts import Layouts, Origin, name_of
 
 #: what BatchNorm holds for a unit that has seen nothing
 _NEUTRAL = {"weight": 1.0, "running_var": 1.0}

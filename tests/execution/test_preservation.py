@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fxgrow.graph.preservation import preserved
-from fxgrow.graph.randomness import preserved_randomness, random_state
+from fxgrow.execution.preservation import preserved
+from fxgrow.execution.randomness import preserved_randomness, random_state
 
 
 class Restless(nn.Module):

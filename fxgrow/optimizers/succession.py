@@ -1,7 +1,7 @@
 """Optimizers that go on after parameters were replaced: the state of the old ones becomes that of the new ones.
 
 A rewrite that resizes, folds or merges cannot keep parameters, so it says where its new ones come from
-(`fxgrow.graph.lineage`). Duplicated weights follow the rule of staged training (Shen et al., ICML 2022): a weight whose
+(`fxgrow.record.lineage`). Duplicated weights follow the rule of staged training (Shen et al., ICML 2022): one whose
 gradient halves has ``exp_avg / 2`` and ``exp_avg_sq / 4``; new weights have zero moments and the step count of the old.
 """
 
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.optim import LBFGS, Adagrad, Optimizer
 
 from fxgrow.errors import PlanError
-from fxgrow.graph.lineage import Lineage
+from fxgrow.record.lineage import Lineage
 
 #: state that is linear in the gradient, and state that is quadratic in it
 _FIRST = {"exp_avg", "momentum_buffer", "grad_avg"}

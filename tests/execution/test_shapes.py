@@ -8,8 +8,8 @@ from torch.fx.passes.shape_prop import ShapeProp
 from torch.utils.flop_counter import FlopCounterMode
 
 from fxgrow.errors import TraceError
-from fxgrow.graph.annotations import annotation
-from fxgrow.graph.shapes import complete_shapes, example_inputs_of, has_shape, propagate_shapes
+from fxgrow.execution.shapes import complete_shapes, example_inputs_of, has_shape, propagate_shapes
+from fxgrow.record.annotations import annotation
 
 
 class Network(nn.Module):

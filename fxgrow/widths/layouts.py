@@ -1,6 +1,6 @@
 """Layouts: which hidden axis lies in which dimension of every value, and which parameters carry it.
 
-One walk over the graph gives each value's dimensions as axes (`fxgrow.graph.axes`). What hidden units go through is
+One walk over the graph gives each value's dimensions as axes (`fxgrow.widths.axes`). What hidden units go through is
 followed as far as it treats all units alike: elementwise operations, products of two such values, BatchNorm, reshapes,
 attention. Anything else freezes the axes that it reads.
 """
@@ -12,10 +12,10 @@ from typing import Any
 
 import torch.fx as fx
 
-from fxgrow.graph.axes import Axis, Dim, dim_of, freeze
-from fxgrow.graph.inputs import map_metadata
-from fxgrow.graph.location import module_path
+from fxgrow.execution.inputs import map_metadata
 from fxgrow.graph.sites import Site
+from fxgrow.record.location import module_path
+from fxgrow.widths.axes import Axis, Dim, dim_of, freeze
 
 
 @dataclass(frozen=True)

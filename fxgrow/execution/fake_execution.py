@@ -20,10 +20,10 @@ from torch._subclasses.fake_tensor import (
 from torch.fx.node import map_aggregate
 from torch.fx.passes.shape_prop import TensorMetadata
 
-from fxgrow.errors import TraceError
-from fxgrow.graph.digest import fetch_attribute
-from fxgrow.graph.inputs import device_of, input_metadata, map_metadata
-from fxgrow.graph.location import first_line, module_path
+from fxgrow.errors import TraceError, first_line
+from fxgrow.execution.inputs import device_of, input_metadata, map_metadata
+from fxgrow.primitives.modules import fetch_attribute
+from fxgrow.record.location import module_path
 
 _NEED_DATA = (
     DataDependentOutputException,

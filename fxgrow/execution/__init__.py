@@ -1,0 +1,1 @@
+"""Running a graph without leaving a trace: on fake tensors, on example inputs, with everything restored."""

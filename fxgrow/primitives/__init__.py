@@ -1,0 +1,1 @@
+"""The small ground: what a linear map is, the rows that are added to a value, activations, modules by their path."""

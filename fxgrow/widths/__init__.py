@@ -1,0 +1,1 @@
+"""Hidden widths: which dimensions of which tensors belong together, and how they are resized."""
