@@ -5,8 +5,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from fxgrow.errors import FileError
-from fxgrow.files.table import InputSpec, NodeRow, SiteRow, Table
-from fxgrow.record.record import GrowthEvent, Origin, Record, SiteGrowth
 
 
 def to_plain(value: Any, where: str = "the model's record") -> Any:
@@ -39,66 +37,3 @@ def _plain_scalar(value: Any) -> Any:
         if isinstance(value, kind):
             return kind(value)
     return value
-
-
-def table_from_plain(plain: Mapping[str, Any]) -> Table:
-    """Return the table that `to_plain` made `plain` from.
-
-    Raises:
-        KeyError, TypeError, ValueError, AttributeError: If `plain` is no table.
-    """
-    return Table(
-        **{
-            **plain,
-            "inputs": tuple(_input_spec(item) for item in plain["inputs"]),
-            "nodes": tuple(_node_row(item) for item in plain["nodes"]),
-            "record": record_from_plain(plain["record"]),
-            "other_mode": tuple(plain["other_mode"]),
-            "frozen": tuple(plain["frozen"]),
-        }
-    )
-
-
-def _input_spec(plain: Mapping[str, Any]) -> InputSpec:
-    seen = plain["integers"]
-    return InputSpec(**{**plain, "integers": None if seen is None else (seen[0], seen[1])})
-
-
-def _node_row(plain: Mapping[str, Any]) -> NodeRow:
-    site = plain["site"]
-    return NodeRow(
-        **{
-            **plain,
-            "inputs": tuple(plain["inputs"]),
-            "shape": _shape(plain["shape"]),
-            "parameters": {name: tuple(shape) for name, shape in plain["parameters"].items()},
-            "site": None if site is None else _site_row(site),
-        }
-    )
-
-
-def _site_row(plain: Mapping[str, Any]) -> SiteRow:
-    return SiteRow(**{**plain, "depths": tuple((depth, neurons) for depth, neurons in plain["depths"])})
-
-
-def _shape(plain: list[int] | None) -> tuple[int, ...] | None:
-    return None if plain is None else tuple(plain)
-
-
-def record_from_plain(plain: Mapping[str, Any]) -> Record:
-    """Return the record that `to_plain` made `plain` from."""
-    origin = plain["origin"]
-    return Record(
-        **{
-            **plain,
-            "origin": None if origin is None else Origin(**origin),
-            "trace_notes": tuple(plain["trace_notes"]),
-            "edits": tuple(plain["edits"]),
-            "history": tuple(_event(item) for item in plain["history"]),
-            "new_parameters": tuple(plain["new_parameters"]),
-        }
-    )
-
-
-def _event(plain: Mapping[str, Any]) -> GrowthEvent:
-    return GrowthEvent(**{**plain, "sites": tuple(SiteGrowth(**site) for site in plain["sites"])})

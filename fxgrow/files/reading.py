@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fxgrow.errors import FileError
+from fxgrow.errors import FileError, first_line
 from fxgrow.files.diagnosis import check_archive, describe_foreign, describe_pickle
 from fxgrow.files.layout import FORMAT, TABLE, VERSION, checksum_of_plain, checksum_of_tensor
-from fxgrow.files.plain import table_from_plain
+from fxgrow.files.schema import check_document, table_from_plain
 from fxgrow.files.table import Table
 
 
@@ -54,21 +54,19 @@ def read(path: str | os.PathLike[str]) -> Contents:
     if not isinstance(document, dict) or document.get("format") != FORMAT:
         raise describe_foreign(document, where)
     version = document.get("format_version")
-    if not isinstance(version, int) or version > VERSION:
+    if type(version) is not int or not 1 <= version <= VERSION:
         raise FileError(
             f"it has format version {version}, and this fxgrow reads up to version {VERSION}",
             where=where,
             fix="update with `pip install --upgrade fxgrow`",
         )
     try:
+        check_document(document)
         _check(document, where)
         return Contents(table_from_plain(document[TABLE]), document["state_dict"], document["buffers"])
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise FileError(
-            f"it is not laid out as format version {version} ({type(error).__name__}: {error})",
-            where=where,
-            fix="write it again with fxgrow.save",
-        ) from error
+    except ValueError as error:
+        what = f"it is not laid out as format version {version} ({first_line(error)[:200]})"
+        raise FileError(what, where=where, fix="write it again with fxgrow.save") from error
 
 
 def load_plain(path: str | os.PathLike[str]) -> Any:
@@ -91,7 +89,7 @@ def load_plain(path: str | os.PathLike[str]) -> Any:
 def _check(document: Mapping[str, Any], where: str) -> None:
     """Compare the table and every tensor with the checksums."""
     checksums, tensors = document["checksums"], {**document["buffers"], **document["state_dict"]}
-    if checksum_of_plain(document[TABLE]) != checksums[TABLE]:
+    if _checksum_of_table(document[TABLE]) != checksums.get(TABLE):
         raise _damaged("its table does not fit its checksum", where)
     if set(tensors) | {TABLE} != set(checksums):
         raise _damaged("its tensors are not those that it was written with", where)
@@ -99,6 +97,13 @@ def _check(document: Mapping[str, Any], where: str) -> None:
     if damaged:
         others = f" and {len(damaged) - 1} more" if len(damaged) > 1 else ""
         raise _damaged(f"the tensor {damaged[0]}{others} does not fit its checksum", where)
+
+
+def _checksum_of_table(table: Any) -> str:
+    try:
+        return checksum_of_plain(table)
+    except (TypeError, RecursionError) as error:  # json has no word for what is not plain data
+        raise ValueError(f"its table is not plain data: {first_line(error)}") from error
 
 
 def _damaged(what: str, where: str) -> FileError:

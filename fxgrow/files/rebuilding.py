@@ -15,6 +15,7 @@ from fxgrow.files.retracing import trace_again
 from fxgrow.files.table import Table
 from fxgrow.passes import parse
 from fxgrow.passes.functionalize_inplace import FunctionalizeInplace
+from fxgrow.primitives.modules import resolves
 from fxgrow.record.annotations import KEY, annotate, annotation
 from fxgrow.record.digest import digest
 
@@ -57,6 +58,7 @@ def rebuild(contents: Contents, *, base: nn.Module | None, where: str) -> fx.Gra
     if base is None:
         base = build_base(contents.table.record.origin, where)
     graph_module = _replay(trace_again(base, contents.table, where), contents, where)
+    _check_rows(graph_module, contents.table, where)
     _load_weights(graph_module, contents, where)
     _restore(graph_module, contents.table)
     return graph_module
@@ -98,6 +100,16 @@ def _fits(graph_module: fx.GraphModule, contents: Contents) -> bool:
         if stored is not None and stored.dtype != tensor.dtype:
             tensor.data = tensor.data.to(stored.dtype)
     return digest(graph_module) == contents.table.digest
+
+
+def _check_rows(graph_module: fx.GraphModule, table: Table, where: str) -> None:
+    """Check that the table lists this graph: the digest that it states is not made from its rows."""
+    called = [(node.op, str(node.target) if node.op == "call_module" else "") for node in graph_module.graph.nodes]
+    listed = [(row.op, row.target if row.op == "call_module" else "") for row in table.nodes]
+    unknown = [name for name in table.other_mode if not resolves(graph_module, name)]
+    if called != listed or unknown:
+        what = f"its table lists {unknown[0][:60]!r}, which is no module" if unknown else "its table lists other nodes"
+        raise FileError(f"{what} of the graph that its edits make", where=where, fix="restore it from a copy")
 
 
 def _load_weights(graph_module: fx.GraphModule, contents: Contents, where: str) -> None:

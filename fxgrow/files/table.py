@@ -3,8 +3,9 @@
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
 
+import msgspec
 import torch
 import torch.fx as fx
 from torch import nn
@@ -19,18 +20,21 @@ from fxgrow.record.annotations import Annotation, annotation
 from fxgrow.record.digest import digest
 from fxgrow.record.record import Record, record_of
 
+Count = Annotated[int, msgspec.Meta(ge=0)]
+Shape = tuple[Count, ...]
+
 
 @dataclass(frozen=True)
 class SiteRow:
     """What a table says of the site that a node calls."""
 
     path: str
-    neurons: int
-    features: int
+    neurons: Count
+    features: Count
     refusal: str | None  #: why nothing may grow here; None for a site that may grow
     by_default: bool  #: whether it grows without being asked for; the stem and the head do not
     #: how many neurons are how many pseudo-layers deep, as pairs (depth, neurons), shallow first
-    depths: tuple[tuple[int, int], ...]
+    depths: tuple[tuple[Count, Count], ...]
 
     @property
     def depth(self) -> int:
@@ -50,9 +54,9 @@ class NodeRow:
     extra_repr: str  #: for a called module: its options, as torch prints them
     inputs: tuple[str, ...]  #: names of the nodes whose values it reads
     arguments: str  #: all arguments, spelled
-    shape: tuple[int, ...] | None  #: None where the value is not a tensor, or not known
+    shape: Shape | None  #: None where the value is not a tensor, or not known
     dtype: str | None
-    parameters: Mapping[str, tuple[int, ...]]  #: shapes of the parameters that it reads, by name
+    parameters: Mapping[str, Shape]  #: shapes of the parameters that it reads, by name
     annotation: Annotation
     site: SiteRow | None = None
 
@@ -86,7 +90,7 @@ class Table:
 
     name: str  #: class name of the model
     digest: str  #: `fxgrow.record.digest.digest` of the graph
-    parameters: int  #: number of scalars in its parameters, tied ones counted once
+    parameters: Count  #: number of scalars in its parameters, tied ones counted once
     inputs: tuple[InputSpec, ...]
     nodes: tuple[NodeRow, ...]
     record: Record

@@ -5,19 +5,19 @@ annotations lie, as plain JSON. torch.fx copies ``meta`` shallowly when it copie
 replaced and never changed in place, or the copy would write on the original.
 """
 
-from typing import Any, TypedDict
+from typing import Any, Literal, TypedDict
 
 import torch.fx as fx
 
 KEY = "fxgrow"
 
 
-class ScoreAnnotation(TypedDict, total=False):
+class ScoreAnnotation(TypedDict):
     """The scores of one site, on the node that calls it. Lists have one number for each neuron."""
 
     digest: str  #: the graph on which they were measured (`fxgrow.record.digest.digest`)
     score: str  #: the score's registered name, as in ``"eigen"``
-    sign: int  #: +1 where a larger value asks for growth, -1 where a smaller one does
+    sign: Literal[-1, 1]  #: +1 where a larger value asks for growth, -1 where a smaller one does
     matrix: str  #: ``"branch"`` or ``"splitting"``
     eigenvalues: list[float]
     held_out: list[float]
