@@ -13,7 +13,7 @@ from fxgrow.cli.parser import Parser
 from fxgrow.errors import FxgrowError
 
 #: The verbs, in the order of the help. Each is a module here with `add_parser(verbs)`, which sets `run` and `parser`.
-VERBS = ("trace", "score", "grow", "verify", "inspect", "run", "demo")
+VERBS = ("trace", "score", "grow", "verify", "inspect", "run", "demo", "doctor")
 
 USER_ERROR, FAULT, INTERRUPTED = 2, 1, 130
 _EPILOG = """\
@@ -63,6 +63,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(arguments: list[str]) -> int:
     parser = build_parser()
+    if "_ARGCOMPLETE" in os.environ:  # the shell asks for completions: eval "$(register-python-argcomplete fxgrow)"
+        _complete(parser)
     verb = next((argument for argument in arguments if not argument.startswith("-")), None)
     if verb is not None and verb not in VERBS:
         parser.error(f"there is no verb {verb!r}{_guess(verb, VERBS)}")
@@ -73,6 +75,13 @@ def _run(arguments: list[str]) -> int:
     status: Any = args.run(args)
     sys.stdout.flush()
     return int(status or 0)
+
+
+def _complete(parser: Parser) -> None:
+    """Answer the shell, and leave."""
+    import argcomplete
+
+    argcomplete.autocomplete(parser)
 
 
 def build_parser() -> Parser:

@@ -24,8 +24,9 @@ def strange_values(draw):
         None, True, -1, 0, 7, 2**40, 2**62, 2**70, -(2**63), 0.5, float("nan"), float("inf"), "", "x", "\n", "🙂" * 40,
         "0.weight", "../../etc/passwd", "widen{}", 'insert-pseudo-layers{rows={"0":[99999999]}}', "eval(1)", [], [[]],
         {}, {"": None}, [None], list(range(50)), {"a": {"b": [1, {"c": 2}]}}, torch.float32, torch.zeros(2),
-        torch.zeros(()), torch.zeros(1).expand(2**33), torch.zeros(3).to_sparse(), torch.zeros(2, dtype=torch.complex64),
-        set(), (1, 2), b"bytes", 1j, "".join(chr(draw.randrange(32, 1200)) for _ in range(20)),
+        torch.zeros(()), torch.zeros(1).expand(2**33), torch.zeros(3).to_sparse(),
+        torch.zeros(2, dtype=torch.complex64), set(), (1, 2), b"bytes", 1j,
+        "".join(chr(draw.randrange(32, 1200)) for _ in range(20)),
     ]  # fmt: skip
 
 
@@ -70,6 +71,14 @@ def checksums(document):
     return found
 
 
+def outcome(call, *args, **options):
+    """Return what a call returns, and the message with which it refuses; anything else that it raises is a fault."""
+    try:
+        return call(*args, **options), None
+    except FxgrowError as error:
+        return None, str(error)
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_a_changed_field_is_refused_or_read_as_it_stands(saved, grown, tmp_path, mlp, seed):
     original = torch.load(saved, weights_only=True)
@@ -81,19 +90,17 @@ def test_a_changed_field_is_refused_or_read_as_it_stands(saved, grown, tmp_path,
         if "checksums" not in what[0]:
             document["checksums"] = checksums(document)
         torch.save(document, path)
-        try:
-            table = read_table(path)
-        except FxgrowError as error:
-            assert "\n" not in str(error), what
-            assert str(path) in str(error), what
+        table, refusal = outcome(read_table, path)
+        if refusal is not None:
+            assert "\n" not in refusal, what
+            assert str(path) in refusal, what
             refused += 1
             continue
         read += 1
         Console(file=io.StringIO(), width=80).print(render(table))
-        try:
-            loaded = fxgrow.load(path, base=mlp)
-        except FxgrowError as error:
-            assert "\n" not in str(error), what
+        loaded, refusal = outcome(fxgrow.load, path, base=mlp)
+        if refusal is not None:
+            assert "\n" not in refusal, what
             continue
         for name, tensor in loaded.state_dict().items():
             assert torch.equal(tensor, document["state_dict"][name]), what
