@@ -40,3 +40,12 @@ def test_growing_needs_neither_timm_nor_torchvision() -> None:
 def test_the_command_runs_as_a_module_too() -> None:
     shown = subprocess.run([sys.executable, "-m", "fxgrow", "--version"], capture_output=True, text=True, check=True)
     assert fxgrow.__version__ in shown.stdout
+
+
+def test_the_page_of_errors_has_a_section_for_each() -> None:
+    from fxgrow import errors
+
+    kinds = {name for name, kind in vars(errors).items() if isinstance(kind, type) and issubclass(kind, Exception)}
+    lines = (ROOT / "docs/errors.md").read_text().splitlines()
+    headings = {line[3:] for line in lines if line.startswith("## ")}
+    assert headings == kinds - {"FxgrowError"}
