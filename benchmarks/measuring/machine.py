@@ -60,10 +60,13 @@ def high_water() -> int:
 
 def describe() -> str:
     """Name the processor, the threads and the version of torch."""
-    processor = platform.processor() or platform.machine()
+    return f"{processor()}, {torch.get_num_threads()} threads of {os.cpu_count()}, torch {torch.__version__}"
+
+
+def processor() -> str:
+    """Name the processor."""
     try:
         with open("/proc/cpuinfo") as lines:
-            processor = next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
+            return next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
     except (OSError, StopIteration):
-        pass
-    return f"{processor}, {torch.get_num_threads()} threads of {os.cpu_count()}, torch {torch.__version__}"
+        return platform.processor() or platform.machine()

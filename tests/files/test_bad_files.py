@@ -1,7 +1,9 @@
+import errno
 import io
 import os
 import pickle
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -220,7 +222,9 @@ def test_unreadable_bytes_in_a_valid_archive(tmp_path):
     both_refuse(tmp_path / "x.pt", "PyTorch cannot read it")
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-def test_unreadable_by_permission(saved):
-    saved.chmod(0)
-    both_refuse(saved, "it cannot be read")
+def test_a_file_that_the_system_refuses_to_open(saved, monkeypatch):
+    def refused(path, mode):  # by hand, since root may open everything
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+    monkeypatch.setattr(Path, "open", refused)
+    both_refuse(saved, r"it cannot be read \(Permission denied\); check its permissions")
