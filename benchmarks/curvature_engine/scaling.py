@@ -9,8 +9,8 @@ from torch import nn
 
 from fxgrow.curvature import analyze
 
-AXES = {"units": "at most 1", "tokens": "at most 1", "batch": "at most 1", "width": ""}
-BASE = {"units": 512, "width": 256, "tokens": 64, "batch": 16}
+AXES = {"candidates": "at most 1", "tokens": "at most 1", "batch": "at most 1", "width": ""}
+BASE = {"candidates": 512, "width": 256, "tokens": 64, "batch": 16}
 
 
 def rows(quick: bool) -> Iterator[Row]:

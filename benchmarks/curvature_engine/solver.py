@@ -12,29 +12,28 @@ from fxgrow.curvature.analysis import select_sites
 from fxgrow.curvature.batches import read_batches
 from fxgrow.curvature.cross_fit import cross_fit
 from fxgrow.curvature.eigen import splittable
-from fxgrow.curvature.grouping import captured_groups
 from fxgrow.curvature.matrices import CurvatureMatrices, split_in_halves
-from fxgrow.curvature.probe import Probe
-from fxgrow.curvature.ranks import spearman
+from fxgrow.curvature.probe import Probe, captured_groups
 from fxgrow.curvature.reading import Reading
+from fxgrow.curvature.statistics import spearman
 from fxgrow.graph.sites import find_sites
 
 
 def rows(quick: bool) -> Iterator[Row]:
     """Yield the rows of this section."""
     graph_module, x, y = trained_vit(20 if quick else 600)
-    images = 64 if quick else 256
+    samples = 64 if quick else 256
     sites = select_sites(find_sites(graph_module), ["blocks.*"])
-    read = read_batches([(x[:images], y[:images])], torch.device("cpu"), seed=0)
+    read = read_batches([(x[:samples], y[:samples])], torch.device("cpu"), seed=0)
     probe = Probe(graph_module, F.cross_entropy, read, sites, 16, 0, None, 8 << 30)
     readings, others = splittable(graph_module, sites)
     errors: dict[int, list[torch.Tensor]] = {8: [], 16: []}
     overlaps: dict[int, list[float]] = {8: [], 16: []}
     for group in captured_groups(probe, [*readings, *(Reading.branch(sites[path]) for path in others)]):
-        for reading, pieces in group:
-            exact = explicit_eigenvalues(pieces)
+        for reading, captured in group:
+            exact = explicit_eigenvalues(captured)
             norm = exact.abs().amax(1)
-            halves = [CurvatureMatrices(reading.map, half) for half in split_in_halves(pieces) or ()]
+            halves = [CurvatureMatrices(reading.map, half) for half in split_in_halves(captured) or ()]
             for iterations in errors:
                 found = cross_fit((halves[0], halves[1]), iterations=iterations, seed=0).whole.values
                 errors[iterations].append((found - exact[:, 0]).abs() / norm.clamp(min=1e-30))
@@ -55,15 +54,15 @@ def rows(quick: bool) -> Iterator[Row]:
         )
         overlap = sum(overlaps[iterations]) / len(overlaps[iterations])
         yield row(f"{iterations} iterations, top-decile overlap, mean over sites", f"{overlap:.4f}", "at least 0.99")
-    yield from settled_rows(graph_module, x[:images], y[:images])
+    yield from settled_rows(graph_module, x[:samples], y[:samples])
 
 
-def explicit_eigenvalues(pieces: list) -> torch.Tensor:
+def explicit_eigenvalues(captured: list) -> torch.Tensor:
     """Return all eigenvalues of every neuron's matrix, ``(neurons, features)``, formed in float64."""
-    x = torch.cat([piece.input.flatten(0, -2) for piece in pieces]).double()
-    c = torch.cat([piece.coefficients.flatten(0, -2) for piece in pieces]).double()
-    images = sum(piece.images for piece in pieces)
-    return torch.stack([torch.linalg.eigvalsh((x * c[:, i : i + 1]).T @ x / images) for i in range(c.shape[1])])
+    x = torch.cat([call.input.flatten(0, -2) for call in captured]).double()
+    c = torch.cat([call.coefficients.flatten(0, -2) for call in captured]).double()
+    samples = sum(call.samples for call in captured)
+    return torch.stack([torch.linalg.eigvalsh((x * c[:, i : i + 1]).T @ x / samples) for i in range(c.shape[1])])
 
 
 def top_decile_overlap(found: torch.Tensor, exact: torch.Tensor) -> float:

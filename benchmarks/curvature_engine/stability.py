@@ -1,4 +1,4 @@
-"""How much two disjoint sets of images agree on the ranking of neurons, on trained models."""
+"""How much two disjoint sets of samples agree on the ranking of neurons, on trained models."""
 
 from collections.abc import Iterator
 from itertools import product
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from curvature_engine.models import trained_resnet, trained_vit
 from fxgrow.curvature import analyze
-from fxgrow.curvature.ranks import spearman
+from fxgrow.curvature.statistics import spearman
 
 MODELS = {"ViT": (trained_vit, "blocks.*.mlp.fc1"), "ResNet": (trained_resnet, "layer*.conv1")}
 SCORES = ("splitting", "branch", "residual", "gradient", "paper", "gain")
@@ -27,14 +27,14 @@ def rows(quick: bool) -> Iterator[Row]:
         yield row(f"{name} after {steps} steps of training, loss on all digits", f"{loss:.3f}")
         for score in SCORES:
             found = []
-            for images in (64, 256) if quick else (64, 256, 1024):
-                agreement = agreements(graph_module, x[: 2 * images], y[: 2 * images], sites, score)
-                found.append(f"{images}: {agreement}")
+            for samples in (64, 256) if quick else (64, 256, 1024):
+                agreement = agreements(graph_module, x[: 2 * samples], y[: 2 * samples], sites, score)
+                found.append(f"{samples}: {agreement}")
             yield row(f"{name} after {steps} steps, {score}", ", ".join(found))
 
 
 def agreements(graph_module: fx.GraphModule, x: Tensor, y: Tensor, sites: str, score: str) -> str:
-    """Return the rank correlation of the scores from two halves of some images, and of their held-out values."""
+    """Return the rank correlation of the scores from two halves of some samples, and of their held-out values."""
     first, second = (
         analyze(
             graph_module, F.cross_entropy, list(zip(a.split(64), b.split(64), strict=True)), sites=[sites], score=score

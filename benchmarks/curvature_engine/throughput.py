@@ -6,7 +6,7 @@ import torch
 from measuring.machine import Row, row, seconds
 
 from fxgrow.curvature.lanczos import lanczos, start_vectors
-from fxgrow.curvature.matrices import CurvatureMatrices, Piece
+from fxgrow.curvature.matrices import CapturedCall, CurvatureMatrices
 from fxgrow.primitives.linear_map import LinearMap
 
 SHAPES = {"fc1": (384, 1536), "fc2": (1536, 384), "qkv": (384, 1152), "proj": (384, 384)}
@@ -14,10 +14,12 @@ SHAPES = {"fc1": (384, 1536), "fc2": (1536, 384), "qkv": (384, 1152), "proj": (3
 
 def rows(quick: bool) -> Iterator[Row]:
     """Yield the rows of this section."""
-    images = 4 if quick else 32
+    samples = 4 if quick else 32
     for name, (features, neurons) in SHAPES.items():
-        x, c = torch.randn(images, 197, features), torch.randn(images, 197, neurons)
-        matrices = CurvatureMatrices(LinearMap(neurons, features, features), (Piece(x, c, images, images, (0, 0)),))
+        x, c = torch.randn(samples, 197, features), torch.randn(samples, 197, neurons)
+        matrices = CurvatureMatrices(
+            LinearMap(neurons, features, features), (CapturedCall(x, c, samples, samples, (0, 0)),)
+        )
         vectors = torch.randn(neurons, features)
         flat = x.flatten(0, 1)
 

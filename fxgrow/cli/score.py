@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 _EXAMPLE = """
 fxgrow score model.pt --data mnist5k -o scored.pt
-fxgrow score model.pt --data imagefolder:photos --images 512 -o scored.pt
+fxgrow score model.pt --data imagefolder:photos --samples 512 -o scored.pt
 """
 
 
@@ -39,7 +39,7 @@ def add_parser(verbs: "Verbs") -> None:
     parser.add_argument(
         "--sites", action="append", metavar="PATTERN", help="score only these sites, as in 'blocks.*.mlp.*'"
     )
-    parser.add_argument("--images", type=int, default=256, help="how many images (default: %(default)s)")
+    parser.add_argument("--samples", "--images", type=int, default=256, help="how many images (default: %(default)s)")
     parser.add_argument("--batch-size", type=int, default=64, help="images in a batch (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the choice of images (default: %(default)s)")
     add_loading(parser)
@@ -55,7 +55,7 @@ def run(args: argparse.Namespace) -> None:
     from fxgrow.files import check_output
     from fxgrow.inspection import render
 
-    for name in ("images", "batch_size"):
+    for name in ("samples", "batch_size"):
         if getattr(args, name) < 1:
             raise DataError("it is below 1", where=f"--{name.replace('_', '-')}", fix="give 1 or more")
     if args.output:
@@ -86,7 +86,7 @@ def _batches(graph_module: "fx.GraphModule", args: argparse.Namespace) -> Any:
         fix = f"trace the model with --set num_classes={dataset.num_classes}"
         raise DataError(what, where=f"--data {args.data}", fix=fix)
     generator = torch.Generator().manual_seed(args.seed)
-    chosen = torch.randperm(len(dataset), generator=generator)[: args.images].tolist()
+    chosen = torch.randperm(len(dataset), generator=generator)[: args.samples].tolist()
     return DataLoader(Subset(dataset, chosen), batch_size=args.batch_size)
 
 

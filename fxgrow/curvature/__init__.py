@@ -1,7 +1,7 @@
 """Curvature: how much the loss would gain if a neuron had more capacity, measured at every neuron."""
 
 from fxgrow.curvature.analysis import analyze as analyze
-from fxgrow.curvature.batches import FewImagesWarning as FewImagesWarning
+from fxgrow.curvature.batches import FewSamplesWarning as FewSamplesWarning
 from fxgrow.curvature.probe import Probe as Probe
 from fxgrow.curvature.registry import Measurement as Measurement
 from fxgrow.curvature.registry import Score as Score

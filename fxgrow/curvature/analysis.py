@@ -33,7 +33,7 @@ def analyze(
     settled: float | None = None,
     seed: int = 0,
     max_memory: int = DEFAULT_MAX_MEMORY,
-    max_images: int | None = None,
+    max_samples: int | None = None,
 ) -> Scores:
     """Score every neuron of a traced model, and write the scores on the nodes that call its sites.
 
@@ -45,7 +45,7 @@ def analyze(
             DistributedDataParallel or by ``torch.compile``.
         loss_fn: Maps the model's output and the target to the *mean* loss over the batch.
         batches: Pairs ``(inputs, target)``; inputs are a tensor, a tuple of inputs or a dict by keyword. Take at least
-            256 images (the leading dimension); batches of different sizes count by their images.
+            256 samples (the leading dimension); batches of different sizes count by their samples.
         score: The name of a score (`fxgrow.curvature.score_names`), or a `Score` with options of its own.
         sites: Module paths or shell patterns (``"blocks.*.mlp.*"``) of the sites to score; all of them if None.
         iterations: Lanczos iterations of an eigen-score, at most.
@@ -53,7 +53,7 @@ def analyze(
             the ranking two iterations before is at least this (0.999, say). `SiteScores.iterations` says when that was.
         seed: Seed of whatever the score draws, and of dropout while the model runs.
         max_memory: Bytes that captured tensors and solvers may take, beside a training step's own memory.
-        max_images: Stop reading batches when there are this many images; None reads all.
+        max_samples: Stop reading batches when there are this many samples; None reads all.
 
     Returns:
         The scores by the site's module path; sites without one are in `Scores.refusals`, with the reason.
@@ -71,13 +71,13 @@ def analyze(
     """
     graph_module = unwrap(traced)
     chosen = find_score(score)() if isinstance(score, str) else score
-    for name, value in (("iterations", iterations), ("max_memory", max_memory), ("max_images", max_images or 1)):
+    for name, value in (("iterations", iterations), ("max_memory", max_memory), ("max_samples", max_samples or 1)):
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             raise AnalysisError("it is not a positive whole number", where=f"{name} {value!r}", fix="give 1 or more")
     if settled is not None and not 0 < settled <= 1:
         raise AnalysisError("it is no rank correlation", where=f"settled {settled!r}", fix="give a number up to 1")
     wanted = select_sites(find_sites(graph_module), sites)
-    read = read_batches(batches, device_of(graph_module), seed=seed, max_images=max_images)
+    read = read_batches(batches, device_of(graph_module), seed=seed, max_samples=max_samples)
     growable = {path: site for path, site in wanted.items() if site.refusal is None}
     probe = Probe(graph_module, loss_fn, read, growable, iterations, seed, settled, max_memory)
     measured = chosen.measure(probe)
@@ -86,7 +86,7 @@ def analyze(
         sites=dict(measured.sites),
         score=chosen.name,
         digest=digest(graph_module),
-        images=probe.images,
+        samples=probe.samples,
         refusals={**refusals, **measured.refusals},
     )
     scores.annotate(graph_module)

@@ -11,12 +11,12 @@ from torch import Tensor
 from fxgrow.errors import AnalysisError
 from fxgrow.execution.randomness import preserved_randomness
 
-#: with fewer images the least eigenvalue is mostly noise: with 64, only 29 % of it was really there (docs/curvature.md)
-ENOUGH_IMAGES = 256
+#: with fewer the least eigenvalue is mostly noise: with 64 images, 29 % of it was really there (docs/curvature.md)
+ENOUGH_SAMPLES = 256
 
 
-class FewImagesWarning(UserWarning):
-    """Scores were measured on so few images that their eigenvalues are dominated by noise."""
+class FewSamplesWarning(UserWarning):
+    """Scores were measured on so few samples that their eigenvalues are dominated by noise."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,13 +26,13 @@ class Batch:
     index: int
     inputs: tuple[Any, ...] | dict[str, Any]
     target: Any
-    images: int  #: samples in it: the leading dimension of the first tensor of the inputs
+    samples: int  #: samples in it: the leading dimension of the first tensor of the inputs
 
 
 def read_batches(
-    batches: Iterable[Any], device: torch.device, *, seed: int, max_images: int | None = None
+    batches: Iterable[Any], device: torch.device, *, seed: int, max_samples: int | None = None
 ) -> tuple[Batch, ...]:
-    """Read ``(inputs, target)`` pairs from any iterable, until there are `max_images`, and move them to `device`.
+    """Read ``(inputs, target)`` pairs from any iterable, until there are `max_samples`, and move them to `device`.
 
     They are kept, because the analysis goes over them more than once. A loader that shuffles is seeded, and the global
     random state is left alone.
@@ -47,17 +47,17 @@ def read_batches(
                 fix = "let batches yield such pairs"
                 raise AnalysisError("it is not a pair (inputs, target)", where=f"batch {index}", fix=fix)
             found.append(read_batch(index, item[0], item[1], device))
-            if max_images is not None and sum(batch.images for batch in found) >= max_images:
+            if max_samples is not None and sum(batch.samples for batch in found) >= max_samples:
                 break
     if not found:
         fix = "give pairs (inputs, target); an iterator that was already used up is empty too"
         raise AnalysisError("there is no batch in it", where="batches", fix=fix)
-    check_images(sum(batch.images for batch in found))
+    check_samples(sum(batch.samples for batch in found))
     return tuple(found)
 
 
 def read_batch(index: int, inputs: Any, target: Any, device: torch.device) -> Batch:
-    """Move one batch to `device` and count its images.
+    """Move one batch to `device` and count its samples.
 
     Raises:
         AnalysisError: If there is no tensor among its inputs, or it is empty.
@@ -74,17 +74,17 @@ def read_batch(index: int, inputs: Any, target: Any, device: torch.device) -> Ba
     return Batch(index, tuple(inputs) if isinstance(inputs, tuple | list) else (inputs,), target, leading.shape[0])
 
 
-def check_images(images: int) -> None:
-    """Warn where there are too few images to trust scores.
+def check_samples(samples: int) -> None:
+    """Warn where there are too few samples to trust scores.
 
     Raises:
         AnalysisError: If there is a single one.
     """
-    if images < 2:
-        raise AnalysisError("one image cannot be split into halves", where="batches", fix="give at least two")
-    if images < ENOUGH_IMAGES:
-        message = f"scores from fewer than {ENOUGH_IMAGES} images ({images}) are mostly noise: trust `held_out` only"
-        warnings.warn(message, FewImagesWarning, stacklevel=4)
+    if samples < 2:
+        raise AnalysisError("one sample cannot be split into halves", where="batches", fix="give at least two")
+    if samples < ENOUGH_SAMPLES:
+        message = f"scores from fewer than {ENOUGH_SAMPLES} samples ({samples}) are mostly noise: trust `held_out` only"
+        warnings.warn(message, FewSamplesWarning, stacklevel=4)
 
 
 def tensors_in(value: Any) -> Iterator[Tensor]:

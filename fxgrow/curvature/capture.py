@@ -10,9 +10,9 @@ import torch.fx as fx
 from torch import Tensor
 
 from fxgrow.curvature.batches import Batch
-from fxgrow.curvature.isolation import undisturbed
 from fxgrow.errors import AnalysisError, TraceError
 from fxgrow.execution.inputs import bind_placeholders
+from fxgrow.execution.preservation import preserved
 
 LossFunction = Callable[[Any, Any], Tensor]
 
@@ -92,7 +92,7 @@ def forward_pass(
     differentiable = frozenset(differentiable)
     wanted = differentiable | frozenset(values)
     while True:
-        with undisturbed(graph_module, seed):
+        with preserved(graph_module, seed=seed), torch.inference_mode(False), torch.enable_grad():
             recorder = Recorder(graph_module, wanted, differentiable, copied)
             output = recorder.run(*arguments(graph_module, batch))
             mutated = recorder.mutated()

@@ -1,15 +1,17 @@
 """Eigen-scores with an error bar: found on one half of the data, evaluated on the other."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
+from fxgrow.curvature.batches import Batch
 from fxgrow.curvature.lanczos import RitzPairs, Wanted, lanczos, start_vectors
-from fxgrow.curvature.matrices import CurvatureMatrices
-from fxgrow.curvature.ranks import spearman
+from fxgrow.curvature.matrices import CurvatureMatrices, deal_out
 from fxgrow.curvature.scores import SiteScores
+from fxgrow.curvature.statistics import mean_and_error, spearman
+from fxgrow.execution.structures import chosen
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,7 +68,7 @@ def cross_fit(
         held_out = 1/2 (v_A^T S_B v_A + v_B^T S_A v_B)
 
     which, unlike the eigenvalue, is not drawn away from zero by the search over directions. Its standard error is that
-    of the mean of the single images' quotients (of the batches', where a site's input does not show the images). Any
+    of the mean of the single samples' quotients (of the batches', where a site's input does not show the samples). Any
     vector found on one half is honest on the other, so each half gets half the iterations (all of them where they make
     the result exact), and the error bar costs half as much again as the eigenvalues. Some of it comes back: the
     solver for all data starts between the halves' vectors, which is worth about two iterations.
@@ -79,9 +81,9 @@ def cross_fit(
             where it has the sign of the eigenvalue that its vector was found for.
         settled: Stop early when the ranking has settled (`fxgrow.curvature.lanczos.lanczos`).
     """
-    whole = CurvatureMatrices(halves[0].map, (*halves[0].pieces, *halves[1].pieces))
+    whole = CurvatureMatrices(halves[0].map, (*halves[0].captured, *halves[1].captured))
     steps = iterations if iterations >= whole.map.features else (iterations + 1) // 2
-    random = start_vectors(whole.map.neurons, whole.map.features, seed, whole.pieces[0].input)
+    random = start_vectors(whole.map.neurons, whole.map.features, seed, whole.captured[0].input)
     found = [lanczos(half, random, steps, settled=settled).pairs(wanted) for half in halves]
     tridiagonals = lanczos(whole, _warm_start(found, random), iterations, settled=settled)
     overall = tridiagonals.pairs(wanted)
@@ -89,7 +91,7 @@ def cross_fit(
     values = [pairs.values for pairs in found]
     if wanted == "largest":
         crossed = [
-            (quotients * value.sign(), images) for value, (quotients, images) in zip(values, crossed, strict=True)
+            (quotients * value.sign(), samples) for value, (quotients, samples) in zip(values, crossed, strict=True)
         ]
         values, overall = [value.abs() for value in values], replace(overall, values=overall.values.abs())
     held_out, stderr = mean_and_error(crossed)
@@ -104,18 +106,59 @@ def _warm_start(halves: Sequence[RitzPairs], random: Tensor) -> Tensor:
     return between + 0.1 * torch.nn.functional.normalize(random, dim=1)
 
 
-def mean_and_error(samples: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
-    """Return the mean over halves of each half's mean over images, and its standard error.
+#: maps vectors ``(problems, size)`` to the products for the mean loss over one batch
+BatchOperator = Callable[[Batch, Tensor], Tensor]
 
-    Args:
-        samples: For each half, values ``(units, neurons)`` and the images in each unit ``(units,)``.
 
-    Returns:
-        ``mean = sum_u w_u q_u`` with ``w_u`` = images of u / (halves x images of its half), and
-        ``stderr^2 = U / (U - 1) sum_u w_u^2 (q_u - mean)^2`` over all U units; each ``(neurons,)``.
+def least_eigenvalues(
+    operator: BatchOperator, batches: Sequence[Batch], start: Tensor, iterations: int, *, matrix: str
+) -> SiteScores:
+    """Return least eigenvalues over all batches, and held-out quotients of vectors found on either half.
+
+    The standard error is that over batches. A single batch is cut in two first.
     """
-    values = torch.cat([value for value, _ in samples])
-    weights = torch.cat([images / images.sum() for _, images in samples]).unsqueeze(1) / len(samples)
-    mean = (weights * values).sum(0)
-    variance = (weights.square() * (values - mean).square()).sum(0)
-    return mean, (variance * len(values) / max(len(values) - 1, 1)).sqrt()
+    batches = halved(batches[0]) if len(batches) == 1 else tuple(batches)
+    halves = deal_out({batch.index: batch.samples for batch in batches})
+    parts = [[batch for batch in batches if halves[batch.index] == half] for half in (0, 1)]
+    whole = _least(operator, batches, start, iterations)
+    found = [_least(operator, part, start, iterations) for part in parts]
+    crossed = [_quotients(operator, part, pairs.vectors) for pairs, part in zip(found, reversed(parts), strict=True)]
+    held_out, error = mean_and_error(crossed)
+    return SiteScores(
+        values=whole.values,
+        held_out=held_out,
+        stderr=error,
+        matrix=matrix,
+        eigenvectors=whole.vectors.cpu(),
+        sign=-1,
+        reliability=spearman(found[0].values, found[1].values),
+        residuals=whole.residuals,
+    )
+
+
+def halved(batch: Batch) -> tuple[Batch, Batch]:
+    """Cut a batch in two: every tensor of inputs and target with one entry for each sample, even ones and odd ones."""
+    return _part(batch, 0), _part(batch, 1)
+
+
+def _part(batch: Batch, half: int) -> Batch:
+    samples = range(half, batch.samples, 2)
+    inputs, target = (chosen(value, samples, of=batch.samples) for value in (batch.inputs, batch.target))
+    return replace(batch, index=half, inputs=inputs, target=target, samples=len(samples))
+
+
+def _least(operator: BatchOperator, batches: Sequence[Batch], start: Tensor, iterations: int) -> RitzPairs:
+    samples = sum(batch.samples for batch in batches)
+
+    def mean(vectors: Tensor) -> Tensor:
+        total = torch.zeros_like(vectors)
+        for batch in batches:
+            total += operator(batch, vectors) * (batch.samples / samples)
+        return total
+
+    return lanczos(mean, start, iterations).pairs("least")
+
+
+def _quotients(operator: BatchOperator, batches: Sequence[Batch], vectors: Tensor) -> tuple[Tensor, Tensor]:
+    values = [(vectors * operator(batch, vectors)).sum(1).double().cpu() for batch in batches]
+    return torch.stack(values), torch.tensor([batch.samples for batch in batches], dtype=torch.float64)

@@ -8,21 +8,19 @@ import torch.fx as fx
 
 from fxgrow.curvature.cross_fit import CrossFit, cross_fit
 from fxgrow.curvature.elementwise import region_after
-from fxgrow.curvature.grouping import captured_groups
 from fxgrow.curvature.lanczos import Wanted
-from fxgrow.curvature.matrices import CurvatureMatrices, split_in_halves
-from fxgrow.curvature.probe import Probe
+from fxgrow.curvature.matrices import UNSPLIT, CurvatureMatrices, split_in_halves
+from fxgrow.curvature.probe import Probe, captured_groups, solving
 from fxgrow.curvature.reading import Reading
 from fxgrow.curvature.registry import Measurement, Score
-from fxgrow.curvature.streams import UNSPLIT, solving
 from fxgrow.graph.sites import Site
 
 
 @dataclass(frozen=True)
-class Branch(Score):
+class BranchScore(Score):
     """The least eigenvalue of the *branch matrix*, the curvature that a pseudo-layer phi(A x) finds at A = 0.
 
-        S_i = 1/N sum_t delta_it x_t x_t^T            delta = dL/dO for the sum of the images' losses
+        S_i = 1/N sum_t delta_it x_t x_t^T            delta = dL/dO for the sum of the samples' losses
 
     This is the part of d2L/dA_i^2 that is not the layer's own curvature, for phi''(0) = 1. An operator with another
     phi''(0) scales all of it by that: the score depends on no operator.
@@ -37,7 +35,7 @@ class Branch(Score):
 
 
 @dataclass(frozen=True)
-class Splitting(Score):
+class SplittingScore(Score):
     """The least eigenvalue of the *splitting matrix* (Wu, Wang and Liu 2019, eq. 5) of neurons with an activation.
 
         S_i = 1/N sum_t (dL/da_it) act''(z_it) x_t x_t^T          a = act(z), z = W x + b
@@ -57,7 +55,7 @@ class Splitting(Score):
 
 
 @dataclass(frozen=True)
-class Eigen(Score):
+class EigenScore(Score):
     """The splitting matrix's least eigenvalue where an activation follows the site, the branch matrix's elsewhere."""
 
     name: ClassVar[str] = "eigen"
@@ -71,7 +69,7 @@ class Eigen(Score):
 
 
 @dataclass(frozen=True)
-class Quadratic(Score):
+class QuadraticScore(Score):
     """The largest absolute eigenvalue of the branch matrix ``S_i = 1/N sum_t delta_it x_t x_t^T``.
 
     A quadratic feature of the input, with either sign of its coefficient, changes the loss fastest along its vector.
@@ -105,10 +103,10 @@ def measure_eigenvalues(
     refused = dict(refusals)
     for group in captured_groups(probe, readings):
         while group:
-            reading, pieces = group.pop(0)
+            reading, captured = group.pop(0)
             path = reading.site.path
-            halves = split_in_halves(pieces)
-            del pieces
+            halves = split_in_halves(captured)
+            del captured
             if halves is None:
                 refused[path] = UNSPLIT
                 continue

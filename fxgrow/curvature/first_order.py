@@ -7,18 +7,19 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from fxgrow.curvature.cross_fit import mean_and_error
-from fxgrow.curvature.matrices import CurvatureMatrices, Piece
-from fxgrow.curvature.probe import Probe
-from fxgrow.curvature.ranks import spearman
+from fxgrow.curvature.matrices import UNSPLIT, CapturedCall, CurvatureMatrices, in_halves
+from fxgrow.curvature.probe import Probe, each_batch, solving
 from fxgrow.curvature.reading import Reading
 from fxgrow.curvature.registry import Measurement, Score
 from fxgrow.curvature.scores import SiteScores
-from fxgrow.curvature.streams import UNSPLIT, UnitValues, each_batch, in_halves, scores_of_means, solving
+from fxgrow.curvature.statistics import mean_and_error, spearman
+
+#: values of single parts ``(parts, neurons)`` and the samples in each, for either half
+PartValues = tuple[list[tuple[Tensor, Tensor]], list[tuple[Tensor, Tensor]]]
 
 
 @dataclass(frozen=True)
-class Gradient(Score):
+class GradientScore(Score):
     """The norm of the gradient of each row of the weight, ``|g_i|`` with ``g_i = 1/N sum_t delta_it x_t``.
 
     The held-out value is the slope along the direction of the other half's gradient.
@@ -32,7 +33,7 @@ class Gradient(Score):
 
 
 @dataclass(frozen=True)
-class Insertion(Score):
+class InsertionScore(Score):
     """The least eigenvalue of the Hessian of a layer ``h + W2 phi(W1 h)`` inserted at W1 = W2 = 0, for phi'(0) = 1.
 
         M = 1/N sum_t delta_t h_t^T            H_j = [[0, m_j], [m_j^T, 0]]            lambda = -|m_j|
@@ -52,10 +53,10 @@ class Insertion(Score):
 
 
 @dataclass(frozen=True)
-class Residual(Score):
+class ResidualScore(Score):
     """The residual energy ``1/N sum_n sum_t delta_it^2``: the second moment of the loss's gradient at the neuron.
 
-    delta is the gradient of an image's own loss; the positions of one image add up.
+    delta is the gradient of a sample's own loss; the positions of one sample add up.
     """
 
     name: ClassVar[str] = "residual"
@@ -63,11 +64,11 @@ class Residual(Score):
     def measure(self, probe: Probe) -> Measurement:
         """Score every site."""
         readings = [Reading.branch(site) for site in probe.sites.values()]
-        values: dict[Reading, UnitValues] = {reading: ([], []) for reading in readings}
+        values: dict[Reading, PartValues] = {reading: ([], []) for reading in readings}
         refusals: dict[str, str] = {}
         for seen in each_batch(probe, readings):
-            for reading, pieces in seen.items():
-                halves = in_halves(probe.batches, pieces)
+            for reading, captured in seen.items():
+                halves = in_halves(probe.batches, captured)
                 if halves is None:
                     refusals[reading.site.path] = UNSPLIT
                 for half, members in halves or []:
@@ -77,7 +78,7 @@ class Residual(Score):
 
 
 @dataclass(frozen=True)
-class Paper(Score):
+class PaperScore(Score):
     """What the published code calls an eigenvalue: ``min(0, sum_d g_id)``, g the last mini-batch's weight gradient.
 
     That is the least eigenvalue of the rank-one matrix 1 g_i^T, which is no curvature of the loss; it is here for
@@ -92,9 +93,9 @@ class Paper(Score):
         readings = [Reading.branch(site) for site in probe.sites.values()]
         found: dict[str, list[Tensor]] = {reading.site.path: [] for reading in readings}
         for seen in each_batch(probe, readings):
-            for reading, pieces in seen.items():
+            for reading, captured in seen.items():
                 with solving(probe):
-                    gradient = CurvatureMatrices(reading.map, tuple(pieces)).gradient()
+                    gradient = CurvatureMatrices(reading.map, tuple(captured)).gradient()
                 found[reading.site.path].append(gradient.sum(1).clamp(max=0).double().cpu())
         return Measurement({path: self._scores(torch.stack(batches)) for path, batches in found.items()})
 
@@ -108,14 +109,14 @@ class Paper(Score):
 def measure_norms(probe: Probe, readings: Sequence[Reading], *, sign: int) -> Measurement:
     """Score each neuron by the norm of its cross moment, times `sign`.
 
-    The moments of both halves are summed in a first pass; a second pass projects each image's moment on the direction
-    of the half that the image is not in, which gives a held-out value without bias and its standard error.
+    The moments of both halves are summed in a first pass; a second pass projects each sample's moment on the direction
+    of the half that the sample is not in, which gives a held-out value without bias and its standard error.
     """
     moments, refusals = _summed_moments(probe, readings)
-    crossed: dict[Reading, UnitValues] = {reading: ([], []) for reading in moments}
+    crossed: dict[Reading, PartValues] = {reading: ([], []) for reading in moments}
     for seen in each_batch(probe, list(moments)):
-        for reading, pieces in seen.items():
-            for half, members in in_halves(probe.batches, pieces) or []:
+        for reading, captured in seen.items():
+            for half, members in in_halves(probe.batches, captured) or []:
                 direction = torch.nn.functional.normalize(moments[reading].sums[1 - half], dim=1)
                 with solving(probe):
                     slopes = CurvatureMatrices(reading.map, tuple(members)).slopes(direction)
@@ -126,44 +127,57 @@ def measure_norms(probe: Probe, readings: Sequence[Reading], *, sign: int) -> Me
 
 @dataclass
 class _Moments:
-    """Cross moments of one site, summed over the images of either half."""
+    """Cross moments of one site, summed over the samples of either half."""
 
     sums: tuple[Tensor, Tensor]
-    images: int = 0
+    samples: int = 0
 
 
 def _summed_moments(probe: Probe, readings: Sequence[Reading]) -> tuple[dict[Reading, _Moments], dict[str, str]]:
     moments: dict[Reading, _Moments] = {}
     refusals: dict[str, str] = {}
     for seen in each_batch(probe, readings):
-        for reading, pieces in seen.items():
-            halves = in_halves(probe.batches, pieces)
+        for reading, captured in seen.items():
+            halves = in_halves(probe.batches, captured)
             if halves is None:
                 refusals[reading.site.path] = UNSPLIT
             for half, members in halves or []:
                 data = CurvatureMatrices(reading.map, tuple(members))
                 with solving(probe):
-                    total = data.gradient() * data.images
+                    total = data.gradient() * data.samples
                 found = moments.setdefault(reading, _Moments((torch.zeros_like(total), torch.zeros_like(total))))
                 found.sums[half].add_(total)
-                found.images += data.images
+                found.samples += data.samples
     return moments, refusals
 
 
-def _norm_scores(moments: _Moments, crossed: UnitValues, sign: int) -> SiteScores:
-    whole = torch.linalg.vector_norm(moments.sums[0] + moments.sums[1], dim=1).double().cpu() / moments.images
+def _norm_scores(moments: _Moments, crossed: PartValues, sign: int) -> SiteScores:
+    whole = torch.linalg.vector_norm(moments.sums[0] + moments.sums[1], dim=1).double().cpu() / moments.samples
     halves = [torch.linalg.vector_norm(total, dim=1).double().cpu() for total in moments.sums]
     mean, error = mean_and_error([(torch.cat([v for v, _ in h]), torch.cat([n for _, n in h])) for h in crossed])
     return SiteScores(sign * whole, sign * mean, error, sign=sign, reliability=spearman(*halves))
 
 
-def _energy(reading: Reading, pieces: Sequence[Piece]) -> tuple[Tensor, Tensor]:
-    """Return the mean over images of each unit's sum of squared gradients, and the images of each unit."""
+def _energy(reading: Reading, captured: Sequence[CapturedCall]) -> tuple[Tensor, Tensor]:
+    """Return the mean over samples of each part's sum of squared gradients, and the samples of each part."""
     total: Tensor | None = None
-    for piece in pieces:
-        squared = piece.coefficients.square().movedim(reading.map.channel_dim, -1)
-        unit = squared.reshape(piece.units, -1, reading.map.neurons).sum(1).double().cpu()
-        total = unit if total is None else total + unit
+    for call in captured:
+        squared = call.coefficients.square().movedim(reading.map.channel_dim, -1)
+        energy = squared.reshape(call.parts, -1, reading.map.neurons).sum(1).double().cpu()
+        total = energy if total is None else total + energy
     assert total is not None  # a site has at least one call
-    per_unit = pieces[0].images / pieces[0].units
-    return total / per_unit, torch.full((len(total),), per_unit, dtype=torch.float64)
+    per_part = captured[0].samples / captured[0].parts
+    return total / per_part, torch.full((len(total),), per_part, dtype=torch.float64)
+
+
+def scores_of_means(values: PartValues, *, sign: int) -> SiteScores:
+    """Return scores that are plain means over samples: nothing is fitted, so value and held-out value are the same."""
+    everything = [*values[0], *values[1]]
+    mean, error = mean_and_error([(torch.cat([v for v, _ in everything]), torch.cat([n for _, n in everything]))])
+    return SiteScores(mean, mean, error, sign=sign, reliability=spearman(*(half_mean(half) for half in values)))
+
+
+def half_mean(half: list[tuple[Tensor, Tensor]]) -> Tensor:
+    """Return the mean over samples of the values of one half, ``(neurons,)``."""
+    values, samples = (torch.cat(parts) for parts in zip(*half, strict=True))
+    return (values * samples[:, None]).sum(0) / samples.sum()

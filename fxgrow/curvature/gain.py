@@ -9,47 +9,44 @@ import torch.fx as fx
 from torch import Tensor
 
 from fxgrow.curvature.batches import Batch
-from fxgrow.curvature.candidates import CandidateFeatures, fit_candidates, unit_moments
-from fxgrow.curvature.capture import ForwardPass
-from fxgrow.curvature.cross_fit import mean_and_error
-from fxgrow.curvature.gauss_newton import output_factors
-from fxgrow.curvature.matrices import Piece
-from fxgrow.curvature.probe import Probe
-from fxgrow.curvature.ranks import spearman
+from fxgrow.curvature.candidates import CandidateFeatures, fit_candidates, part_moments
+from fxgrow.curvature.capture import ForwardPass, LossFunction
+from fxgrow.curvature.matrices import CapturedCall, in_halves
+from fxgrow.curvature.probe import Probe, solving
 from fxgrow.curvature.reading import Reading
 from fxgrow.curvature.registry import Measurement, Score
 from fxgrow.curvature.scores import SiteScores
-from fxgrow.curvature.streams import in_halves, solving
+from fxgrow.curvature.statistics import mean_and_error, spearman
 from fxgrow.errors import AnalysisError
 
 Metric = Literal["gauss-newton", "fisher"]
 
 
 @dataclass(frozen=True)
-class Gain(Score):
+class GainScore(Score):
     """How much a small pseudo-layer on the site's features would lower the loss at each of them.
 
-    For `units` candidate features psi = GELU(W1 h + b1), random, without what is linear in h,
+    For some candidate features psi = GELU(W1 h + b1), random, without what is linear in h,
 
         g_k = 1/N sum_n sum_t delta_kt psi_t                          first order
         H_k = 1/N sum_n E[(sum_t d_kt psi_t)(sum_t d_kt psi_t)^T]     the metric
         gain_k = 1/2 g_k^T (H_k + damping)^-1 g_k
 
-    with delta the gradient of an image's loss at the feature, and d either a random gradient whose second moment is the
+    with delta the gradient of a sample's loss at the feature, and d either a random gradient whose second moment is the
     Gauss-Newton matrix, or delta itself (the empirical Fisher matrix). `held_out` is
     ``1/2 g_A^T (H + damping)^-1 g_B`` for the two halves of the data, so that noise averages to zero.
 
     Args:
-        units: Candidate features; the same for all features of a site.
+        candidates: How many candidate features; the same for all features of a site.
         damping: Added to the diagonal of H_k, in units of its mean diagonal.
-        metric: ``"gauss-newton"``, for a model with one output ``(images, outputs)`` and a loss that is convex in it,
+        metric: ``"gauss-newton"``, for a model with one output ``(samples, outputs)`` and a loss that is convex in it,
             or ``"fisher"``, for any.
-        draws: Random gradients for each image, of the Gauss-Newton metric.
+        draws: Random gradients for each sample, of the Gauss-Newton metric.
     """
 
     name: ClassVar[str] = "gain"
 
-    units: int = 16
+    candidates: int = 16
     damping: float = 0.01
     metric: Metric = "gauss-newton"
     draws: int = 4
@@ -58,8 +55,8 @@ class Gain(Score):
         if self.metric not in ("gauss-newton", "fisher"):
             fix = "choose 'gauss-newton' or 'fisher'"
             raise AnalysisError("no such metric", where=f"metric {self.metric!r}", fix=fix)
-        if self.units < 1 or self.draws < 1 or not self.damping > 0:
-            raise AnalysisError("units, draws and damping must be positive", where="score 'gain'")
+        if self.candidates < 1 or self.draws < 1 or not self.damping > 0:
+            raise AnalysisError("candidates, draws and damping must be positive", where="score 'gain'")
 
     def measure(self, probe: Probe) -> Measurement:
         """Score every site, as many at once as the memory allows."""
@@ -67,7 +64,7 @@ class Gain(Score):
         refusals: dict[str, str] = {}
         readings = [Reading.of_features(probe.graph_module, site) for site in probe.sites.values()]
         for group in self._groups(probe, readings):
-            candidates, refused = fit_candidates(probe, group, self.units)
+            candidates, refused = fit_candidates(probe, group, self.candidates)
             refusals.update(refused)
             for reading, moments in self._moments(probe, candidates).items():
                 scores[reading.site.path] = moments.scores(self.damping)
@@ -79,7 +76,7 @@ class Gain(Score):
         size = 0
         for reading in readings:
             neurons = reading.map.neurons
-            needed = 8 * (neurons * self.units * (probe.images + self.units) + 2 * neurons**2)
+            needed = 8 * (neurons * self.candidates * (probe.samples + self.candidates) + 2 * neurons**2)
             if group and size + needed > probe.max_memory:
                 yield group
                 group, size = [], 0
@@ -89,7 +86,7 @@ class Gain(Score):
             yield group
 
     def _moments(self, probe: Probe, candidates: Mapping[Reading, CandidateFeatures]) -> "dict[Reading, _Moments]":
-        """Run the data once: first moments by image, and the metric."""
+        """Run the data once: first moments by sample, and the metric."""
         found: dict[Reading, _Moments] = {reading: _Moments() for reading in candidates}
         nodes = list(dict.fromkeys(node for reading in candidates for node in reading.differentiated))
         generator = torch.Generator().manual_seed(probe.seed)
@@ -97,10 +94,10 @@ class Gain(Score):
             with probe.forward(batch, differentiable=nodes) as run:
                 drawn = self._drawn_gradients(probe, run, batch, nodes, generator)
                 gradients = run.gradients(nodes)
-                for reading, moments, half, piece in _unit_moments(probe, run, batch, candidates, gradients):
-                    found[reading].add(half, moments, piece)
+                for reading, moments, half, call in _part_moments(probe, run, batch, candidates, gradients):
+                    found[reading].add(half, moments, call)
                 for metric_gradients in drawn or [gradients]:
-                    for reading, moments, _, _ in _unit_moments(probe, run, batch, candidates, metric_gradients):
+                    for reading, moments, _, _ in _part_moments(probe, run, batch, candidates, metric_gradients):
                         found[reading].add_metric(moments, 1 / max(len(drawn), 1))
         return found
 
@@ -114,43 +111,43 @@ class Gain(Score):
         drawn = []
         for _ in range(self.draws):
             z = torch.randn(factors.shape[:2], generator=generator, dtype=torch.float64).to(factors)
-            cotangent = (torch.bmm(factors, z[:, :, None]).squeeze(2) / batch.images).to(run.output)
+            cotangent = (torch.bmm(factors, z[:, :, None]).squeeze(2) / batch.samples).to(run.output)
             drawn.append(run.gradients(nodes, cotangent=cotangent, retain_graph=True))
         return drawn
 
 
-def _unit_moments(
+def _part_moments(
     probe: Probe,
     run: ForwardPass,
     batch: Batch,
     candidates: Mapping[Reading, CandidateFeatures],
     gradients: Mapping[fx.Node, Tensor],
-) -> Iterator[tuple[Reading, Tensor, int, Piece]]:
-    """Yield for each site, and each half that the batch has a part in, the moments of its units."""
+) -> Iterator[tuple[Reading, Tensor, int, CapturedCall]]:
+    """Yield for each site, and each half that the batch has a part in, the moments of its parts."""
     for reading, features in candidates.items():
-        pieces = reading.pieces(run.values, gradients, batch, probe.places(reading.inputs))
+        captured = reading.captured(run.values, gradients, batch, probe.dimensions(reading.inputs))
         with solving(probe):
             parts = [
-                (unit_moments(features, members, half).double().cpu(), half, members[0])
-                for half, members in in_halves(probe.batches, pieces) or []
+                (part_moments(features, members, half).double().cpu(), half, members[0])
+                for half, members in in_halves(probe.batches, captured) or []
             ]
-        for moments, half, piece in parts:
-            yield reading, moments, half, piece
+        for moments, half, call in parts:
+            yield reading, moments, half, call
 
 
 @dataclass
 class _Moments:
-    """First moments of each image, by half, and the metric summed over all images."""
+    """First moments of each sample, by half, and the metric summed over all samples."""
 
     first: tuple[list[Tensor], list[Tensor]] = field(default_factory=lambda: ([], []))
-    images: tuple[list[Tensor], list[Tensor]] = field(default_factory=lambda: ([], []))
+    samples: tuple[list[Tensor], list[Tensor]] = field(default_factory=lambda: ([], []))
     metric: Tensor | None = None
 
-    def add(self, half: int, moments: Tensor, piece: Piece) -> None:
-        """Add the moments ``(units, neurons, p)`` of one batch, of which `piece` says how many images they are of."""
-        per_unit = piece.images / piece.units
-        self.first[half].append(moments / per_unit)
-        self.images[half].append(torch.full((piece.units,), per_unit, dtype=torch.float64))
+    def add(self, half: int, moments: Tensor, call: CapturedCall) -> None:
+        """Add the moments of one batch, ``(parts, neurons, candidates)``; `call` says how many samples they are of."""
+        per_part = call.samples / call.parts
+        self.first[half].append(moments / per_part)
+        self.samples[half].append(torch.full((call.parts,), per_part, dtype=torch.float64))
 
     def add_metric(self, moments: Tensor, share: float) -> None:
         """Add the outer products of the moments of random gradients."""
@@ -161,15 +158,18 @@ class _Moments:
     def scores(self, damping: float) -> SiteScores:
         """Return 1/2 g^T (H + damping)^-1 g and its cross-fitted version."""
         assert self.metric is not None  # moments are added together with their metric
-        halves = [(torch.cat(first), torch.cat(images)) for first, images in zip(self.first, self.images, strict=True)]
-        sums = [(first * images[:, None, None]).sum(0) for first, images in halves]
-        counts = [float(images.sum()) for _, images in halves]
+        halves = [
+            (torch.cat(first), torch.cat(samples)) for first, samples in zip(self.first, self.samples, strict=True)
+        ]
+        sums = [(first * samples[:, None, None]).sum(0) for first, samples in halves]
+        counts = [float(samples.sum()) for _, samples in halves]
         metric = _damped(self.metric / sum(counts), damping)
         means = [total / count for total, count in zip(sums, counts, strict=True)]
         steps = [_solved(metric, mean) for mean in means]
         whole = (sums[0] + sums[1]) / sum(counts)
         crossed = [
-            (0.5 * (first * step).sum(2), images) for (first, images), step in zip(halves, reversed(steps), strict=True)
+            (0.5 * (first * step).sum(2), samples)
+            for (first, samples), step in zip(halves, reversed(steps), strict=True)
         ]
         own = [0.5 * (mean * step).sum(1) for mean, step in zip(means, steps, strict=True)]
         held_out, error = mean_and_error(crossed)
@@ -187,3 +187,51 @@ def _damped(metric: Tensor, damping: float) -> Tensor:
 def _solved(metric: Tensor, moments: Tensor) -> Tensor:
     solution: Tensor = torch.linalg.solve(metric, moments.unsqueeze(2))
     return solution.squeeze(2)
+
+
+#: numbers in the loss's Hessians of one batch, above which they are not formed
+_LARGEST = 1 << 28
+_FIX = "use the metric that needs no Hessian of the loss: score=GainScore(metric='fisher')"
+
+
+def output_factors(loss_fn: LossFunction, output: object, batch: Batch) -> Tensor:
+    """Return B ``(samples, outputs, outputs)`` with ``B B^T`` the Hessian of each sample's loss by the model's output.
+
+    With z of independent standard normal numbers, the gradients that ``B z`` sends back through the model have the
+    Gauss-Newton matrix as their second moment (Martens 2020, section 8; for a log-likelihood it is Fisher's matrix).
+
+    Raises:
+        AnalysisError: If the output is not one tensor ``(samples, outputs)``, or the loss is not convex in it.
+    """
+    where = f"the output of batch {batch.index}"
+    if not isinstance(output, Tensor) or output.ndim != 2 or len(output) != batch.samples:
+        raise AnalysisError("it is not one tensor (samples, outputs)", where=where, fix=_FIX)
+    if output.numel() * output.shape[1] > _LARGEST:
+        raise AnalysisError(f"{output.shape[1]} outputs are too many", where=where, fix=_FIX)
+    hessians = _output_hessians(loss_fn, output, batch) * batch.samples
+    scale = hessians.diagonal(dim1=1, dim2=2).abs().amax(1)
+    # the Hessian of a cross-entropy is singular: a little more than its rounding error makes it definite
+    jitter = 1e3 * torch.finfo(output.dtype).eps * scale + torch.finfo(torch.float64).tiny
+    factors: Tensor
+    factors, failed = torch.linalg.cholesky_ex(hessians + torch.diag_embed(jitter[:, None].expand(output.shape)))
+    if bool(failed.any()):
+        raise AnalysisError("the loss is not convex in it", where=where, fix=_FIX)
+    return factors
+
+
+def _output_hessians(loss_fn: LossFunction, output: Tensor, batch: Batch) -> Tensor:
+    """Return the diagonal blocks of the mean loss's Hessian, ``(samples, outputs, outputs)``, in float64.
+
+    An sample's loss depends on its own output only, so one product serves the same row of all samples' blocks.
+    """
+    with torch.enable_grad():
+        leaf = output.detach().requires_grad_()
+        (gradient,) = torch.autograd.grad(loss_fn(leaf, batch.target), leaf, create_graph=True)
+        if not gradient.requires_grad:
+            return torch.zeros(*output.shape, output.shape[1], dtype=torch.float64, device=output.device)
+        rows = [
+            torch.autograd.grad(gradient[:, index].sum(), leaf, retain_graph=True, materialize_grads=True)[0]
+            for index in range(output.shape[1])
+        ]
+    hessians = torch.stack(rows, dim=1).detach().double()
+    return (hessians + hessians.transpose(1, 2)) / 2

@@ -1,23 +1,28 @@
 """The neuron's own block of the loss's Hessian: what splitting and branch matrices leave out is in it."""
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from torch import Tensor
+import torch.fx as fx
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from fxgrow.curvature.batches import Batch
-from fxgrow.curvature.batchwise import least_eigenvalues
+from fxgrow.curvature.capture import LossFunction, forward_pass
+from fxgrow.curvature.cross_fit import least_eigenvalues
 from fxgrow.curvature.lanczos import start_vectors
 from fxgrow.curvature.probe import Probe
 from fxgrow.curvature.registry import Measurement, Score
 from fxgrow.curvature.scores import SiteScores
-from fxgrow.curvature.second_order import check_twice_differentiable, second_derivatives
+from fxgrow.errors import AnalysisError
 from fxgrow.graph.sites import Site
 
 
 @dataclass(frozen=True)
-class Hessian(Score):
+class HessianScore(Score):
     """The least eigenvalue of the neuron's own Hessian block ``H_i = d2L / dW_i^2``.
 
     A Hessian-vector product with all neurons at once mixes them. With signs z^k, orthogonal rows of a Hadamard matrix,
@@ -90,3 +95,135 @@ def _signed_products(probe: Probe, site: Site, batch: Batch, vectors: Tensor, si
             (product,) = torch.autograd.grad(gradient, weight, cotangent, retain_graph=True, materialize_grads=True)
             total += sign[:, None] * site.map.to_rows(product)
     return total / len(signs)
+
+
+class HessianOperator:
+    """``H = d2 L / d theta^2`` for the mean loss over all batches; ``operator @ vector`` multiplies.
+
+    A product is one forward pass and two backward passes for each batch. With a single batch the graph of the first
+    backward pass is kept, and each further product costs the second one only.
+
+    Args:
+        graph_module: The model, in the mode it is in; it is left as it was.
+        loss_fn: Maps output and target to the mean loss.
+        batches: The data.
+        parameters: The parameters that theta is made of, in this order.
+        seed: Seeds dropout, so that every product sees the same masks.
+    """
+
+    def __init__(
+        self,
+        graph_module: fx.GraphModule,
+        loss_fn: LossFunction,
+        batches: Sequence[Batch],
+        parameters: Sequence[nn.Parameter],
+        *,
+        seed: int = 0,
+    ) -> None:
+        self.graph_module, self.loss_fn, self.batches, self.seed = graph_module, loss_fn, tuple(batches), seed
+        self.parameters = tuple(parameters)
+        self.samples = sum(batch.samples for batch in self.batches)
+        self._kept: list[Tensor] | None = None
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Both dimensions are the number of scalars in theta."""
+        size = sum(parameter.numel() for parameter in self.parameters)
+        return size, size
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype of the vectors."""
+        return self.parameters[0].dtype
+
+    @property
+    def device(self) -> torch.device:
+        """The device of the vectors."""
+        return self.parameters[0].device
+
+    def __matmul__(self, vectors: Tensor) -> Tensor:
+        """Return H times a vector ``(size,)``, or times each column of a matrix ``(size, columns)``."""
+        if vectors.ndim == 1:
+            return self.rows(vectors[None])[0]
+        return self.rows(vectors.T).T
+
+    def rows(self, vectors: Tensor) -> Tensor:
+        """Return H times each row of ``(vectors, size)``."""
+        total = torch.zeros_like(vectors)
+        with second_derivatives():
+            for batch in self.batches:
+                gradients = self._gradients(batch)
+                for row, vector in enumerate(vectors):
+                    total[row] += self._product(gradients, vector) * (batch.samples / self.samples)
+        return total
+
+    def _gradients(self, batch: Batch) -> list[Tensor]:
+        """Return the gradient of one batch's loss, with the graph that it was computed by."""
+        if self._kept is not None:
+            return self._kept
+        with forward_pass(self.graph_module, self.loss_fn, batch, seed=self.seed + batch.index) as run:
+            found = torch.autograd.grad(run.loss, self.parameters, create_graph=True, materialize_grads=True)
+        for gradient in found:
+            if gradient.requires_grad:
+                check_twice_differentiable(gradient)
+                break  # the gradients share their graph
+        if len(self.batches) == 1:
+            self._kept = list(found)
+        return list(found)
+
+    def _product(self, gradients: list[Tensor], vector: Tensor) -> Tensor:
+        parts = torch.split(vector, [parameter.numel() for parameter in self.parameters])
+        moved = [
+            (gradient, part.reshape(gradient.shape))
+            for gradient, part in zip(gradients, parts, strict=True)
+            if gradient.requires_grad
+        ]
+        if not moved:
+            return torch.zeros_like(vector)
+        products = torch.autograd.grad(
+            [gradient for gradient, _ in moved],
+            self.parameters,
+            [part for _, part in moved],
+            retain_graph=True,
+            materialize_grads=True,
+        )
+        return torch.cat([product.flatten() for product in products])
+
+
+@contextmanager
+def second_derivatives() -> Iterator[None]:
+    """Run attention on its math kernels, which have second derivatives, and say what to do where there is none.
+
+    Raises:
+        AnalysisError: If an operation has no second derivative.
+    """
+    try:
+        with sdpa_kernel(SDPBackend.MATH):
+            yield
+    except RuntimeError as error:
+        if "derivative" not in str(error):
+            raise
+        raise _no_second_derivative(str(error).splitlines()[0]) from error
+
+
+def check_twice_differentiable(gradient: Tensor) -> None:
+    """Find operations marked as once differentiable, which torch would silently treat as constant.
+
+    Raises:
+        AnalysisError: If there is one behind `gradient`.
+    """
+    pending, seen = [gradient.grad_fn], set()
+    while pending:
+        node = pending.pop()
+        if node is None or node in seen:
+            continue
+        if node.name().endswith("Error"):  # torch::autograd::Error stands where the derivative would be
+            raise _no_second_derivative("it is marked as once differentiable")
+        seen.add(node)
+        pending.extend(source for source, _ in node.next_functions)
+
+
+def _no_second_derivative(detail: str) -> AnalysisError:
+    what = f"an operation of the model has no second derivative: {detail}"
+    fix = "use score 'splitting' or 'branch', which need first derivatives only"
+    return AnalysisError(what, where="the Hessian", fix=fix)

@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from fxgrow.curvature.ranks import spearman
+from fxgrow.curvature.statistics import spearman
 
 Operator = Callable[[Tensor], Tensor]
 Wanted = Literal["least", "greatest", "largest"]

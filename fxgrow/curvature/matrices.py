@@ -1,7 +1,7 @@
 """The curvature matrices of all neurons of a site, known by their products only.
 
 For neuron i, ``S_i = 1/N sum_t c_it x_t x_t^T`` with a coefficient c for each neuron and position: dL/dO for the branch
-matrix, dL/da h''(O) for the splitting matrix, both for the sum of the images' losses. No d x d matrix is formed:
+matrix, dL/da h''(O) for the splitting matrix, both for the sum of the samples' losses. No d x d matrix is formed:
 
     (S v)_i for all i  =  1/N ((X V^T) * C)^T X
 
@@ -9,42 +9,44 @@ with V (neurons, features), X (positions, features) and C (positions, neurons),
 which is two matrix products; at a convolution, the convolution with V and its gradient by V.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
+from fxgrow.curvature.batches import Batch
 from fxgrow.primitives.linear_map import LinearMap
 
+UNSPLIT = "one batch whose input does not have the samples in front cannot be halved; give at least two batches"
 #: numbers in one block of the product X V^T, so that it stays in the cache between its two uses
 _BLOCK = 1 << 20
 
 
 @dataclass(frozen=True, eq=False)
-class Piece:
+class CapturedCall:
     """What one call of a site saw in one batch."""
 
-    input: Tensor  #: as the site takes it, the images in front
+    input: Tensor  #: as the site takes it, the samples in front
     coefficients: Tensor  #: of the shape of the site's output
-    units: int  #: equal parts of the leading dimension that count as independent: the images, or 1 if unknown
-    images: int
+    parts: int  #: equal parts of the leading dimension that are independent: the samples, or 1 where they do not show
+    samples: int
     #: what it was measured on, as (batch, half of that batch): a site's calls in one batch share it
     source: tuple[int, int]
 
-    def half(self, half: int) -> "Piece":
-        """Return the even images (0) or the odd ones (1)."""
-        chosen = torch.arange(half, self.units, 2, device=self.input.device)
+    def half(self, half: int) -> "CapturedCall":
+        """Return the even samples (0) or the odd ones (1)."""
+        chosen = torch.arange(half, self.parts, 2, device=self.input.device)
         parts = [
-            value.reshape(self.units, -1, *value.shape[1:]).index_select(0, chosen).flatten(0, 1)
+            value.reshape(self.parts, -1, *value.shape[1:]).index_select(0, chosen).flatten(0, 1)
             for value in (self.input, self.coefficients)
         ]
         return replace(
             self,
             input=parts[0],
             coefficients=parts[1],
-            units=len(chosen),
-            images=len(chosen),
+            parts=len(chosen),
+            samples=len(chosen),
             source=(self.source[0], half),
         )
 
@@ -54,102 +56,116 @@ class CurvatureMatrices:
     """The matrices S_i of all neurons of a site over some probe data, for the mean loss over it."""
 
     map: LinearMap
-    pieces: tuple[Piece, ...]
+    captured: tuple[CapturedCall, ...]
 
     @property
-    def images(self) -> int:
-        """The number of images, each counted once however often a batch calls the site."""
-        return sum({piece.source: piece.images for piece in self.pieces}.values())
+    def samples(self) -> int:
+        """The number of samples, each counted once however often a batch calls the site."""
+        return sum({call.source: call.samples for call in self.captured}.values())
 
     def __call__(self, vectors: Tensor) -> Tensor:
         """Return ``S_i v_i`` for vectors v, one for each neuron; both are ``(neurons, features)``."""
         total = torch.zeros_like(vectors)
-        for piece in self.pieces:
+        for call in self.captured:
             product = self._matrix_product if not self.map.spatial else self._convolution
-            product(piece, vectors, total)
-        return total / self.images
+            product(call, vectors, total)
+        return total / self.samples
 
     def gradient(self) -> Tensor:
         """Return ``1/N sum_t c_it x_t``, the first-order term beside S_i, ``(neurons, features)``."""
-        total = torch.zeros(self.map.neurons, self.map.features).to(self.pieces[0].input)
-        for piece in self.pieces:
+        total = torch.zeros(self.map.neurons, self.map.features).to(self.captured[0].input)
+        for call in self.captured:
             with torch.enable_grad():
                 rows = torch.zeros_like(total, requires_grad=True)
-                (product,) = torch.autograd.grad(self.map(piece.input, rows), rows, piece.coefficients)
+                (product,) = torch.autograd.grad(self.map(call.input, rows), rows, call.coefficients)
             total += product
-        return total / self.images
+        return total / self.samples
 
     def quotients(self, vectors: Tensor) -> tuple[Tensor, Tensor]:
-        """Return ``v_i^T S_i v_i`` over each unit of the data by itself, and how many images each unit has.
+        """Return ``v_i^T S_i v_i`` over each part of the data by itself, and how many samples each part has.
 
         Returns:
-            Quotients ``(units, neurons)``, whose mean weighted by images is that of the whole; images ``(units,)``.
+            Quotients ``(parts, neurons)``, whose mean weighted by samples is that of the whole; samples ``(parts,)``.
         """
-        return self._by_unit(vectors, 2)
+        return self._by_part(vectors, 2)
 
     def slopes(self, vectors: Tensor) -> tuple[Tensor, Tensor]:
-        """Return ``v_i^T g_i``, g the `gradient`, over each unit of the data by itself, and the images of each unit."""
-        return self._by_unit(vectors, 1)
+        """Return ``v_i^T g_i``, g the `gradient`, over each part of the data by itself, and the samples of each."""
+        return self._by_part(vectors, 1)
 
-    def _by_unit(self, vectors: Tensor, power: int) -> tuple[Tensor, Tensor]:
+    def _by_part(self, vectors: Tensor, power: int) -> tuple[Tensor, Tensor]:
         sums: dict[tuple[int, int], Tensor] = {}
-        images: dict[tuple[int, int], Tensor] = {}
-        for piece in self.pieces:
-            quotients = self._unit_sums(piece, vectors, power) * (piece.units / piece.images)
-            sums[piece.source] = sums[piece.source] + quotients if piece.source in sums else quotients
-            images[piece.source] = torch.full((piece.units,), piece.images / piece.units, dtype=torch.float64)
-        return torch.cat(list(sums.values())), torch.cat(list(images.values()))
+        samples: dict[tuple[int, int], Tensor] = {}
+        for call in self.captured:
+            quotients = self._part_sums(call, vectors, power) * (call.parts / call.samples)
+            sums[call.source] = sums[call.source] + quotients if call.source in sums else quotients
+            samples[call.source] = torch.full((call.parts,), call.samples / call.parts, dtype=torch.float64)
+        return torch.cat(list(sums.values())), torch.cat(list(samples.values()))
 
-    def _matrix_product(self, piece: Piece, vectors: Tensor, total: Tensor) -> None:
-        inputs, coefficients = piece.input.flatten(0, -2), piece.coefficients.flatten(0, -2)
+    def _matrix_product(self, call: CapturedCall, vectors: Tensor, total: Tensor) -> None:
+        inputs, coefficients = call.input.flatten(0, -2), call.coefficients.flatten(0, -2)
         step = max(1, _BLOCK // len(vectors))
         for x, c in _blocks(inputs, coefficients, step):
             total.addmm_(torch.mm(x, vectors.T).mul_(c).T, x)
 
-    def _convolution(self, piece: Piece, vectors: Tensor, total: Tensor) -> None:
-        step = max(1, 4 * _BLOCK // max(1, piece.coefficients[0].numel()))
-        for x, c in _blocks(piece.input, piece.coefficients, step):
+    def _convolution(self, call: CapturedCall, vectors: Tensor, total: Tensor) -> None:
+        step = max(1, 4 * _BLOCK // max(1, call.coefficients[0].numel()))
+        for x, c in _blocks(call.input, call.coefficients, step):
             with torch.enable_grad():
                 rows = vectors.detach().requires_grad_()
                 projected = self.map(x, rows)
             (product,) = torch.autograd.grad(projected, rows, projected.detach() * c)
             total += product
 
-    def _unit_sums(self, piece: Piece, vectors: Tensor, power: int) -> Tensor:
-        """Return each unit's sum over positions of ``c (x^T v)^power``, ``(units, neurons)``, float64 on the CPU."""
-        step = max(1, _BLOCK // max(1, piece.coefficients[0].numel()))
+    def _part_sums(self, call: CapturedCall, vectors: Tensor, power: int) -> Tensor:
+        """Return each part's sum over positions of ``c (x^T v)^power``, ``(parts, neurons)``, float64 on the CPU."""
+        step = max(1, _BLOCK // max(1, call.coefficients[0].numel()))
         blocks = []
-        for x, c in _blocks(piece.input, piece.coefficients, step):
+        for x, c in _blocks(call.input, call.coefficients, step):
             terms = self.map(x, vectors).pow_(power).mul_(c).movedim(self.map.channel_dim, -1)
             blocks.append(terms.reshape(len(x), -1, self.map.neurons).sum(1).double().cpu())
-        return torch.cat(blocks).reshape(piece.units, -1, self.map.neurons).sum(1)
+        return torch.cat(blocks).reshape(call.parts, -1, self.map.neurons).sum(1)
 
 
 def _blocks(inputs: Tensor, coefficients: Tensor, step: int) -> Iterator[tuple[Tensor, Tensor]]:
     return zip(torch.split(inputs, step), torch.split(coefficients, step), strict=True)
 
 
-def split_in_halves(pieces: Iterable[Piece]) -> tuple[tuple[Piece, ...], tuple[Piece, ...]] | None:
-    """Split probe data into two halves of whole images.
+def split_in_halves(
+    captured: Iterable[CapturedCall],
+) -> tuple[tuple[CapturedCall, ...], tuple[CapturedCall, ...]] | None:
+    """Split probe data into two halves of whole samples.
 
-    Several batches are dealt out whole (`deal_out`); the images of a single batch are dealt out in turn. None where a
-    single batch does not show which rows belong to which image.
+    Several batches are dealt out whole (`deal_out`); the samples of a single batch are dealt out in turn. None where a
+    single batch does not show which rows belong to which sample.
     """
-    pieces = tuple(pieces)
-    if len({piece.source for piece in pieces}) == 1:
-        if any(piece.units < 2 for piece in pieces):
+    captured = tuple(captured)
+    if len({call.source for call in captured}) == 1:
+        if any(call.parts < 2 for call in captured):
             return None
-        return tuple(piece.half(0) for piece in pieces), tuple(piece.half(1) for piece in pieces)
-    halves = deal_out({piece.source[0]: piece.images for piece in pieces})
-    first, second = (tuple(piece for piece in pieces if halves[piece.source[0]] == half) for half in (0, 1))
+        return tuple(call.half(0) for call in captured), tuple(call.half(1) for call in captured)
+    halves = deal_out({call.source[0]: call.samples for call in captured})
+    first, second = (tuple(call for call in captured if halves[call.source[0]] == half) for half in (0, 1))
     return first, second
 
 
+def in_halves(
+    batches: Sequence[Batch], captured: Sequence[CapturedCall]
+) -> list[tuple[int, list[CapturedCall]]] | None:
+    """Return what a site saw in one batch, by half; None where a single batch does not show its samples."""
+    if len(batches) > 1:
+        halves = deal_out({batch.index: batch.samples for batch in batches})
+        return [(halves[captured[0].source[0]], list(captured))]
+    if any(call.parts < 2 for call in captured):
+        return None
+    return [(half, [call.half(half) for call in captured]) for half in (0, 1)]
+
+
 def deal_out(sizes: Mapping[int, int]) -> dict[int, int]:
-    """Say for each batch which half it belongs to: the largest first, each to the half with fewer images so far."""
+    """Say for each batch which half it belongs to: the largest first, each to the half with fewer samples so far."""
     halves: dict[int, int] = {}
-    images = [0, 0]
+    samples = [0, 0]
     for batch, size in sorted(sizes.items(), key=lambda item: -item[1]):
-        halves[batch] = 0 if images[0] <= images[1] else 1
-        images[halves[batch]] += size
+        halves[batch] = 0 if samples[0] <= samples[1] else 1
+        samples[halves[batch]] += size
     return halves

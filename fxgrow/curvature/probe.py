@@ -1,15 +1,28 @@
-"""A probe: the model, the loss, the data and the sites of one analysis."""
+"""A probe: the model, the loss, the data and the sites of one analysis; and what the sites see when it is run.
 
-from collections.abc import Iterable, Mapping
-from contextlib import AbstractContextManager
+Scores that are sums over the data take one batch at a time (`each_batch`); solvers go over the data many times and take
+all batches of some sites (`captured_groups`).
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 
+import torch
 import torch.fx as fx
+from torch import Tensor
 
 from fxgrow.curvature.batches import Batch
 from fxgrow.curvature.capture import ForwardPass, LossFunction, forward_pass
-from fxgrow.curvature.places import Place, find_places
+from fxgrow.curvature.matrices import CapturedCall
+from fxgrow.curvature.reading import Reading
+from fxgrow.curvature.sample_dimension import SampleDimension, find_sample_dimensions
+from fxgrow.errors import AnalysisError
+from fxgrow.execution.inputs import device_of
 from fxgrow.graph.sites import Site
+
+#: how many tensors of the size of all Lanczos vectors are alive at once, for each iteration: the basis and a copy
+_BASIS_COPIES = 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,12 +37,12 @@ class Probe:
     seed: int
     settled: float | None  #: stop Lanczos when the rank correlation with two iterations before reaches this
     max_memory: int  #: bytes that captured tensors and solvers may take, beside a training step's own memory
-    _places: dict[fx.Node, Place | None] = field(default_factory=dict, init=False)
+    _dimensions: dict[fx.Node, SampleDimension | None] = field(default_factory=dict, init=False)
 
     @property
-    def images(self) -> int:
-        """The number of images of probe data, N."""
-        return sum(batch.images for batch in self.batches)
+    def samples(self) -> int:
+        """The number of samples of probe data, N."""
+        return sum(batch.samples for batch in self.batches)
 
     def forward(
         self, batch: Batch, *, values: Iterable[fx.Node] = (), differentiable: Iterable[fx.Node] = ()
@@ -47,9 +60,125 @@ class Probe:
             seed=self.seed + batch.index,
         )
 
-    def places(self, nodes: Iterable[fx.Node]) -> Mapping[fx.Node, Place | None]:
-        """Return where the images lie in the values at some nodes, at least (`fxgrow.curvature.places.find_places`)."""
-        unknown = [node for node in nodes if node not in self._places]
+    def dimensions(self, nodes: Iterable[fx.Node]) -> Mapping[fx.Node, SampleDimension | None]:
+        """Return where the samples lie in the values at some nodes, at least (`find_sample_dimensions`)."""
+        unknown = [node for node in nodes if node not in self._dimensions]
         if unknown:
-            self._places.update(find_places(self.graph_module, unknown, self.batches[0]))
-        return self._places
+            self._dimensions.update(find_sample_dimensions(self.graph_module, unknown, self.batches[0]))
+        return self._dimensions
+
+
+def captured_groups(probe: Probe, readings: Iterable[Reading]) -> Iterator[list[tuple[Reading, list[CapturedCall]]]]:
+    """Yield readings with all that they read over the probe data, in groups that fit `probe.max_memory`.
+
+    How large the tensors are is learnt from the first batch. A site that alone is too large comes in several readings
+    of some rows each. The consumer lets go of a group (it may pop from the list) before it asks for the next.
+
+    Raises:
+        AnalysisError: If the inputs of one site alone do not fit.
+    """
+    remaining = list(readings)
+    dimensions = probe.dimensions(node for reading in remaining for node in reading.inputs)
+    while remaining:
+        group: list[Reading] = []
+        captured: dict[Reading, list[CapturedCall]] = {}
+        for batch in probe.batches:
+            recorded = group or remaining
+            values = [node for reading in recorded for node in reading.values]
+            differentiable = [node for reading in recorded for node in reading.differentiated]
+            with probe.forward(batch, values=values, differentiable=differentiable) as run:
+                if not group:
+                    group, remaining = _first_group(probe, remaining, run, batch)
+                    captured = {reading: [] for reading in group}
+                last_reader = {node: reading for reading in group for node in reading.differentiated}
+                gradients = run.gradients(list(last_reader))
+                for reading in group:
+                    captured[reading].extend(reading.captured(run.values, gradients, batch, dimensions))
+                    for node in set(reading.differentiated):
+                        if last_reader[node] is reading:
+                            del gradients[node]  # its coefficients are a copy
+        yield list(captured.items())
+
+
+def _first_group(
+    probe: Probe, readings: list[Reading], run: ForwardPass, batch: Batch
+) -> tuple[list[Reading], list[Reading]]:
+    """Return the readings that fit together, in order, and the rest."""
+    group: list[Reading] = []
+    captured = working = 0
+    for index, reading in enumerate(readings):
+        inputs, coefficients = _bytes(probe, reading, run, batch)
+        captured += inputs + coefficients
+        working = max(working, _working_bytes(probe, reading, run, inputs + coefficients))
+        if captured + working > probe.max_memory:
+            if not group:
+                parts = _in_rows(probe, reading, run, inputs, coefficients)
+                return parts[:1], [*parts[1:], *readings[1:]]
+            return group, readings[index:]
+        group.append(reading)
+    return group, []
+
+
+def _bytes(probe: Probe, reading: Reading, run: ForwardPass, batch: Batch) -> tuple[int, int]:
+    """Return the bytes of the inputs and of the coefficients of a reading over all probe data."""
+    share = probe.samples / batch.samples
+    inputs = sum(_size(run.values[node]) for node in reading.inputs)
+    coefficients = sum(_size(run.values[node]) for node in reading.differentiated)
+    return int(inputs * share), int(coefficients * share) * reading.map.neurons // reading.site.neurons
+
+
+def _size(value: Tensor) -> int:
+    return int(value.numel()) * max(value.element_size(), 4)
+
+
+def _working_bytes(probe: Probe, reading: Reading, run: ForwardPass, captured: int) -> int:
+    """Return the bytes that solving takes: the Lanczos basis, and for a single batch the halves that are copied."""
+    itemsize: int = max(run.values[reading.inputs[0]].element_size(), 4)
+    steps = min(probe.iterations, reading.map.features)
+    basis = _BASIS_COPIES * steps * reading.map.neurons * reading.map.features * itemsize
+    return basis + (captured if len(probe.batches) == 1 else 0)
+
+
+def _in_rows(probe: Probe, reading: Reading, run: ForwardPass, inputs: int, coefficients: int) -> list[Reading]:
+    """Divide a reading into several of fewer rows, each of which fits."""
+    neurons = reading.map.neurons
+    working = _working_bytes(probe, reading, run, inputs + coefficients)
+    fixed = inputs * (2 if len(probe.batches) == 1 else 1)
+    per_row = (inputs + coefficients + working - fixed) / neurons
+    rows = int((probe.max_memory - fixed) / per_row)
+    if rows < 1 or reading.map.groups > 1:
+        needed = int(fixed + per_row * (neurons if reading.map.groups > 1 else 1)) + 1
+        raise AnalysisError(
+            f"its inputs over {probe.samples} samples need {needed:,} bytes where max_memory is {probe.max_memory:,}",
+            where=reading.site.path,
+            fix=f"give max_memory={needed}, fewer samples, or leave the site out",
+        )
+    start = reading.rows.start if reading.rows else 0
+    bounds = range(start, start + neurons, rows)
+    return [reading.some_rows(slice(first, min(first + rows, start + neurons))) for first in bounds]
+
+
+def each_batch(probe: Probe, readings: Sequence[Reading]) -> Iterator[dict[Reading, list[CapturedCall]]]:
+    """Run the batches one after the other and yield what each reading saw, the model already at rest again."""
+    values = [node for reading in readings for node in reading.values]
+    nodes = list(dict.fromkeys(node for reading in readings for node in reading.differentiated))
+    dimensions = probe.dimensions(node for reading in readings for node in reading.inputs)
+    for batch in probe.batches:
+        with probe.forward(batch, values=values, differentiable=nodes) as run:
+            gradients = run.gradients(nodes)
+            seen = {reading: reading.captured(run.values, gradients, batch, dimensions) for reading in readings}
+            del gradients
+        yield seen
+
+
+def solving(probe: Probe) -> AbstractContextManager[None]:
+    """Compute apart from the model of a probe (`without_autograd`)."""
+    return without_autograd(probe.graph_module)
+
+
+@contextmanager
+def without_autograd(graph_module: fx.GraphModule) -> Iterator[None]:
+    """Compute without autograd, and in the precision of the tensors at hand whatever autocast the caller is in."""
+    device = device_of(graph_module).type
+    with torch.inference_mode(False), torch.no_grad(), torch.autocast(device, enabled=False):
+        yield

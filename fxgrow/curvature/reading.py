@@ -10,8 +10,8 @@ from torch import Tensor
 
 from fxgrow.curvature.batches import Batch
 from fxgrow.curvature.elementwise import ElementwiseRegion
-from fxgrow.curvature.matrices import Piece
-from fxgrow.curvature.places import Place, images_in_front
+from fxgrow.curvature.matrices import CapturedCall
+from fxgrow.curvature.sample_dimension import SampleDimension, samples_in_front
 from fxgrow.errors import AnalysisError
 from fxgrow.graph.activations import activation_after
 from fxgrow.graph.sites import Site, site_input
@@ -77,51 +77,51 @@ class Reading:
         """Return the reading of some neurons only, of a map without groups."""
         return replace(self, rows=rows, map=replace(self.map, neurons=rows.stop - rows.start))
 
-    def pieces(
+    def captured(
         self,
         values: Mapping[fx.Node, Tensor],
         gradients: Mapping[fx.Node, Tensor],
         batch: Batch,
-        places: Mapping[fx.Node, Place | None],
-    ) -> list[Piece]:
+        dimensions: Mapping[fx.Node, SampleDimension | None],
+    ) -> list[CapturedCall]:
         """Return what each call of the site saw in one batch.
 
         Args:
             values: Values at the `values` nodes.
             gradients: Gradients of the batch's mean loss at the `differentiated` nodes.
             batch: The batch.
-            places: Where the images lie in the values at `inputs` (`find_places`).
+            dimensions: Where the samples lie in the values at `inputs` (`find_sample_dimensions`).
 
         Raises:
             AnalysisError: If a gradient is not finite.
         """
-        parts = [self._part(index, values, gradients, batch, places) for index in range(len(self.site.calls))]
-        units = min(units for _, _, units in parts)
-        return [Piece(x, c, units, batch.images, (batch.index, 0)) for x, c, _ in parts]
+        calls = [self._call(index, values, gradients, batch, dimensions) for index in range(len(self.site.calls))]
+        parts = min(parts for _, _, parts in calls)
+        return [CapturedCall(x, c, parts, batch.samples, (batch.index, 0)) for x, c, _ in calls]
 
-    def _part(
+    def _call(
         self,
         index: int,
         values: Mapping[fx.Node, Tensor],
         gradients: Mapping[fx.Node, Tensor],
         batch: Batch,
-        places: Mapping[fx.Node, Place | None],
+        dimensions: Mapping[fx.Node, SampleDimension | None],
     ) -> tuple[Tensor, Tensor, int]:
-        """Return input and coefficients of one call, and into how many parts of whole images they divide."""
-        coefficients = for_solving(gradients[self.differentiated[index]]) * batch.images  # of the sum of the losses
+        """Return input and coefficients of one call, and into how many parts of whole samples they divide."""
+        coefficients = for_solving(gradients[self.differentiated[index]]) * batch.samples  # of the sum of the losses
         if not torch.isfinite(coefficients.sum()):
             what = f"its gradient is not finite in batch {batch.index}, though the loss is"
             raise AnalysisError(what, where=self.site.path, fix="score it in float32, or an earlier state of it")
         if self.regions:
             outputs = for_solving(values[self.site.calls[index]])
             coefficients *= _in_blocks(self.regions[index].second_derivative, outputs)
-        place = places[self.inputs[index]]
-        x, units = images_in_front(for_solving(values[self.inputs[index]]), place, batch.images, self.map.spatial)
-        c, _ = images_in_front(coefficients, place, batch.images, self.map.spatial)
+        dimension = dimensions[self.inputs[index]]
+        x, parts = samples_in_front(for_solving(values[self.inputs[index]]), dimension, batch.samples, self.map.spatial)
+        c, _ = samples_in_front(coefficients, dimension, batch.samples, self.map.spatial)
         if self.rows is not None:
             dim = self.map.channel_dim
             c = c.movedim(dim, 0)[self.rows].movedim(0, dim).clone()
-        return x, c, units
+        return x, c, parts
 
 
 def for_solving(value: Tensor) -> Tensor:
@@ -131,7 +131,7 @@ def for_solving(value: Tensor) -> Tensor:
 
 
 def _in_blocks(function: Callable[[Tensor], Tensor], value: Tensor) -> Tensor:
-    """Apply an elementwise function to a few images at a time: differentiating it takes several copies of its input."""
+    """Apply an elementwise function to a few samples at a time: differentiating takes several copies of its input."""
     if value.ndim < 2:
         return function(value)
     step = max(1, _BLOCK // max(1, value[0].numel()))

@@ -1,4 +1,4 @@
-"""Scores by name: what a score is, the built-in ones, and those that other packages add.
+"""Scores by name: what a score is, the built-in ones, the two controls, and those that other packages add.
 
 A package adds a score by an entry point in the group ``fxgrow.scores`` that names a subclass of `Score`:
 
@@ -8,31 +8,36 @@ A package adds a score by an entry point in the group ``fxgrow.scores`` that nam
 
 import difflib
 import importlib
+import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import entry_points
 from typing import ClassVar
 
+import torch
+from torch import Tensor
+
 from fxgrow.curvature.probe import Probe
 from fxgrow.curvature.scores import SiteScores
 from fxgrow.errors import AnalysisError
+from fxgrow.graph.sites import Site
 
 GROUP = "fxgrow.scores"
 
 _BUILT_IN: dict[str, str] = {
-    "eigen": "fxgrow.curvature.eigen:Eigen",
-    "branch": "fxgrow.curvature.eigen:Branch",
-    "splitting": "fxgrow.curvature.eigen:Splitting",
-    "quadratic": "fxgrow.curvature.eigen:Quadratic",
-    "hessian": "fxgrow.curvature.hessian:Hessian",
-    "insertion": "fxgrow.curvature.first_order:Insertion",
-    "gain": "fxgrow.curvature.gain:Gain",
-    "residual": "fxgrow.curvature.first_order:Residual",
-    "gradient": "fxgrow.curvature.first_order:Gradient",
-    "paper": "fxgrow.curvature.first_order:Paper",
-    "random": "fxgrow.curvature.controls:Random",
-    "uniform": "fxgrow.curvature.controls:Uniform",
+    "eigen": "fxgrow.curvature.eigen:EigenScore",
+    "branch": "fxgrow.curvature.eigen:BranchScore",
+    "splitting": "fxgrow.curvature.eigen:SplittingScore",
+    "quadratic": "fxgrow.curvature.eigen:QuadraticScore",
+    "hessian": "fxgrow.curvature.hessian:HessianScore",
+    "insertion": "fxgrow.curvature.first_order:InsertionScore",
+    "gain": "fxgrow.curvature.gain:GainScore",
+    "residual": "fxgrow.curvature.first_order:ResidualScore",
+    "gradient": "fxgrow.curvature.first_order:GradientScore",
+    "paper": "fxgrow.curvature.first_order:PaperScore",
+    "random": "fxgrow.curvature.registry:RandomScore",
+    "uniform": "fxgrow.curvature.registry:UniformScore",
 }
 
 
@@ -109,3 +114,35 @@ def _load(entry: object, where: str) -> object:
     except (ImportError, AttributeError) as error:
         fix = "mend or uninstall the package that declares it"
         raise AnalysisError(f"its entry point cannot be loaded: {error}", where=where, fix=fix) from error
+
+
+@dataclass(frozen=True)
+class RandomScore(Score):
+    """A number drawn uniformly from [0, 1) for each neuron, from the seed and the site's path alone."""
+
+    name: ClassVar[str] = "random"
+
+    def measure(self, probe: Probe) -> Measurement:
+        """Score every site."""
+        return Measurement({path: _exactly(_drawn(site, probe.seed)) for path, site in probe.sites.items()})
+
+
+@dataclass(frozen=True)
+class UniformScore(Score):
+    """One for every neuron: nobody is preferred, and a plan takes the first rows of each site."""
+
+    name: ClassVar[str] = "uniform"
+
+    def measure(self, probe: Probe) -> Measurement:
+        """Score every site."""
+        ones = {path: torch.ones(site.neurons, dtype=torch.float64) for path, site in probe.sites.items()}
+        return Measurement({path: _exactly(values) for path, values in ones.items()})
+
+
+def _drawn(site: Site, seed: int) -> Tensor:
+    generator = torch.Generator().manual_seed(seed ^ zlib.crc32(site.path.encode()))
+    return torch.rand(site.neurons, generator=generator, dtype=torch.float64)
+
+
+def _exactly(values: Tensor) -> SiteScores:
+    return SiteScores(values, values, torch.zeros_like(values), sign=1)

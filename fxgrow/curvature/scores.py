@@ -63,14 +63,14 @@ class Scores(Mapping[str, SiteScores]):
         sites: The scores of every site that has any.
         score: The name of the score, as in ``"eigen"``.
         digest: Digest of the graph on which they were measured.
-        images: Number of samples of probe data.
+        samples: Number of samples of probe data.
         refusals: Sites without a score, and why: "not splittable" is not a score of zero.
     """
 
     sites: Mapping[str, SiteScores]
     score: str
     digest: str
-    images: int
+    samples: int
     refusals: Mapping[str, str] = field(default_factory=dict)
 
     def __getitem__(self, path: str) -> SiteScores:
@@ -119,7 +119,7 @@ class Scores(Mapping[str, SiteScores]):
             raise PlanError("its nodes carry no scores", where="the graph", fix=fix)
         first = next(iter(entries.values()))
         sites = {path: _site_scores(entry) for path, entry in entries.items()}
-        scores = cls(sites=sites, score=first["score"], digest=first["digest"], images=first["images"])
+        scores = cls(sites=sites, score=first["score"], digest=first["digest"], samples=first["samples"])
         scores.check(graph_module)
         return scores
 
@@ -133,7 +133,7 @@ class Scores(Mapping[str, SiteScores]):
             held_out=scores.held_out.tolist(),
             stderr=scores.stderr.tolist(),
             reliability=scores.reliability,
-            images=self.images,
+            samples=self.samples,
         )
 
 

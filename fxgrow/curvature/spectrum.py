@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from fxgrow.curvature.analysis import select_sites, unwrap
 from fxgrow.curvature.batches import read_batches
 from fxgrow.curvature.capture import LossFunction
-from fxgrow.curvature.hessian_operator import HessianOperator
+from fxgrow.curvature.hessian import HessianOperator
 from fxgrow.curvature.lanczos import lanczos
 from fxgrow.errors import AnalysisError
 from fxgrow.execution.inputs import device_of
@@ -68,7 +68,7 @@ def spectra(
     products: int = 64,
     tolerance: float = 1e-6,
     seed: int = 0,
-    max_images: int | None = None,
+    max_samples: int | None = None,
 ) -> dict[str, Spectrum]:
     """Return the spectrum of the Hessian by all trained parameters, and by the weights of single sites.
 
@@ -87,7 +87,7 @@ def spectra(
         products: Products spent on the trace, an even number.
         tolerance: Relative accuracy of the ends.
         seed: Seed of all random vectors.
-        max_images: Stop reading batches when there are this many images.
+        max_samples: Stop reading batches when there are this many samples.
 
     Returns:
         Spectra by module path, the whole model's under ``"(model)"``.
@@ -97,7 +97,7 @@ def spectra(
             derivative.
     """
     graph_module = unwrap(traced)
-    read = read_batches(batches, device_of(graph_module), seed=seed, max_images=max_images)
+    read = read_batches(batches, device_of(graph_module), seed=seed, max_samples=max_samples)
     trained = {name: value for name, value in graph_module.named_parameters() if value.requires_grad}
     chosen = {MODEL: list(trained.values())}
     if sites is None or tuple(sites):

@@ -8,15 +8,15 @@ import torch.fx as fx
 from torch import Tensor, nn
 
 from fxgrow.curvature.analysis import DEFAULT_ITERATIONS, select_sites, unwrap
-from fxgrow.curvature.batches import Batch, check_images, read_batch
+from fxgrow.curvature.batches import Batch, check_samples, read_batch
 from fxgrow.curvature.capture import Recorder, arguments
 from fxgrow.curvature.cross_fit import cross_fit
 from fxgrow.curvature.eigen import splittable
-from fxgrow.curvature.matrices import CurvatureMatrices, Piece, split_in_halves
-from fxgrow.curvature.places import Place, find_places
+from fxgrow.curvature.matrices import UNSPLIT, CapturedCall, CurvatureMatrices, split_in_halves
+from fxgrow.curvature.probe import without_autograd
 from fxgrow.curvature.reading import Reading
+from fxgrow.curvature.sample_dimension import SampleDimension, find_sample_dimensions
 from fxgrow.curvature.scores import Scores, SiteScores
-from fxgrow.curvature.streams import UNSPLIT, without_autograd
 from fxgrow.errors import AnalysisError
 from fxgrow.execution.inputs import device_of
 from fxgrow.graph.sites import find_sites
@@ -55,9 +55,9 @@ class StepRecorder:
             raise AnalysisError(f"none of its sites can grow ({reasons})", where="the traced model")
         readings, unsplittable = splittable(self.graph_module, growable)
         self.readings = [*readings, *(Reading.branch(growable[path]) for path in unsplittable)]
-        self._pieces: dict[Reading, list[Piece]] = {reading: [] for reading in self.readings}
+        self._pieces: dict[Reading, list[CapturedCall]] = {reading: [] for reading in self.readings}
         self._pending: tuple[Recorder, Batch] | None = None
-        self._places: dict[fx.Node, Place | None] = {}
+        self._dimensions: dict[fx.Node, SampleDimension | None] = {}
         self._batches = 0
 
     def __call__(self, *inputs: Any) -> Any:
@@ -65,9 +65,9 @@ class StepRecorder:
         self._collect()
         given = inputs[0] if len(inputs) == 1 and isinstance(inputs[0], Mapping) else inputs
         batch = read_batch(self._batches, given, None, device_of(self.graph_module))
-        if not self._batches:  # two images, once; where they lie is the same in all batches
+        if not self._batches:  # two samples, once; where they lie is the same in all batches
             read = [node for reading in self.readings for node in reading.inputs]
-            self._places = find_places(self.graph_module, read, batch)
+            self._dimensions = find_sample_dimensions(self.graph_module, read, batch)
         values = frozenset(node for reading in self.readings for node in reading.values)
         nodes = frozenset(node for reading in self.readings for node in reading.differentiated)
         recorder = Recorder(self.graph_module, values | nodes, nodes, frozenset())
@@ -86,8 +86,8 @@ class StepRecorder:
         self._collect()
         if not self._pieces[self.readings[0]]:
             raise AnalysisError("no step has been recorded", where="scores", fix="call the recorder, then backward")
-        images = CurvatureMatrices(self.readings[0].map, tuple(self._pieces[self.readings[0]])).images
-        check_images(images)
+        samples = CurvatureMatrices(self.readings[0].map, tuple(self._pieces[self.readings[0]])).samples
+        check_samples(samples)
         refusals = dict(self.refusals)
         found: dict[str, SiteScores] = {}
         for reading in self.readings:
@@ -101,12 +101,12 @@ class StepRecorder:
                 fitted = cross_fit((first, second), iterations=iterations, seed=seed, settled=settled)
             found[reading.site.path] = fitted.scores(sign=-1, matrix=reading.matrix)
         ordered = {path: found[path] for path in find_sites(self.graph_module) if path in found}
-        scores = Scores(ordered, score="eigen", digest=digest(self.graph_module), images=images, refusals=refusals)
+        scores = Scores(ordered, score="eigen", digest=digest(self.graph_module), samples=samples, refusals=refusals)
         scores.annotate(self.graph_module)
         return scores
 
     def _collect(self) -> None:
-        """Turn the last forward pass, and the gradients that backward left at its values, into pieces."""
+        """Turn the last forward pass, and the gradients that backward left at its values, into captured."""
         if self._pending is None:
             return
         (recorder, batch), self._pending = self._pending, None
@@ -123,4 +123,4 @@ class StepRecorder:
                 gradients[node] = gradient
         with torch.no_grad():
             for reading in self.readings:
-                self._pieces[reading].extend(reading.pieces(recorder.values, gradients, batch, self._places))
+                self._pieces[reading].extend(reading.captured(recorder.values, gradients, batch, self._dimensions))

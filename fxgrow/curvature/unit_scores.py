@@ -12,12 +12,12 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from fxgrow.curvature.analysis import DEFAULT_ITERATIONS, unwrap
 from fxgrow.curvature.batches import Batch, read_batches
-from fxgrow.curvature.batchwise import halved, least_eigenvalues
 from fxgrow.curvature.capture import LossFunction, forward_pass
+from fxgrow.curvature.cross_fit import halved, least_eigenvalues
 from fxgrow.curvature.lanczos import start_vectors
+from fxgrow.curvature.probe import without_autograd
 from fxgrow.curvature.reading import for_solving
 from fxgrow.curvature.scores import Scores, SiteScores
-from fxgrow.curvature.streams import without_autograd
 from fxgrow.curvature.units import UnitGroup, find_units, rows_of_units
 from fxgrow.errors import AnalysisError
 from fxgrow.execution.inputs import device_of
@@ -32,7 +32,7 @@ def analyze_units(
     units: Iterable[str] = ("*",),
     iterations: int = DEFAULT_ITERATIONS,
     seed: int = 0,
-    max_images: int | None = None,
+    max_samples: int | None = None,
 ) -> Scores:
     """Return the splitting score of every attention head and gated neuron, by the module path of its layer.
 
@@ -53,14 +53,14 @@ def analyze_units(
         units: Module paths or shell patterns of the layers.
         iterations: Lanczos iterations.
         seed: Seed of the first Lanczos vector.
-        max_images: Stop reading batches when there are this many images.
+        max_samples: Stop reading batches when there are this many samples.
 
     Raises:
         AnalysisError: If a pattern matches no layer with such units, or the batches or the loss do not fit.
     """
     graph_module = unwrap(traced)
     groups = _select(find_units(graph_module), list(units))
-    read = read_batches(batches, device_of(graph_module), seed=seed, max_images=max_images)
+    read = read_batches(batches, device_of(graph_module), seed=seed, max_samples=max_samples)
     read = halved(read[0]) if len(read) == 1 else read
     scores: dict[str, SiteScores] = {}
     refusals: dict[str, str] = {}
@@ -74,8 +74,8 @@ def analyze_units(
             surrogate = _Surrogate(graph_module, group, rows, {s.batch.index: s for s in seen})
             start = start_vectors(len(rows[0]), surrogate.size, seed, surrogate.weights[0])
             scores[path] = least_eigenvalues(surrogate, read, start, iterations, matrix="splitting")
-    images = sum(batch.images for batch in read)
-    return Scores(scores, score="splitting", digest=digest(graph_module), images=images, refusals=refusals)
+    samples = sum(batch.samples for batch in read)
+    return Scores(scores, score="splitting", digest=digest(graph_module), samples=samples, refusals=refusals)
 
 
 @dataclass(frozen=True, eq=False)

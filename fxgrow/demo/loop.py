@@ -93,7 +93,7 @@ def train(
         budget=settings.budget,
         at=settings.schedule if grows else (),
         include=SITES,
-        max_images=settings.probe_images,
+        max_samples=settings.probe_images,
         compile=settings.compile,
         compile_options={"backend": settings.backend},
         seed=settings.seed,

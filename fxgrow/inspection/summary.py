@@ -63,7 +63,7 @@ def score_lines(table: Table) -> Iterator[Text]:
         return
     matrices = ", ".join(sorted({entry["matrix"] for entry in found if entry["matrix"]}))
     line = Text(f"{found[0]['score']} scores" + (f" ({matrices})" if matrices else ""))
-    line.append(f" of {found[0]['images']} images")
+    line.append(f" of {found[0]['samples']} samples")
     reliabilities = [value for entry in found if (value := entry.get("reliability")) is not None]
     if reliabilities:
         line.append(f", split-half correlation {statistics.median(reliabilities):.2f}")

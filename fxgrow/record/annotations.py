@@ -23,7 +23,7 @@ class ScoreAnnotation(TypedDict):
     held_out: list[float]
     stderr: list[float]
     reliability: float | None  #: rank correlation of the two halves' scores
-    images: int
+    samples: int
 
 
 class Provenance(TypedDict, total=False):

@@ -198,4 +198,4 @@ def random_scores(graph_module: fx.GraphModule, seed: int = 0) -> Scores:
                 matrix="branch",
                 eigenvectors=vectors / vectors.norm(dim=1, keepdim=True),
             )
-    return Scores(found, score="random", digest=digest(graph_module), images=0)
+    return Scores(found, score="random", digest=digest(graph_module), samples=0)

@@ -63,7 +63,7 @@ class Grower:
         allocation: How an event's budget is shared out among sites.
         include: Module paths or shell patterns of the only sites that may grow.
         exclude: Module paths or shell patterns of sites that may not.
-        max_images: Samples that an analysis reads at most.
+        max_samples: Samples that an analysis reads at most.
         compile: Whether `model` is compiled block by block.
         compile_options: Options of ``torch.compile``.
         seed: Seed of the analyses and of the new parameters; every event draws its own from it.
@@ -85,7 +85,7 @@ class Grower:
         allocation: str = "even",
         include: Iterable[str] = (),
         exclude: Iterable[str] = (),
-        max_images: int = 512,
+        max_samples: int = 512,
         compile: bool = True,
         compile_options: Mapping[str, Any] | None = None,
         seed: int = 0,
@@ -98,7 +98,7 @@ class Grower:
             find(name)  # an unknown name is refused now, and not in the middle of the training
         self._operator, self._allocation = operator, allocation
         self._include, self._exclude = tuple(include), tuple(exclude)
-        self._score, self._max_images, self._seed = score, max_images, seed
+        self._score, self._max_samples, self._seed = score, max_samples, seed
         self._compile, self._compile_options = compile, dict(compile_options or {})
         self.model: nn.Module = self._compiled(traced)  #: what the training loop calls
 
@@ -132,7 +132,7 @@ class Grower:
         started = time.monotonic()
         limit = self._limit(budget)
         seed = self._seed + self._events
-        read = read_batches(batches, device_of(self.graph_module), seed=seed, max_images=self._max_images)
+        read = read_batches(batches, device_of(self.graph_module), seed=seed, max_samples=self._max_samples)
         scores = analyze(
             self.graph_module,
             self.loss_fn,

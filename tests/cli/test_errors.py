@@ -61,7 +61,7 @@ def test_mistakes_on_the_command_line(argv, parts, run, tmp_path, monkeypatch):
         (["score", "{traced}", "--data", "imagefolder:/nowhere"], ["there is no such folder"]),
         (["score", "{traced}", "--data", "digits", "--score", "eigne"], ["eigne", "did you mean 'eigen'?"]),
         (["score", "{traced}", "--data", "digits", "--sites", "blocks.0.mlp.fc3"], ["blocks.0.mlp.fc3"]),
-        (["score", "{traced}", "--data", "digits", "--images", "0"], ["--images"]),
+        (["score", "{traced}", "--data", "digits", "--images", "0"], ["--samples"]),
         (["score", "{traced}", "--data", "digits", "--batch-size", "0"], ["--batch-size"]),
     ],
 )
@@ -188,7 +188,7 @@ def test_a_warning_is_one_line(files):
     command = [sys.executable, "-c", script, "score", files["traced"], "--data", "digits", "--images", "8"]
     found = subprocess.run(command, capture_output=True, text=True)
     assert found.returncode == 0
-    assert found.stderr.splitlines()[-1].startswith("fxgrow: warning: scores from fewer than 256 images (8)")
+    assert found.stderr.splitlines()[-1].startswith("fxgrow: warning: scores from fewer than 256 samples (8)")
 
 
 def test_a_closed_pipe_is_no_error(files):

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from fxgrow.curvature import FewImagesWarning, Scores, analyze, find_score, score_names
+from fxgrow.curvature import FewSamplesWarning, Scores, analyze, find_score, score_names
 from fxgrow.errors import AnalysisError, PlanError
 from fxgrow.record.annotations import annotation
 
@@ -62,13 +62,13 @@ def test_a_target_may_be_any_structure():
 
 
 def test_reading_stops_when_there_are_enough_images():
-    scores = analyze(_model(), F.cross_entropy, BATCHES, max_images=10)
-    assert scores.images == 12
+    scores = analyze(_model(), F.cross_entropy, BATCHES, max_samples=10)
+    assert scores.samples == 12
     _same(scores, analyze(_model(), F.cross_entropy, BATCHES[:1]))
 
 
 def test_few_images_give_a_warning_and_enough_do_not():
-    with pytest.warns(FewImagesWarning, match=r"256 images \(20\)"):
+    with pytest.warns(FewSamplesWarning, match=r"256 samples \(20\)"):
         analyze(_model(), F.cross_entropy, BATCHES)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -115,7 +115,7 @@ def _exhausted():
         (F.cross_entropy, _empty_batch(), {}, "batch 0: it is empty"),
         (F.cross_entropy, [X], {}, "batch 0: it is not a pair"),
         (F.cross_entropy, [(3, TARGET)], {}, "batch 0: there is no tensor"),
-        (F.cross_entropy, [(X[:1], TARGET[:1])], {}, "one image cannot be split"),
+        (F.cross_entropy, [(X[:1], TARGET[:1])], {}, "one sample cannot be split"),
         (F.cross_entropy, [((X, X), TARGET)], {}, "batch 0"),
         (F.cross_entropy, [({"other": X}, TARGET)], {}, "other"),
         (lambda o, t: F.cross_entropy(o, t, reduction="none"), BATCHES, {}, r"batch 0: it has shape \(12,\)"),
@@ -128,7 +128,7 @@ def _exhausted():
         (F.cross_entropy, BATCHES, {"iterations": 0}, "iterations 0: it is not a positive whole number"),
         (F.cross_entropy, BATCHES, {"settled": 2.0}, "settled 2.0: it is no rank correlation"),
         (F.cross_entropy, BATCHES, {"max_memory": 100}, "max_memory"),
-        (F.cross_entropy, BATCHES, {"max_images": -1}, "max_images -1"),
+        (F.cross_entropy, BATCHES, {"max_samples": -1}, "max_samples -1"),
     ],
 )
 def test_bad_input_is_one_clear_line(loss, batches, options, message):
@@ -154,7 +154,7 @@ def test_scores_are_written_on_the_nodes_and_read_back():
     scores = analyze(graph_module, F.cross_entropy, BATCHES)
     again = Scores.from_annotations(copy.deepcopy(graph_module))
     _same(again, scores)
-    assert (again.score, again.digest, again.images) == (scores.score, scores.digest, scores.images)
+    assert (again.score, again.digest, again.samples) == (scores.score, scores.digest, scores.samples)
     assert [again[path].matrix for path in again] == ["splitting", "branch"]
     assert [again[path].reliability for path in again] == [scores[path].reliability for path in scores]
 

@@ -9,7 +9,7 @@ from torch import nn
 
 from fxgrow.curvature.batches import Batch
 from fxgrow.curvature.capture import forward_pass
-from fxgrow.curvature.isolation import undisturbed
+from fxgrow.execution.preservation import preserved
 
 
 class _Model(nn.Module):
@@ -113,7 +113,7 @@ def test_buffers_are_put_back_after_an_error_and_when_they_were_replaced():
     mean = module.running_mean
 
     def disturb():
-        with undisturbed(module, 0):
+        with preserved(module, seed=0):
             module.running_var.fill_(7)
             module.running_mean = torch.ones(2)
             raise KeyError

@@ -2,23 +2,23 @@ import pytest
 import torch
 
 from fxgrow.curvature.cross_fit import cross_fit, mean_and_error
-from fxgrow.curvature.matrices import CurvatureMatrices, Piece
-from fxgrow.curvature.ranks import spearman
+from fxgrow.curvature.matrices import CapturedCall, CurvatureMatrices
+from fxgrow.curvature.statistics import spearman
 from fxgrow.primitives.linear_map import LinearMap
 
 
-def _half(seed, images=20, neurons=3, features=4, curvature=0.0):
+def _half(seed, samples=20, neurons=3, features=4, curvature=0.0):
     generator = torch.Generator().manual_seed(seed)
-    x = torch.randn(images, features, generator=generator, dtype=torch.float64)
-    c = torch.randn(images, neurons, generator=generator, dtype=torch.float64)
+    x = torch.randn(samples, features, generator=generator, dtype=torch.float64)
+    c = torch.randn(samples, neurons, generator=generator, dtype=torch.float64)
     if curvature:
         c = curvature * x[:, :1].square().expand_as(c)
-    return CurvatureMatrices(LinearMap(neurons, features, features), (Piece(x, c, images, images, (seed, 0)),))
+    return CurvatureMatrices(LinearMap(neurons, features, features), (CapturedCall(x, c, samples, samples, (seed, 0)),))
 
 
 def _explicit(matrices):
-    (piece,) = matrices.pieces
-    return torch.einsum("ti,td,te->ide", piece.coefficients, piece.input, piece.input) / len(piece.input)
+    (call,) = matrices.captured
+    return torch.einsum("ti,td,te->ide", call.coefficients, call.input, call.input) / len(call.input)
 
 
 def test_the_held_out_quotient_crosses_vectors_and_halves():

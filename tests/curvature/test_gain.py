@@ -6,8 +6,7 @@ from torch import nn
 from fxgrow.curvature import analyze
 from fxgrow.curvature.batches import Batch
 from fxgrow.curvature.candidates import CandidateFeatures
-from fxgrow.curvature.gain import Gain
-from fxgrow.curvature.gauss_newton import output_factors
+from fxgrow.curvature.gain import GainScore, output_factors
 from fxgrow.curvature.reading import Reading
 from fxgrow.errors import AnalysisError
 from fxgrow.graph.sites import find_sites
@@ -21,9 +20,9 @@ def test_the_factors_square_to_the_hessian_of_each_images_loss():
     torch.manual_seed(0)
     output, target = torch.randn(5, 4).double(), torch.randint(4, (5,))
     factors = output_factors(F.cross_entropy, output, _batch(output, target))
-    for image in range(5):
-        expected = torch.func.hessian(lambda o, t=target[image]: F.cross_entropy(o[None], t[None]))(output[image])
-        torch.testing.assert_close(factors[image] @ factors[image].T, expected, rtol=1e-8, atol=1e-10)
+    for sample in range(5):
+        expected = torch.func.hessian(lambda o, t=target[sample]: F.cross_entropy(o[None], t[None]))(output[sample])
+        torch.testing.assert_close(factors[sample] @ factors[sample].T, expected, rtol=1e-8, atol=1e-10)
 
 
 def test_a_squared_error_has_the_identity_as_its_factor():
@@ -56,17 +55,17 @@ class _Teacher(nn.Module):
         return self.head(torch.tanh(self.hidden(x)))
 
 
-def _fitted(images=512):
+def _fitted(samples=512):
     torch.manual_seed(0)
     model = _Teacher().double()
-    x = torch.randn(images, 6).double()
+    x = torch.randn(samples, 6).double()
     h = torch.tanh(model.hidden(x)).detach()
     target = h @ torch.randn(12, 4).double()
     target[:, 2:] += target[:, 2:].square()
-    linear = torch.cat([h, torch.ones(images, 1).double()], 1)
+    linear = torch.cat([h, torch.ones(samples, 1).double()], 1)
     solution = torch.linalg.lstsq(linear, target).solution
     model.head.weight.data, model.head.bias.data = solution[:-1].T.contiguous(), solution[-1]
-    return model, [(x[: images // 2], target[: images // 2]), (x[images // 2 :], target[images // 2 :])]
+    return model, [(x[: samples // 2], target[: samples // 2]), (x[samples // 2 :], target[samples // 2 :])]
 
 
 def _mean_squared(output, target):
@@ -76,7 +75,7 @@ def _mean_squared(output, target):
 @pytest.mark.parametrize("metric", ["gauss-newton", "fisher"])
 def test_a_feature_that_is_linear_already_gains_nothing_and_the_others_gain(metric):
     model, batches = _fitted()
-    score = analyze(torch.fx.symbolic_trace(model), _mean_squared, batches, score=Gain(metric=metric))["head"]
+    score = analyze(torch.fx.symbolic_trace(model), _mean_squared, batches, score=GainScore(metric=metric))["head"]
     linear, curved = score.held_out[:2], score.held_out[2:]
     assert float(linear.abs().max()) < (1e-3 if metric == "gauss-newton" else 0.3) * float(curved.min())
     assert bool(score.significant[2:].all())
@@ -92,7 +91,7 @@ def test_the_predicted_decrease_comes_true_for_a_squared_error():
         torch.fx.symbolic_trace(model),
         _mean_squared,
         [(x[:200], target[:200]), (x[200:], target[200:])],
-        score=Gain(units=8, damping=1e-9, draws=64),
+        score=GainScore(candidates=8, damping=1e-9, draws=64),
     )["0"]
     output = model(x).detach()
     drawn = CandidateFeatures.drawn(_reading(model), output[:200], 8, 0)
@@ -115,7 +114,7 @@ def test_noise_gains_nothing_when_held_out():
     x = torch.randn(256, 3).double()
     noise = torch.randn(256, 30).double()
     batches = [(x[:128], noise[:128]), (x[128:], noise[128:])]
-    score = analyze(torch.fx.symbolic_trace(model), _mean_squared, batches, score=Gain(units=8))["0"]
+    score = analyze(torch.fx.symbolic_trace(model), _mean_squared, batches, score=GainScore(candidates=8))["0"]
     assert float(score.values.min()) > 0
     assert abs(float(score.held_out.mean())) < 0.3 * float(score.values.mean())
 
@@ -144,7 +143,7 @@ def test_a_dead_neuron_gains_nothing():
     assert float(score.values[0]) > 0
 
 
-@pytest.mark.parametrize("options", [{"metric": "hessian"}, {"units": 0}, {"damping": 0.0}, {"draws": 0}])
+@pytest.mark.parametrize("options", [{"metric": "hessian"}, {"candidates": 0}, {"damping": 0.0}, {"draws": 0}])
 def test_bad_options_are_refused(options):
     with pytest.raises(AnalysisError):
-        Gain(**options)
+        GainScore(**options)

@@ -4,7 +4,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from fxgrow.curvature import analyze
-from fxgrow.curvature.hessian import Hessian, hadamard_signs
+from fxgrow.curvature.hessian import HessianScore, hadamard_signs
 from fxgrow.errors import AnalysisError
 
 TARGET = torch.arange(12) % 3
@@ -62,7 +62,7 @@ def test_fewer_signs_are_an_approximation_of_the_same_size():
     graph_module = torch.fx.symbolic_trace(model)
     exact, rough = (
         analyze(graph_module, F.cross_entropy, batches, score=score)["0"].values
-        for score in (Hessian(), Hessian(signs=2))
+        for score in (HessianScore(), HessianScore(signs=2))
     )
     assert not torch.allclose(exact, rough)
     assert float((rough - exact).abs().max()) < 5 * float(exact.abs().max())

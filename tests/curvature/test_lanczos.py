@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from fxgrow.curvature.lanczos import lanczos, start_vectors
-from fxgrow.curvature.ranks import spearman
+from fxgrow.curvature.statistics import spearman
 
 
 def _symmetric(problems, size, rank=None, seed=0):

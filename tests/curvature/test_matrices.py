@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from fxgrow.curvature.matrices import CurvatureMatrices, Piece, split_in_halves
+from fxgrow.curvature.matrices import CapturedCall, CurvatureMatrices, split_in_halves
 from fxgrow.primitives.linear_map import LinearMap
 
 MODULES = {
@@ -25,19 +25,19 @@ def _matrices(name, sizes=(6,)):
     torch.manual_seed(0)
     build, shape = MODULES[name]
     module = build().double()
-    pieces = []
+    captured = []
     for index, size in enumerate(sizes):
         x = torch.randn(size, *shape[1:], dtype=torch.float64)
-        pieces.append(Piece(x, torch.randn_like(module(x)), size, size, (index, 0)))
-    return CurvatureMatrices(LinearMap.of_module(module), tuple(pieces))
+        captured.append(CapturedCall(x, torch.randn_like(module(x)), size, size, (index, 0)))
+    return CurvatureMatrices(LinearMap.of_module(module), tuple(captured))
 
 
 def explicit(matrices):
     """S_i one by one, as the Hessian of 1/2 sum c (x^T v)^2 with respect to v_i."""
 
     def half_quotient(rows):
-        total = sum((piece.coefficients * matrices.map(piece.input, rows).square()).sum() for piece in matrices.pieces)
-        return total / 2 / matrices.images
+        total = sum((call.coefficients * matrices.map(call.input, rows).square()).sum() for call in matrices.captured)
+        return total / 2 / matrices.samples
 
     neurons, features = matrices.map.neurons, matrices.map.features
     return torch.func.hessian(half_quotient)(torch.zeros(neurons, features, dtype=torch.float64))
@@ -64,8 +64,8 @@ def test_blocks_between_two_neurons_are_zero(name):
 def test_quotients_of_single_images_average_to_that_of_the_whole(name):
     matrices = _matrices(name, sizes=(6, 3))
     vectors = torch.randn(matrices.map.neurons, matrices.map.features, dtype=torch.float64)
-    quotients, images = matrices.quotients(vectors)
-    assert images.tolist() == [1] * 9
+    quotients, samples = matrices.quotients(vectors)
+    assert samples.tolist() == [1] * 9
     whole = (vectors * matrices(vectors)).sum(1)
     torch.testing.assert_close(quotients.mean(0), whole, rtol=1e-10, atol=1e-12)
 
@@ -73,48 +73,48 @@ def test_quotients_of_single_images_average_to_that_of_the_whole(name):
 def test_a_unit_of_unknown_images_counts_as_one_batch():
     matrices = _matrices("linear", sizes=(4, 2))
     coarse = CurvatureMatrices(
-        matrices.map, tuple(Piece(p.input, p.coefficients, 1, p.images, p.source) for p in matrices.pieces)
+        matrices.map, tuple(CapturedCall(p.input, p.coefficients, 1, p.samples, p.source) for p in matrices.captured)
     )
     vectors = torch.randn(4, 3, dtype=torch.float64)
-    quotients, images = coarse.quotients(vectors)
-    assert images.tolist() == [4, 2]
+    quotients, samples = coarse.quotients(vectors)
+    assert samples.tolist() == [4, 2]
     fine = matrices.quotients(vectors)[0]
     torch.testing.assert_close(quotients, torch.stack([fine[:4].mean(0), fine[4:].mean(0)]))
 
 
 def test_two_calls_in_one_batch_add_up_image_by_image():
-    first, second = _matrices("linear", sizes=(4, 4)).pieces
+    first, second = _matrices("linear", sizes=(4, 4)).captured
     linear = _matrices("linear").map
-    both = CurvatureMatrices(linear, (first, Piece(second.input, second.coefficients, 4, 4, first.source)))
+    both = CurvatureMatrices(linear, (first, CapturedCall(second.input, second.coefficients, 4, 4, first.source)))
     vectors = torch.randn(4, 3, dtype=torch.float64)
-    single = [CurvatureMatrices(linear, (piece,)).quotients(vectors)[0] for piece in (first, second)]
-    assert both.images == 4
+    single = [CurvatureMatrices(linear, (call,)).quotients(vectors)[0] for call in (first, second)]
+    assert both.samples == 4
     torch.testing.assert_close(both.quotients(vectors)[0], single[0] + single[1])
 
 
 def test_batches_are_dealt_out_whole_and_evenly():
-    pieces = _matrices("linear", sizes=(4, 1, 2, 1)).pieces
-    first, second = split_in_halves(pieces)
-    assert sum(piece.images for piece in first) == sum(piece.images for piece in second) == 4
-    assert {piece.source[0] for piece in first}.isdisjoint(piece.source[0] for piece in second)
+    captured = _matrices("linear", sizes=(4, 1, 2, 1)).captured
+    first, second = split_in_halves(captured)
+    assert sum(call.samples for call in first) == sum(call.samples for call in second) == 4
+    assert {call.source[0] for call in first}.isdisjoint(call.source[0] for call in second)
 
 
 def test_a_single_batch_is_halved_by_whole_images():
     matrices = _matrices("linear over tokens")
-    first, second = split_in_halves(matrices.pieces)
-    torch.testing.assert_close(first[0].input, matrices.pieces[0].input[::2])
-    torch.testing.assert_close(second[0].coefficients, matrices.pieces[0].coefficients[1::2])
+    first, second = split_in_halves(matrices.captured)
+    torch.testing.assert_close(first[0].input, matrices.captured[0].input[::2])
+    torch.testing.assert_close(second[0].coefficients, matrices.captured[0].coefficients[1::2])
     whole = CurvatureMatrices(matrices.map, (*first, *second))
     vectors = torch.randn(4, 3, dtype=torch.float64)
-    assert whole.images == 6
+    assert whole.samples == 6
     torch.testing.assert_close(whole(vectors), matrices(vectors))
 
 
 def test_windows_of_one_image_stay_together():
     x, c = torch.arange(8.0).reshape(8, 1), torch.ones(8, 1)
-    first, _ = split_in_halves([Piece(x, c, 4, 4, (0, 0))])
+    first, _ = split_in_halves([CapturedCall(x, c, 4, 4, (0, 0))])
     assert first[0].input.flatten().tolist() == [0, 1, 4, 5]
 
 
 def test_a_single_batch_without_visible_images_cannot_be_halved():
-    assert split_in_halves([Piece(torch.ones(3, 1), torch.ones(3, 1), 1, 2, (0, 0))]) is None
+    assert split_in_halves([CapturedCall(torch.ones(3, 1), torch.ones(3, 1), 1, 2, (0, 0))]) is None

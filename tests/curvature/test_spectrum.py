@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from fxgrow.curvature.batches import read_batches
-from fxgrow.curvature.hessian_operator import HessianOperator
+from fxgrow.curvature.hessian import HessianOperator
 from fxgrow.curvature.spectrum import spectra
 from fxgrow.errors import AnalysisError
 

@@ -54,7 +54,7 @@ def test_steps_of_an_accumulated_gradient_are_the_batches_of_an_analysis():
     expected = analyze(graph_module, F.cross_entropy, [(X[:10], TARGET[:10]), (X[10:], TARGET[10:])], sites=["0", "4"])
     for path in expected:
         torch.testing.assert_close(scores[path].held_out, expected[path].held_out)
-    assert scores.images == 24
+    assert scores.samples == 24
 
 
 def test_scores_forget_the_batches_they_were_made_of():
@@ -62,7 +62,7 @@ def test_scores_forget_the_batches_they_were_made_of():
     _step(recorder, X[:12], TARGET[:12])
     recorder.scores()
     _step(recorder, X[12:], TARGET[12:])
-    assert recorder.scores().images == 12
+    assert recorder.scores().samples == 12
 
 
 def test_without_backward_there_are_no_scores():

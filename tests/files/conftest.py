@@ -19,7 +19,7 @@ def random_scores(graph_module, seed=0):
     for path, site in find_sites(graph_module).items():
         values = -torch.rand(site.neurons, generator=generator, dtype=torch.float64)
         sites[path] = SiteScores(values, values / 2, torch.full_like(values, 0.1), matrix="branch", reliability=0.5)
-    scores = Scores(sites, score="eigen", digest=digest(graph_module), images=256)
+    scores = Scores(sites, score="eigen", digest=digest(graph_module), samples=256)
     scores.annotate(graph_module)
     return scores
 

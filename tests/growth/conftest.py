@@ -33,7 +33,7 @@ def _handmade_scores(graph_module: fx.GraphModule, *, vectors: bool = True) -> S
         values = -torch.arange(site.neurons, dtype=torch.float64)
         eigenvectors = torch.eye(site.neurons, site.features, dtype=torch.float64) if vectors else None
         sites[path] = SiteScores(values, values, torch.full_like(values, 0.5), "branch", eigenvectors)
-    return Scores(sites, "eigen", digest(graph_module), images=256)
+    return Scores(sites, "eigen", digest(graph_module), samples=256)
 
 
 @pytest.fixture

@@ -48,7 +48,7 @@ def annotate_scores(graph_module, values=None):
     for path, site in find_sites(graph_module).items():
         found = -0.001 * torch.arange(1, site.neurons + 1, dtype=torch.float64)
         sites[path] = SiteScores(found, found / 2, torch.full_like(found, 0.001), matrix="branch", reliability=0.5)
-    Scores(sites, score="eigen", digest=digest(graph_module), images=256).annotate(graph_module)
+    Scores(sites, score="eigen", digest=digest(graph_module), samples=256).annotate(graph_module)
 
 
 @pytest.fixture

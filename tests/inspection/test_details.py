@@ -12,7 +12,7 @@ from fxgrow.record.digest import digest
 def test_a_site_in_full(grown, draw):
     values = -torch.arange(1.0, 17.0, dtype=torch.float64)
     sites = {"blocks.0.fc1": SiteScores(values, values / 2, torch.full_like(values, 1.5), matrix="splitting")}
-    Scores(sites, score="eigen", digest=digest(grown), images=256).annotate(grown)
+    Scores(sites, score="eigen", digest=digest(grown), samples=256).annotate(grown)
     text = draw(render_node(grown, "blocks.0.fc1"))
     for expected in (
         r"module\s+torch.nn.modules.linear.Linear\(in_features=8, out_features=16",

@@ -28,7 +28,7 @@ def annotate_scores(graph_module):
     for path, site in find_sites(graph_module).items():
         found = -0.001 * torch.arange(1, site.neurons + 1, dtype=torch.float64)
         sites[path] = SiteScores(found, found / 2, torch.full_like(found, 0.001), matrix="branch", reliability=0.5)
-    Scores(sites, score="eigen", digest=digest(graph_module), images=256).annotate(graph_module)
+    Scores(sites, score="eigen", digest=digest(graph_module), samples=256).annotate(graph_module)
 
 
 def test_blocks_that_are_alike_are_drawn_once(base, draw):
@@ -84,7 +84,7 @@ def test_scores_are_shown_as_least_median_and_share(base, draw):
     text = draw(render(base))
     # 6 neurons of the head: -0.001 to -0.006; held out half of that, with an error of 0.001: above 4 is significant
     assert re.search(r"least -6\.0e-3\s+median -3\.5e-3\s+\S+\s+33 %", text)
-    assert "eigen scores (branch) of 256 images, split-half correlation 0.50" in text
+    assert "eigen scores (branch) of 256 samples, split-half correlation 0.50" in text
 
 
 def test_pooled_scores_have_one_bar_for_each_block(base, draw):

@@ -159,8 +159,8 @@ def test_the_same_seed_grows_the_same_model() -> None:
 
 def test_an_iterator_is_read_once_and_no_further_than_needed() -> None:
     stream = iter(itertools.cycle(batches()))
-    grower = make(traced_model(), budget=0.3, max_images=256)
-    assert grower.grow(stream).scores.images == 256
+    grower = make(traced_model(), budget=0.3, max_samples=256)
+    assert grower.grow(stream).scores.samples == 256
 
 
 def test_a_grown_model_with_another_loss_is_refused_and_nothing_changes(monkeypatch: pytest.MonkeyPatch) -> None:

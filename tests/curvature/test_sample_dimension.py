@@ -1,4 +1,4 @@
-"""Which rows belong to which image: the error bars of a score count images, wherever the model keeps them."""
+"""Which rows belong to which sample: the error bars of a score count samples, wherever the model keeps them."""
 
 import pytest
 import torch
@@ -8,14 +8,14 @@ from torch import Tensor, fx, nn
 import fxgrow
 from fxgrow.curvature import StepRecorder
 from fxgrow.curvature.batches import read_batch
-from fxgrow.curvature.places import Place, find_places, images_in_front
+from fxgrow.curvature.sample_dimension import SampleDimension, find_sample_dimensions, samples_in_front
 
 IMAGES, LENGTH, WIDTH = 4, 6, 8
 ARRANGEMENTS = {
-    "in front": (lambda x: x, Place(0)),
-    "windows": (lambda x: x.reshape(-1, 3, WIDTH), Place(0)),
-    "time first": (lambda x: x.transpose(0, 1), Place(1)),
-    "folded, time first": (lambda x: x.transpose(0, 1).reshape(-1, WIDTH), Place(0, outer=False)),
+    "in front": (lambda x: x, SampleDimension(0)),
+    "windows": (lambda x: x.reshape(-1, 3, WIDTH), SampleDimension(0)),
+    "time first": (lambda x: x.transpose(0, 1), SampleDimension(1)),
+    "folded, time first": (lambda x: x.transpose(0, 1).reshape(-1, WIDTH), SampleDimension(0, outer=False)),
     "mixed": (lambda x: x + x.mean(0), None),
 }
 
@@ -35,13 +35,13 @@ def _input_of_the_site(graph_module: fx.GraphModule) -> fx.Node:
 
 
 @pytest.mark.parametrize(("arrange", "expected"), ARRANGEMENTS.values(), ids=ARRANGEMENTS)
-def test_images_are_found_and_brought_to_the_front(arrange, expected: Place | None) -> None:
+def test_images_are_found_and_brought_to_the_front(arrange, expected: SampleDimension | None) -> None:
     graph_module = fx.symbolic_trace(Arranged(arrange))
     x = torch.randn(IMAGES, LENGTH, WIDTH)
     node = _input_of_the_site(graph_module)
-    places = find_places(graph_module, [node], read_batch(0, x, None, torch.device("cpu")))
-    assert places == {node: expected}
-    value, parts = images_in_front(arrange(x), expected, IMAGES, 0)
+    dimensions = find_sample_dimensions(graph_module, [node], read_batch(0, x, None, torch.device("cpu")))
+    assert dimensions == {node: expected}
+    value, parts = samples_in_front(arrange(x), expected, IMAGES, 0)
     if expected is None:
         assert parts == 1
     else:
@@ -54,14 +54,18 @@ def test_images_that_begin_alike_are_told_apart() -> None:
     x[:, : LENGTH // 2] = 0
     graph_module = fx.symbolic_trace(Arranged(lambda x: x.transpose(0, 1)))
     node = _input_of_the_site(graph_module)
-    assert find_places(graph_module, [node], read_batch(0, x, None, torch.device("cpu"))) == {node: Place(1)}
+    assert find_sample_dimensions(graph_module, [node], read_batch(0, x, None, torch.device("cpu"))) == {
+        node: SampleDimension(1)
+    }
 
 
 def test_they_are_taken_to_be_in_front_where_the_data_tell_nothing() -> None:
     graph_module = fx.symbolic_trace(Arranged(lambda x: x.view(IMAGES, LENGTH, WIDTH)))
     node = _input_of_the_site(graph_module)
     for x in (torch.ones(IMAGES, LENGTH, WIDTH), torch.randn(IMAGES, LENGTH, WIDTH)):  # alike; a fixed batch size
-        assert find_places(graph_module, [node], read_batch(0, x, None, torch.device("cpu"))) == {node: Place(0)}
+        assert find_sample_dimensions(graph_module, [node], read_batch(0, x, None, torch.device("cpu"))) == {
+            node: SampleDimension(0)
+        }
 
 
 def test_looking_for_images_leaves_no_trace() -> None:
@@ -70,7 +74,7 @@ def test_looking_for_images_leaves_no_trace() -> None:
     before = {name: value.clone() for name, value in model.state_dict().items()}
     batch = read_batch(0, torch.randn(IMAGES, LENGTH, WIDTH), None, torch.device("cpu"))
     state = torch.get_rng_state()
-    find_places(graph_module, list(graph_module.graph.nodes)[:-1], batch)
+    find_sample_dimensions(graph_module, list(graph_module.graph.nodes)[:-1], batch)
     assert all(torch.equal(value, before[name]) for name, value in graph_module.state_dict().items())
     assert torch.equal(torch.get_rng_state(), state)
     assert all(module.training for module in graph_module.modules())
@@ -86,7 +90,7 @@ class WithTorchsAttention(nn.Module):
 
 
 class WithOwnAttention(nn.Module):
-    """The same function, with the images in front all the way."""
+    """The same function, with the samples in front all the way."""
 
     def __init__(self, other: WithTorchsAttention) -> None:
         super().__init__()
@@ -99,7 +103,7 @@ class WithOwnAttention(nn.Module):
         return self.head((x + self.proj(mixed)).mean(1))
 
 
-@pytest.mark.filterwarnings("ignore::fxgrow.curvature.FewImagesWarning")
+@pytest.mark.filterwarnings("ignore::fxgrow.curvature.FewSamplesWarning")
 @pytest.mark.parametrize("in_a_step", [False, True], ids=["analyze", "StepRecorder"])
 def test_scores_do_not_depend_on_how_torch_arranges_the_images(in_a_step: bool) -> None:
     torch.manual_seed(0)
