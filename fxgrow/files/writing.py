@@ -1,32 +1,25 @@
 """Write a model as one file, wholly or not at all."""
 
-import errno
 import os
-import secrets
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import torch
 import torch.fx as fx
 from torch import Tensor
 
 from fxgrow.errors import FileError
+from fxgrow.files.atomic import whole_or_nothing
 from fxgrow.files.layout import FORMAT, TABLE, VERSION, checksum_of_plain, checksum_of_tensor
 from fxgrow.files.plain import to_plain
 from fxgrow.files.table import describe
-
-_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 def save(graph_module: fx.GraphModule, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
     """Write `graph_module` to one file that `torch.load(weights_only=True)` can read.
 
-    The file holds the graph as a table, the edit log and the history, the weights, and checksums; no code. It is
-    written under a temporary name in the same folder and renamed when it is whole: an older file survives any
-    failure.
+    The file holds the graph as a table, the edit log and the history, the weights, and checksums; no code. It appears
+    when it is whole: an older file survives any failure.
 
     Args:
         graph_module: The model, as `fxgrow.trace` or `fxgrow.grow` returned it.
@@ -46,7 +39,7 @@ def save(graph_module: fx.GraphModule, path: str | os.PathLike[str], *, overwrit
         fix = "save what fxgrow.trace or fxgrow.grow returned"
         raise FileError(f"a {kind} is not a GraphModule", where=str(path), fix=fix)
     document = _document(graph_module)
-    with _whole_or_nothing(target) as stream:
+    with whole_or_nothing(target) as stream:
         torch.save(document, stream)
         check_output(path, overwrite=overwrite)  # somebody may have written it meanwhile
 
@@ -103,57 +96,3 @@ def _tensors(graph_module: fx.GraphModule) -> dict[str, Tensor]:
             copies[key] = tensor if whole else tensor.clone(memory_format=torch.contiguous_format)
         tensors[name] = copies[key]
     return tensors
-
-
-@contextmanager
-def _whole_or_nothing(target: Path) -> Iterator[IO[bytes]]:
-    """Open a temporary file beside `target` that takes its place when the block ends well and vanishes otherwise."""
-    temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
-    handled = sys.exception()
-    try:
-        with open(temporary, "xb") as stream:
-            yield stream
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(temporary, target)
-        _sync_folder(target.parent)
-    except (OSError, RuntimeError) as error:
-        cause = _root(error, handled)
-        if not isinstance(cause, OSError):
-            raise cause from None
-        raise FileError(_reason(cause), where=str(target), fix=_way_out(cause)) from error
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _root(error: BaseException, handled: BaseException | None) -> BaseException:
-    """Return what really went wrong: torch's writer hides a full disk, and Ctrl-C, behind a RuntimeError.
-
-    Args:
-        error: What came out.
-        handled: The exception that the caller was already handling, at which the chain ends.
-    """
-    causes = [error]
-    while causes[-1].__context__ not in (None, handled):
-        causes.append(causes[-1].__context__)
-    return next((cause for cause in causes if isinstance(cause, OSError | KeyboardInterrupt)), error)
-
-
-def _reason(error: OSError) -> str:
-    if error.errno in _FULL:
-        return "the disk is full, nothing was written"
-    return f"it cannot be written ({error.strerror or error})"
-
-
-def _way_out(error: OSError) -> str:
-    return "make room, or name a file on another disk" if error.errno in _FULL else "name a file that you may write"
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make the new name survive a power cut, where the system can."""
-    with suppress(OSError):
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
