@@ -1,4 +1,4 @@
-"""What tests of passes are made of: sample models, random networks, and checks of what every pass promises.
+"""What tests of passes are made of: sample models, random networks, random data, and checks of what a pass promises.
 
 Hypothesis is imported with the strategies only; the sample models and the checks work without it.
 """
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from fxgrow.testing.checks import assert_same_function as assert_same_function
     from fxgrow.testing.checks import check_pass as check_pass
+    from fxgrow.testing.draws import Draws as Draws
     from fxgrow.testing.networks import RandomNetwork as RandomNetwork
     from fxgrow.testing.networks import Recipe as Recipe
     from fxgrow.testing.networks import Step as Step
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from fxgrow.testing.strategies import graph_modules as graph_modules
 
 _HOMES = {
+    "Draws": "draws",
     "RandomNetwork": "networks",
     "Recipe": "networks",
     "SampleModel": "samples",

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fxgrow.execution.randomness import preserved_randomness
+from fxgrow.testing.draws import Draws
 from fxgrow.testing.samples import unsettle_norms
 
 #: shape of a value without the batch: (features,), (tokens, features) or (channels, height, width)
@@ -85,7 +86,7 @@ class RandomNetwork(nn.Module):
             read = {index for step in recipe.steps for index in step.reads}
             self.ends = [index for index in range(len(self.shapes)) if index not in read]
             self.heads = nn.ModuleList(nn.Linear(channels(self.shapes[index]), CLASSES) for index in self.ends)
-            unsettle_norms(self)
+        unsettle_norms(self, Draws(recipe.seed))
 
     def forward(self, x: Tensor) -> Tensor:
         """Take every step, then add up the heads."""
@@ -195,7 +196,8 @@ class FunctionalDropout(nn.Module):
 class _FunctionalLinear(nn.Module):
     def __init__(self, width: int, out: int) -> None:
         super().__init__()
-        self.weight, self.bias = nn.Parameter(torch.randn(out, width) / width**0.5), nn.Parameter(torch.randn(out) / 4)
+        linear = nn.Linear(width, out)
+        self.weight, self.bias = linear.weight, linear.bias
 
     def forward(self, x: Tensor) -> Tensor:
         return F.linear(x, self.weight, self.bias)

@@ -28,6 +28,7 @@ from fxgrow.passes.merge_branches import MergeBranches
 from fxgrow.passes.undo import REVERSIBLE, Undo
 from fxgrow.passes.widen import Widen
 from fxgrow.record.digest import digest
+from fxgrow.testing.draws import Draws
 from fxgrow.testing.networks import FunctionalDropout, RandomNetwork
 from fxgrow.tracing import trace
 from fxgrow.verification import verify
@@ -121,14 +122,14 @@ def rewrite_at_random(
     Raises:
         VerificationError: If a pass changes the function.
     """
-    generator = torch.Generator().manual_seed(model.recipe.seed)
+    draws = Draws(model.recipe.seed, stream=2)
     traced = current = _trace(draw, model, example_inputs)
     base: nn.Module = model
     differences = [verify(base, traced, example_inputs).largest_relative]
     passes: list[Pass] = []
     refusals: list[str] = []
     for _ in range(draw(st.integers(1, max_passes))):
-        _move_parameters(current, generator)
+        _move_parameters(current, draws)
         applied, versions = draw(rewrites(current)), _versions(current)
         try:
             outcome = applied(current)
@@ -162,10 +163,10 @@ def _versions(graph_module: fx.GraphModule) -> dict[str, int]:
     return {name: parameter._version for name, parameter in graph_module.named_parameters()}
 
 
-def _move_parameters(graph_module: fx.GraphModule, generator: torch.Generator) -> None:
+def _move_parameters(graph_module: fx.GraphModule, draws: Draws) -> None:
     with torch.no_grad():
         for parameter in graph_module.parameters():
-            parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator, dtype=parameter.dtype))
+            parameter.add_(0.1 * draws.normal(*parameter.shape))
 
 
 def growths() -> SearchStrategy[dict[str, Any]]:
@@ -185,12 +186,11 @@ def random_scores(graph_module: fx.GraphModule, seed: int = 0) -> Scores:
 
     They let growth be tested without a loss and without data.
     """
-    generator = torch.Generator().manual_seed(seed)
+    draws = Draws(seed)
     found = {}
     for path, site in find_sites(graph_module).items():
         if site.refusal is None:
-            held_out = torch.randn(site.neurons, generator=generator, dtype=torch.float64)
-            vectors = torch.randn(site.neurons, site.features, generator=generator, dtype=torch.float64)
+            held_out, vectors = draws.normal(site.neurons), draws.normal(site.neurons, site.features)
             found[path] = SiteScores(
                 values=held_out - 0.1,
                 held_out=held_out,

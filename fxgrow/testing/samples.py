@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fxgrow.execution.randomness import preserved_randomness
+from fxgrow.testing.draws import Draws
 
 
 @dataclass(frozen=True)
@@ -29,10 +30,11 @@ class SampleModel:
         Returns:
             The model and a tuple of example inputs.
         """
+        draws = Draws(seed, dtype)
         with preserved_randomness(seed):
             model = self.build()
-            unsettle_norms(model)
-            return model.to(dtype).train(), (torch.randn(batch_size, *self.input_shape, dtype=dtype),)
+        unsettle_norms(model, draws)
+        return model.to(dtype).train(), (draws.normal(batch_size, *self.input_shape),)
 
 
 #: a model and its example inputs
@@ -62,16 +64,16 @@ def sample_models() -> dict[str, SampleModel]:
     return {sample.name: sample for sample in samples}
 
 
-def unsettle_norms(model: nn.Module) -> None:
+def unsettle_norms(model: nn.Module, draws: Draws) -> None:
     """Give norms random weights, biases and statistics, so that none of them is close to the identity."""
     with torch.no_grad():
         for module in model.modules():
             if isinstance(module, nn.LayerNorm | nn.GroupNorm | nn.modules.batchnorm._BatchNorm):
                 for tensor in (module.weight, module.bias):
-                    tensor.add_(torch.randn_like(tensor) * 0.2)
+                    tensor.add_(0.2 * draws.normal(*tensor.shape))
             if isinstance(module, nn.modules.batchnorm._BatchNorm):
-                module.get_buffer("running_mean").normal_(std=0.3)
-                module.get_buffer("running_var").uniform_(0.5, 1.5)
+                module.get_buffer("running_mean").copy_(0.3 * draws.normal(module.num_features))
+                module.get_buffer("running_var").copy_(draws.uniform(module.num_features, low=0.5, high=1.5))
 
 
 def _mlp() -> nn.Module:
@@ -163,9 +165,9 @@ class _Functional(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.weight, self.bias = nn.Parameter(torch.randn(10, 6) / 3), nn.Parameter(torch.randn(10) / 3)
-        self.out = nn.Parameter(torch.randn(4, 10) / 3)
-        self.scale = nn.Parameter(1 + torch.randn(10) / 5)
+        hidden, out = nn.Linear(6, 10), nn.Linear(10, 4, bias=False)
+        self.weight, self.bias, self.out = hidden.weight, hidden.bias, out.weight
+        self.scale = nn.Parameter(torch.linspace(0.5, 1.5, 10))
 
     def forward(self, x: Tensor) -> Tensor:
         hidden = F.silu(F.linear(x, self.weight, self.bias))

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.strategies import DrawFn, SearchStrategy
 from torch import Tensor
 
+from fxgrow.testing.draws import Draws
 from fxgrow.testing.networks import (
     ACTIVATIONS,
     IN_PLACE_ACTIVATIONS,
@@ -51,8 +52,7 @@ def graph_modules(
         ...     assert_same_function(traced, MyPass()(traced).graph_module, example_inputs)
     """
     recipe = draw(recipes(max_steps=max_steps))
-    generator = torch.Generator().manual_seed(recipe.seed)
-    inputs = torch.randn(batch_size, *recipe.input_shape, generator=generator, dtype=dtype)
+    inputs = Draws(recipe.seed, dtype, stream=1).normal(batch_size, *recipe.input_shape)
     return RandomNetwork(recipe).to(dtype).train(), (inputs,)
 
 
