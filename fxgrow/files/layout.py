@@ -11,6 +11,7 @@ A file is what ``torch.save`` writes for one dict of plain data and tensors:
 
 import hashlib
 import json
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -32,3 +33,26 @@ def checksum_of_tensor(tensor: Tensor) -> str:
     hasher = hashlib.sha256(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
     hasher.update(tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return hasher.hexdigest()
+
+
+def checksum_of_state(state: Any) -> str:
+    """Return the SHA-256 of nested dicts, lists and tuples of tensors, numbers and strings."""
+    hasher = hashlib.sha256()
+    _hash(state, hasher)
+    return hasher.hexdigest()
+
+
+def _hash(value: Any, hasher: "hashlib._Hash") -> None:
+    if isinstance(value, Tensor):
+        hasher.update(checksum_of_tensor(value.cpu()).encode())
+    elif isinstance(value, Mapping):
+        hasher.update(f"{{{len(value)}".encode())
+        for key, item in value.items():
+            hasher.update(repr(key).encode())
+            _hash(item, hasher)
+    elif isinstance(value, list | tuple):
+        hasher.update(f"[{len(value)}".encode())
+        for item in value:
+            _hash(item, hasher)
+    else:
+        hasher.update(f"{type(value).__name__} {value!r}".encode())
