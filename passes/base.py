@@ -1,23 +1,32 @@
 """What a pass is: a frozen dataclass whose fields are its options, with a rule that rewrites a graph.
 
-The framework, not the pass, copies the graph, writes shapes and provenance on created nodes, keeps the edit log and
-checks the invariants: a pass author writes `rewrite` and nothing else.
+The framework, not the pass, copies the graph, writes shapes and provenance on created nodes, keeps the edit log and the
+growth history, checks the invariants and carries the optimizer over: a pass author writes `rewrite`, and overrides
+`lineages` and `growths` where their defaults do not fit.
 """
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch.fx as fx
 
 from fxgrow.errors import FxgrowError, PassError, first_line
 from fxgrow.execution.shapes import complete_shapes, has_shape
+from fxgrow.graph.hosts import find_hosts
 from fxgrow.graph.sharing import share
+from fxgrow.optimizers import Optimizers, carry_over
+from fxgrow.optimizers.kinship import added_parameters, kin
+from fxgrow.passes.insertion import Insertion
 from fxgrow.passes.invariants import check_shapes, check_structure
 from fxgrow.passes.options import options_of, spell_value
-from fxgrow.record.annotations import annotate, annotation
+from fxgrow.primitives.modules import parameter_count, resolves
 from fxgrow.record.digest import digest
-from fxgrow.record.record import record_of, update_record
+from fxgrow.record.lineage import Lineage
+from fxgrow.record.provenance import Provenance, provenance_of, write_provenance
+from fxgrow.record.record import Growth, GrowthEvent, record_of, update_record
 
 _REPORT = "report this to the author of the pass"
 
@@ -51,17 +60,63 @@ class Pass(ABC):
             FxgrowError: If the graph does not fit the options; the caller's graph is unharmed.
         """
 
-    def __call__(self, graph_module: fx.GraphModule, *, check: bool = True) -> PassResult:
+    def lineages(self, before: fx.GraphModule, after: fx.GraphModule) -> Mapping[str, Lineage]:
+        """Return where new parameters come from, and which old ones go on with other moments: what an optimizer needs.
+
+        By default a new parameter starts without moments, in the group of the site that it hangs on: a matrix in that
+        of the site's weight, a vector in that of its bias (`fxgrow.optimizers.kinship.kin`). A pass overrides this
+        where parameters replace others, descend from others than their site's, or where old ones change their meaning.
+
+        Args:
+            before: The graph that went in.
+            after: The rewritten copy.
+        """
+        return kin(after, added_parameters(before, after))
+
+    def growths(self, before: fx.GraphModule, after: fx.GraphModule) -> tuple[Growth, ...]:
+        """Return what grew where: the lines of one event in the growth history; none for a pass that adds nothing.
+
+        By default each site on which parameters were added has grown by them, unless others went in their place.
+
+        Args:
+            before: The graph that went in.
+            after: The rewritten copy.
+        """
+        return _growths_by_site(self.name, before, after)
+
+    def inverse(self, graph_module: fx.GraphModule, edit: int) -> tuple[Insertion, ...] | None:
+        """Return what `undo` has to take out of a graph for an edit of this pass.
+
+        By default the edit changed what was there, and cannot be undone. A pass that inserts something between values
+        that stay, and marks it (`fxgrow.record.provenance`), returns `fxgrow.passes.insertion.inserted_by`; one that
+        changes only what others inserted returns nothing, an empty tuple.
+
+        Args:
+            graph_module: The graph, with all edits that came after.
+            edit: The place of this edit in the graph's log.
+        """
+        return None
+
+    def log(self, before: fx.GraphModule, after: fx.GraphModule) -> tuple[str, ...]:
+        """Return the edit log of the rewritten graph, from which a saved file rebuilds it."""
+        return (*record_of(before).edits, self.spell(defaults=True))
+
+    def __call__(
+        self, graph_module: fx.GraphModule, optimizer: Optimizers | None = None, *, check: bool = True
+    ) -> PassResult:
         """Return the rewritten copy of `graph_module`, which shares its parameters, and whether it differs.
 
-        A rewrite that changed the structure goes into the edit log, from which a saved file rebuilds its graph.
+        A rewrite that changed the structure goes into the edit log, from which a saved file rebuilds its graph; what
+        grew goes into the history. The optimizer goes on with the copy. Nothing has changed where anything is refused.
 
         Args:
             graph_module: The graph to rewrite; it stays as it was.
+            optimizer: The optimizer that trains it, or several that share its parameters.
             check: Whether to check the invariants of `fxgrow.passes.invariants` on the result.
 
         Raises:
             PassError: If the pass crashes, or if the rewritten graph breaks an invariant.
+            PlanError: If the optimizer cannot go on with what the pass made.
             FxgrowError: If the pass refuses the graph.
         """
         before = digest(graph_module)
@@ -72,12 +127,27 @@ class Pass(ABC):
         modified = digest(result) != before
         self._sign(result, known)
         if modified:
-            record = record_of(result)
-            update_record(
-                result, base_digest=record.base_digest or before, edits=(*record.edits, self.spell(defaults=True))
-            )
+            self._remember(graph_module, result)
         result.recompile()
+        if optimizer is not None:
+            carry_over(optimizer, graph_module, result, self.lineages(graph_module, result))
         return PassResult(result, modified)
+
+    def _remember(self, before: fx.GraphModule, after: fx.GraphModule) -> None:
+        """Write the edit, what grew and what is new into the record of the rewritten graph."""
+        record, edits, growths = record_of(after), self.log(before, after), self.growths(before, after)
+        added = added_parameters(before, after)
+        left = tuple(name for name in record.new_parameters if resolves(after, name))
+        update_record(
+            after,
+            edits=edits,
+            base_digest=(record.base_digest or digest(before)) if edits else "",
+            new_parameters=added or left,
+        )
+        if growths:
+            sizes = parameter_count(before), parameter_count(after)
+            event = GrowthEvent(*sizes, growths, first_edit=len(record.edits))
+            update_record(after, history=(*record.history, event))
 
     def _rewrite(self, graph_module: fx.GraphModule) -> None:
         try:
@@ -112,8 +182,8 @@ class Pass(ABC):
         edit = len(record_of(graph_module).edits)
         for node in graph_module.graph.nodes:
             if node not in known:
-                provenance = annotation(node).get("provenance", {})
-                annotate(node, provenance={**provenance, "pass_name": self.name, "edit": edit})
+                made = provenance_of(node) or Provenance()
+                write_provenance(node, replace(made, pass_name=self.name, edit=edit))
 
     def spell(self, *, defaults: bool = False) -> str:
         """Spell the pass as `parse` reads it.
@@ -131,3 +201,18 @@ class Pass(ABC):
 
     def __str__(self) -> str:
         return self.spell()
+
+
+def _growths_by_site(kind: str, before: fx.GraphModule, after: fx.GraphModule) -> tuple[Growth, ...]:
+    """Return a line of the growth history for each site on which more is trained than before."""
+    sizes = {name: after.get_parameter(name).numel() for name in _trainable(before, after)}
+    if parameter_count(after) <= parameter_count(before) or not sizes:
+        return ()
+    grown: dict[str, int] = defaultdict(int)
+    for name, site in find_hosts(after, tuple(sizes)).items():
+        grown[site.path] += sizes[name]
+    return tuple(Growth(kind, site, parameters) for site, parameters in grown.items())
+
+
+def _trainable(before: fx.GraphModule, after: fx.GraphModule) -> list[str]:
+    return [name for name in added_parameters(before, after) if after.get_parameter(name).requires_grad]

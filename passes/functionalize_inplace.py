@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from fxgrow.graph.aliasing import may_share_memory, reads_only_shape
 from fxgrow.graph.inplace import inplace_position, mutated_value
 from fxgrow.passes.base import Pass
+from fxgrow.passes.insertion import Insertion
 from fxgrow.primitives.modules import add_module, fresh_path
 
 _FUNCTIONAL: dict[Callable[..., Any], Callable[..., Any]] = {
@@ -74,6 +75,10 @@ class FunctionalizeInplace(Pass):
                     user.replace_input_with(value, node)
         for path, nodes in calls.items():
             _functionalize_module(graph_module, path, nodes)
+
+    def inverse(self, graph_module: fx.GraphModule, edit: int) -> tuple[Insertion, ...]:
+        """Return nothing: the normal form stays."""
+        return ()
 
 
 def _safe(graph_module: fx.GraphModule, node: fx.Node, value: fx.Node, position: dict[fx.Node, int]) -> bool:

@@ -7,8 +7,9 @@ from fnmatch import fnmatchcase
 import torch.fx as fx
 
 from fxgrow.errors import PlanError
+from fxgrow.graph.ends import inner_sites
 from fxgrow.graph.sites import Site, find_sites
-from fxgrow.record.annotations import annotation
+from fxgrow.record.provenance import PseudoLayerNode, part_of
 
 
 def eligible_sites(
@@ -45,7 +46,7 @@ def eligible_sites(
         for path, site in wanted.items():
             _check_wanted(site, path, include, scored)
     else:
-        wanted = _inner_sites(graph_module, sites)
+        wanted = inner_sites(graph_module, sites)
         if not nest:
             wanted = {path: site for path, site in wanted.items() if not _inside_a_pseudo_layer(site)}
     return {
@@ -55,24 +56,8 @@ def eligible_sites(
     }
 
 
-def _inner_sites(graph_module: fx.GraphModule, sites: Mapping[str, Site]) -> Mapping[str, Site]:
-    calls = {call for site in sites.values() for call in site.calls}
-    behind: dict[fx.Node, bool] = {}  # whether a site lies upstream of the node
-    for node in graph_module.graph.nodes:
-        behind[node] = any(behind[source] or source in calls for source in node.all_input_nodes)
-    before: dict[fx.Node, bool] = {}  # whether a site lies downstream of the node
-    for node in reversed(graph_module.graph.nodes):
-        before[node] = any(before[user] or user in calls for user in node.users)
-    inner = {
-        path: site
-        for path, site in sites.items()
-        if any(before[call] for call in site.calls) and (not site.map.spatial or any(behind[c] for c in site.calls))
-    }
-    return inner or sites
-
-
 def _inside_a_pseudo_layer(site: Site) -> bool:
-    return any(annotation(call).get("provenance", {}).get("role") == "pseudo-layer" for call in site.calls)
+    return any(isinstance(part_of(call), PseudoLayerNode) for call in site.calls)
 
 
 def _matches(path: str, patterns: tuple[str, ...]) -> bool:

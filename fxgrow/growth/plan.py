@@ -14,6 +14,7 @@ from fxgrow.growth.budget import resolve_budget
 from fxgrow.growth.eligibility import eligible_sites
 from fxgrow.operators import PseudoLayer, find_operator
 from fxgrow.passes.insert_pseudo_layers import InsertPseudoLayers
+from fxgrow.record.record import Evidence
 
 
 @dataclass(frozen=True)
@@ -27,12 +28,18 @@ class Plan:
     cost: int  #: parameters that the edit adds
     allocation: str
 
-    def edit(self, scores: Mapping[str, SiteScores]) -> InsertPseudoLayers:
-        """Return the plan as a rewrite pass, with the scores' eigenvectors of the chosen rows for it to start from."""
-        return InsertPseudoLayers(self.rows, self.operator, self.seed, _Directions(self.rows, scores))
+    def edit(self, scores: Scores) -> InsertPseudoLayers:
+        """Return the plan as a pass, with the eigenvectors of the chosen rows to start from, and their scores."""
+        evidence = {path: _evidence(scores.score, scores[path], rows) for path, rows in self.rows.items()}
+        return InsertPseudoLayers(self.rows, self.operator, self.seed, _Directions(self.rows, scores), evidence)
 
     def __str__(self) -> str:
         return str(InsertPseudoLayers(self.rows, self.operator, self.seed))
+
+
+def _evidence(score: str, scores: SiteScores, rows: tuple[int, ...]) -> Evidence:
+    held_out, stderr = scores.held_out[list(rows)], scores.stderr[list(rows)]
+    return Evidence(score, float(held_out.mean()), float(stderr.square().sum().sqrt() / len(rows)))
 
 
 @dataclass(frozen=True)

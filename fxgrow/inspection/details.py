@@ -117,14 +117,15 @@ def _growth(table: Table, row: NodeRow) -> Iterator[tuple[str, str]]:
         yield "can grow", f"{verdict}: {site.neurons} neurons of {site.features} features each"
         yield "depth", "; ".join(f"{neurons} neurons {depth} deep" for depth, neurons in site.depths)
         for event in table.record.history:
-            for grown in event.sites:
+            for grown in event.growths:
                 if grown.site == site.path:
-                    yield "pseudo-layer", f"{grown.pseudo_layer}: {grown.operator}, {grown.neurons} neurons"
-    made = row.annotation.get("provenance", {})
-    if "pseudo_layer" in made:
-        yield "belongs to", f"{made['pseudo_layer']}, grown at {made['site']}"
-    if made:
-        yield "made by", made.get("pass_name", "") + (f", edit {made['edit']}" if "edit" in made else "")
+                    what = " ".join(part for part in (grown.operator or "", f"{grown.neurons} neurons") if part)
+                    yield grown.kind, f"{grown.path}: {what}" if grown.path else what
+    made = row.provenance
+    if made.part is not None:
+        yield "belongs to", f"{made.part.path}, grown at {made.part.site}"
+    if made.pass_name:
+        yield "made by", f"{made.pass_name}, edit {made.edit}"
 
 
 def _neurons_heading(scores: ScoreAnnotation) -> Text:

@@ -1,1 +1,6 @@
 """Optimizers whose parameters change between two steps: they take new ones in, exchange and drop old ones."""
+
+from fxgrow.optimizers.succession import Optimizers as Optimizers
+from fxgrow.optimizers.succession import carry_over as carry_over
+from fxgrow.optimizers.succession import extend_optimizer as extend_optimizer
+from fxgrow.optimizers.transaction import unchanged_on_failure as unchanged_on_failure

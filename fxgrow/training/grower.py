@@ -19,7 +19,7 @@ from fxgrow.growth import grow
 from fxgrow.growth.allocation import find_allocation
 from fxgrow.growth.budget import resolve_budget
 from fxgrow.operators import find_operator
-from fxgrow.optimizers.extension import extend_optimizer
+from fxgrow.optimizers import extend_optimizer
 from fxgrow.record.record import GrowthEvent, record_of, update_record
 from fxgrow.training.compilation import compile as compile_blocks
 from fxgrow.training.schedule import check_epochs
