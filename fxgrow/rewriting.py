@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 import torch.fx as fx
+from torch import nn
 
 from fxgrow.optimizers import Optimizers
 from fxgrow.passes.add_residual_edge import AddResidualEdge
@@ -17,7 +18,7 @@ from fxgrow.record.record import remember
 
 
 def add_residual_edge(
-    traced: fx.GraphModule,
+    traced: nn.Module,
     *,
     source: str,
     target: str,
@@ -50,7 +51,7 @@ def add_residual_edge(
 
 
 def insert_block(
-    traced: fx.GraphModule,
+    traced: nn.Module,
     *,
     after: str | Sequence[str],
     optimizer: Optimizers | None = None,
@@ -83,7 +84,7 @@ def insert_block(
 
 
 def widen(
-    traced: fx.GraphModule,
+    traced: nn.Module,
     site: str,
     *,
     by: int,
@@ -124,7 +125,7 @@ def widen(
 
 
 def slim(
-    traced: fx.GraphModule, ratio: float = 0.5, *, heads: bool = False, optimizer: Optimizers | None = None
+    traced: nn.Module, ratio: float = 0.5, *, heads: bool = False, optimizer: Optimizers | None = None
 ) -> fx.GraphModule:
     """Return a narrower model: a share of its hidden units, the residual streams as wide as they are.
 
@@ -151,7 +152,7 @@ def slim(
     return Slim(ratio, heads)(traced, optimizer).graph_module
 
 
-def fold_pairs(grown: fx.GraphModule, *, optimizer: Optimizers | None = None) -> fx.GraphModule:
+def fold_pairs(grown: nn.Module, *, optimizer: Optimizers | None = None) -> fx.GraphModule:
     """Return a copy of `grown` in which each published +- pair (operator `paper`) is one map (operator `branch`).
 
     Half the parameters, the same function. The moments of an optimizer go along; its learning rate for the folded
@@ -175,7 +176,7 @@ def fold_pairs(grown: fx.GraphModule, *, optimizer: Optimizers | None = None) ->
     return FoldPairs()(grown, optimizer).graph_module
 
 
-def merge_branches(grown: fx.GraphModule, *, optimizer: Optimizers | None = None) -> fx.GraphModule:
+def merge_branches(grown: nn.Module, *, optimizer: Optimizers | None = None) -> fx.GraphModule:
     """Return a copy of `grown` in which the pseudo-layers of one kind beside each other at a site are one.
 
     One matrix product in place of one for each growth event, the same function. The moments of an optimizer go along.
@@ -200,7 +201,7 @@ def merge_branches(grown: fx.GraphModule, *, optimizer: Optimizers | None = None
 
 
 def undo(
-    grown: fx.GraphModule, events: Iterable[int] | None = None, *, optimizer: Optimizers | None = None
+    grown: nn.Module, events: Iterable[int] | None = None, *, optimizer: Optimizers | None = None
 ) -> fx.GraphModule:
     """Return a copy of `grown` without what growth events inserted; without `events`, without any.
 

@@ -12,9 +12,10 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch.fx as fx
+from torch import nn
 
 from fxgrow.errors import FxgrowError, PassError, first_line
-from fxgrow.execution.shapes import complete_shapes, has_shape
+from fxgrow.execution.shapes import complete_shapes
 from fxgrow.graph.hosts import find_hosts
 from fxgrow.graph.sharing import share
 from fxgrow.optimizers import Optimizers, carry_over
@@ -23,6 +24,7 @@ from fxgrow.passes.insertion import Insertion
 from fxgrow.passes.invariants import check_shapes, check_structure
 from fxgrow.passes.options import options_of, spell_value
 from fxgrow.primitives.modules import parameter_count, resolves
+from fxgrow.primitives.unwrapping import unwrap
 from fxgrow.record.digest import digest
 from fxgrow.record.lineage import Lineage
 from fxgrow.record.provenance import Provenance, provenance_of, write_provenance
@@ -102,7 +104,7 @@ class Pass(ABC):
         return (*record_of(before).edits, self.spell(defaults=True))
 
     def __call__(
-        self, graph_module: fx.GraphModule, optimizer: Optimizers | None = None, *, check: bool = True
+        self, graph_module: nn.Module, optimizer: Optimizers | None = None, *, check: bool = True
     ) -> PassResult:
         """Return the rewritten copy of `graph_module`, which shares its parameters, and whether it differs.
 
@@ -110,27 +112,28 @@ class Pass(ABC):
         grew goes into the history. The optimizer goes on with the copy. Nothing has changed where anything is refused.
 
         Args:
-            graph_module: The graph to rewrite; it stays as it was.
+            graph_module: The traced model to rewrite, also compiled or wrapped; it stays as it was.
             optimizer: The optimizer that trains it, or several that share its parameters.
             check: Whether to check the invariants of `fxgrow.passes.invariants` on the result.
 
         Raises:
             PassError: If the pass crashes, or if the rewritten graph breaks an invariant.
             PlanError: If the optimizer cannot go on with what the pass made.
+            TraceError: If the model is not traced.
             FxgrowError: If the pass refuses the graph.
         """
-        before = digest(graph_module)
-        result = share(graph_module)
+        before = unwrap(graph_module)
+        result = share(before)
         known = set(result.graph.nodes)
         self._rewrite(result)
-        self._finish(graph_module, result, check)
-        modified = digest(result) != before
+        self._finish(before, result, check)
         self._sign(result, known)
+        modified = digest(result) != digest(before)
         if modified:
-            self._remember(graph_module, result)
+            self._remember(before, result)
         result.recompile()
         if optimizer is not None:
-            carry_over(optimizer, graph_module, result, self.lineages(graph_module, result))
+            carry_over(optimizer, before, result, self.lineages(before, result))
         return PassResult(result, modified)
 
     def _remember(self, before: fx.GraphModule, after: fx.GraphModule) -> None:
@@ -170,8 +173,7 @@ class Pass(ABC):
         try:
             if check:
                 check_structure(before, after)
-            if all(has_shape(node) for node in after.graph.find_nodes(op="placeholder")):
-                complete_shapes(after)
+            complete_shapes(after)
             if check:
                 check_shapes(before, after)
         except FxgrowError as error:

@@ -11,6 +11,7 @@ import torch.fx as fx
 from torch import nn
 
 from fxgrow.errors import PassError
+from fxgrow.execution.shapes import complete_shapes
 from fxgrow.graph.network import shape_of
 from fxgrow.graph.regions import Region, find_region
 from fxgrow.graph.trunk import residual_branches, zeros_of
@@ -65,6 +66,7 @@ class InsertBlock(Pass):
             find_region(graph_module, path)  # all of them are there before the first copy
         for path in self._paths:
             _insert(graph_module, path)
+            complete_shapes(graph_module)  # which the next block's region is found by
 
     @property
     def _paths(self) -> tuple[str, ...]:

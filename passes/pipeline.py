@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 import torch.fx as fx
+from torch import nn
 
 from fxgrow.errors import FxgrowError, PassError, PipelineError
 from fxgrow.optimizers import Optimizers, unchanged_on_failure
@@ -14,6 +15,7 @@ from fxgrow.passes.base import Pass, PassResult
 from fxgrow.passes.grammar import PassText, read_pipeline
 from fxgrow.passes.options import Option, options_of, read_value, spell_value
 from fxgrow.passes.registry import find_pass
+from fxgrow.primitives.unwrapping import unwrap
 
 #: how a pipeline checks each pass: not at all; the invariants of the graph; and the function and its gradients too
 Verify = Literal["none", "structure", "full"]
@@ -37,7 +39,7 @@ class Pipeline:
 
     def __call__(
         self,
-        graph_module: fx.GraphModule,
+        graph_module: nn.Module,
         optimizer: Optimizers | None = None,
         *,
         verify: Verify = "structure",
@@ -60,7 +62,7 @@ class Pipeline:
             raise PassError(
                 "there is no such check", where=f"verify={verify!r}", fix="use 'none', 'structure' or 'full'"
             )
-        current, modified = graph_module, False
+        current, modified = unwrap(graph_module), False
         with unchanged_on_failure(optimizer):
             for number, applied in enumerate(self.passes, start=1):
                 try:

@@ -5,12 +5,14 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch.fx as fx
+from torch import nn
 
 from fxgrow.errors import PassError
 from fxgrow.passes.base import Pass
 from fxgrow.passes.insertion import Insertion
 from fxgrow.passes.pipeline import parse
 from fxgrow.primitives.modules import resolves
+from fxgrow.primitives.unwrapping import unwrap
 from fxgrow.record.digest import digest
 from fxgrow.record.provenance import Provenance, provenance_of
 from fxgrow.record.record import record_of, update_record
@@ -105,12 +107,13 @@ class Undo(Pass):
         return record.edits[:first] if undone >= set(range(first, len(record.edits))) else super().log(before, after)
 
 
-def edits_of_events(graph_module: fx.GraphModule, events: Sequence[int]) -> tuple[int, ...]:
+def edits_of_events(graph_module: nn.Module, events: Sequence[int]) -> tuple[int, ...]:
     """Return the edits of growth events that inserted something that is still there.
 
     Raises:
         PassError: If an event does not exist, or cannot be undone.
     """
+    graph_module = unwrap(graph_module)
     record, inverses, edits = record_of(graph_module), _inverses(graph_module), set[int]()
     ends = [*(event.first_edit for event in record.history[1:]), len(record.edits)]
     for number in events:

@@ -5,7 +5,6 @@ from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
 from typing import Any
 
-import torch.fx as fx
 from torch import nn
 
 from fxgrow.curvature.batches import read_batches
@@ -16,6 +15,7 @@ from fxgrow.curvature.scores import Scores
 from fxgrow.errors import AnalysisError
 from fxgrow.execution.inputs import device_of
 from fxgrow.graph.sites import Site, find_sites
+from fxgrow.primitives.unwrapping import unwrap
 from fxgrow.record.digest import digest
 
 DEFAULT_ITERATIONS = 16
@@ -60,6 +60,7 @@ def analyze(
 
     Raises:
         AnalysisError: If the batches, the loss or an option do not fit.
+        TraceError: If the model is not traced.
 
     Example:
         >>> import torch
@@ -111,20 +112,3 @@ def select_sites(sites: Mapping[str, Site], patterns: Iterable[str] | None) -> d
             fix = f"{hint}`fxgrow inspect` lists the sites"
             raise AnalysisError("no site has this module path", where=pattern, fix=fix)
     return {path: site for path, site in sites.items() if any(fnmatchcase(path, pattern) for pattern in patterns)}
-
-
-def unwrap(model: nn.Module) -> fx.GraphModule:
-    """Return the GraphModule inside DistributedDataParallel and torch.compile.
-
-    Raises:
-        AnalysisError: If there is none.
-    """
-    while not isinstance(model, fx.GraphModule):
-        inner = getattr(model, "_orig_mod", None) or (
-            model.module if isinstance(model, nn.parallel.DistributedDataParallel | nn.DataParallel) else None
-        )
-        if inner is None:
-            fix = "trace it first: fxgrow.trace(model, example_inputs)"
-            raise AnalysisError(f"a {type(model).__name__} is no GraphModule", where="the model", fix=fix)
-        model = inner
-    return model

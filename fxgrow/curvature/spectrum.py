@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fxgrow.curvature.analysis import select_sites, unwrap
+from fxgrow.curvature.analysis import select_sites
 from fxgrow.curvature.batches import read_batches
 from fxgrow.curvature.capture import LossFunction
 from fxgrow.curvature.hessian import HessianOperator
@@ -16,6 +16,7 @@ from fxgrow.errors import AnalysisError
 from fxgrow.execution.inputs import device_of
 from fxgrow.execution.randomness import preserved_randomness
 from fxgrow.graph.sites import find_sites
+from fxgrow.primitives.unwrapping import unwrap
 
 #: the key of the whole model's spectrum
 MODEL = "(model)"

@@ -7,7 +7,7 @@ import torch
 import torch.fx as fx
 from torch import Tensor, nn
 
-from fxgrow.curvature.analysis import DEFAULT_ITERATIONS, select_sites, unwrap
+from fxgrow.curvature.analysis import DEFAULT_ITERATIONS, select_sites
 from fxgrow.curvature.batches import Batch, check_samples, read_batch
 from fxgrow.curvature.capture import Recorder, arguments
 from fxgrow.curvature.cross_fit import cross_fit
@@ -20,6 +20,7 @@ from fxgrow.curvature.scores import Scores, SiteScores
 from fxgrow.errors import AnalysisError
 from fxgrow.execution.inputs import device_of
 from fxgrow.graph.sites import find_sites
+from fxgrow.primitives.unwrapping import unwrap
 from fxgrow.record.digest import digest
 
 

@@ -10,7 +10,7 @@ import torch.fx as fx
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from fxgrow.curvature.analysis import DEFAULT_ITERATIONS, unwrap
+from fxgrow.curvature.analysis import DEFAULT_ITERATIONS
 from fxgrow.curvature.batches import Batch, read_batches
 from fxgrow.curvature.capture import LossFunction, forward_pass
 from fxgrow.curvature.cross_fit import halved, least_eigenvalues
@@ -21,6 +21,7 @@ from fxgrow.curvature.scores import Scores, SiteScores
 from fxgrow.curvature.units import UnitGroup, find_units, rows_of_units
 from fxgrow.errors import AnalysisError
 from fxgrow.execution.inputs import device_of
+from fxgrow.primitives.unwrapping import unwrap
 from fxgrow.record.digest import digest
 
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from fxgrow.primitives.linear_map import LinearMap
 from fxgrow.primitives.modules import fetch_attribute
+from fxgrow.primitives.unwrapping import unwrap
 
 _MODULES: tuple[type[nn.Module], ...] = (
     nn.Linear,
@@ -81,12 +82,16 @@ def site_input(call: fx.Node) -> fx.Node:
     return value
 
 
-def find_sites(graph_module: fx.GraphModule) -> dict[str, Site]:
+def find_sites(graph_module: nn.Module) -> dict[str, Site]:
     """Return every linear map of the graph with weights of its own, by module path, in graph order.
 
     A site that may not grow has a `refusal`; what is no site at all (a norm, an opaque leaf, a convolution whose weight
     is computed) does not appear.
+
+    Raises:
+        TraceError: If `graph_module` is not traced.
     """
+    graph_module = unwrap(graph_module)
     calls: dict[str, list[fx.Node]] = defaultdict(list)
     found: dict[str, tuple[LinearMap, str, str | None]] = {}
     for node in graph_module.graph.nodes:

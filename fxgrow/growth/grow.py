@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch.fx as fx
+from torch import nn
 
 from fxgrow.curvature.scores import Scores
 from fxgrow.growth.plan import plan
@@ -13,7 +14,7 @@ from fxgrow.record.record import remember
 
 
 def grow(
-    traced: fx.GraphModule,
+    traced: nn.Module,
     scores: Scores,
     *,
     budget: float = 0.10,

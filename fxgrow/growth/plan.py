@@ -3,8 +3,7 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-import torch.fx as fx
-from torch import Tensor
+from torch import Tensor, nn
 
 from fxgrow.curvature.scores import Scores, SiteScores
 from fxgrow.errors import PlanError
@@ -14,6 +13,7 @@ from fxgrow.growth.budget import resolve_budget
 from fxgrow.growth.eligibility import eligible_sites
 from fxgrow.operators import PseudoLayer, find_operator
 from fxgrow.passes.insert_pseudo_layers import InsertPseudoLayers
+from fxgrow.primitives.unwrapping import unwrap
 from fxgrow.record.record import Evidence
 
 
@@ -66,7 +66,7 @@ class _Directions(Mapping[str, Tensor]):
 
 
 def plan(
-    traced: fx.GraphModule,
+    traced: nn.Module,
     scores: Scores,
     *,
     budget: float = 0.10,
@@ -95,7 +95,9 @@ def plan(
     Raises:
         PlanError: If the scores belong to another graph, if an option does not exist, if no site is eligible, or if
             the budget does not pay for one neuron.
+        TraceError: If the model is not traced.
     """
+    traced = unwrap(traced)
     scores.check(traced)
     kind, allocate = find_operator(operator), find_allocation(allocation)
     limit = resolve_budget(traced, budget)

@@ -10,6 +10,7 @@ is built for a model loaded from a file, by the same rule, takes the state dict 
 from collections.abc import Mapping
 
 import torch.fx as fx
+from torch import nn
 from torch.optim import LBFGS, Optimizer
 
 from fxgrow.errors import PlanError
@@ -17,6 +18,7 @@ from fxgrow.optimizers.groups import Group, Groups
 from fxgrow.optimizers.kinship import added_parameters, kin
 from fxgrow.optimizers.state import inherited_state, initial_state
 from fxgrow.optimizers.transaction import Optimizers, listed, unchanged_on_failure
+from fxgrow.primitives.unwrapping import unwrap
 from fxgrow.record.lineage import Lineage
 from fxgrow.record.record import new_parameters
 
@@ -51,7 +53,7 @@ def carry_over(
         succession.finish()
 
 
-def extend_optimizer(optimizer: Optimizers, grown: fx.GraphModule) -> None:
+def extend_optimizer(optimizer: Optimizers, grown: nn.Module) -> None:
     """Add the parameters that the last growth event added to `grown` to the groups of the sites that grew.
 
     Weights join the group of their site's weight, vectors (biases, scales) that of the site's bias. Parameters that are
@@ -65,9 +67,9 @@ def extend_optimizer(optimizer: Optimizers, grown: fx.GraphModule) -> None:
     Raises:
         PlanError: If there is nothing that the optimizer could take, or a new parameter hangs on no site.
     """
-    names = tuple(new_parameters(grown))
+    names, model = tuple(new_parameters(grown)), unwrap(grown)
     with unchanged_on_failure(optimizer):
-        succession = _Succession(optimizer, grown, grown, kin(grown, names))
+        succession = _Succession(optimizer, model, model, kin(model, names))
         left = [name for name in names if not succession.join(name)]
         if left and len(left) == len(names):
             raise _homeless(left[0], succession.lineages)

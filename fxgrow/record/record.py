@@ -11,6 +11,7 @@ from typing import Any
 import torch.fx as fx
 from torch import nn
 
+from fxgrow.primitives.unwrapping import unwrap
 from fxgrow.record.annotations import KEY
 
 
@@ -99,8 +100,13 @@ def update_record(graph_module: fx.GraphModule, **changes: Any) -> None:
     graph_module.meta[KEY] = replace(record_of(graph_module), **changes)
 
 
-def new_parameters(graph_module: fx.GraphModule) -> dict[str, nn.Parameter]:
-    """Return the parameters that the last growth event added, by name."""
+def new_parameters(graph_module: nn.Module) -> dict[str, nn.Parameter]:
+    """Return the parameters that the last growth event added, by name.
+
+    Raises:
+        TraceError: If `graph_module` is not traced.
+    """
+    graph_module = unwrap(graph_module)
     return {name: graph_module.get_parameter(name) for name in record_of(graph_module).new_parameters}
 
 

@@ -101,4 +101,4 @@ def test_the_history_names_the_operator_that_is_left() -> None:
     line = Growth("pseudo-layer", "0", 28, 2, "0_pseudo_0", "paper")
     update_record(before, history=(GrowthEvent(0, 28, (line,), 0),))
     (event,) = record_of(FoldPairs()(before).graph_module).history
-    assert (event.sites[0].operator, event.sites[0].parameters) == ("branch", 14)
+    assert (event.growths[0].operator, event.growths[0].parameters) == ("branch", 14)
