@@ -84,9 +84,9 @@ class InsertBlock(Pass):
         found: dict[str, Lineage] = {}
         for copied, block in self._copies(before).items():
             names = [name for name, _ in before.named_parameters(remove_duplicate=False) if _within(name, block)]
-            vectors = [name for name in names if before.get_parameter(name).dim() == 1]
             found |= {copied + name.removeprefix(block): Lineage((name,)) for name in names}
-            found |= {f"{copied}_gate": Lineage((name,)) for name in (vectors or names)[:1]}
+            vectors = [name for name in names if before.get_parameter(name).dim() < 2]
+            found[f"{copied}_gate"] = Lineage((*vectors[:1], *names[:1]))
         return found
 
     def growths(self, before: fx.GraphModule, after: fx.GraphModule) -> tuple[Growth, ...]:

@@ -33,6 +33,8 @@ class Groups:
         groups = [Group(optimizer, options) for optimizer in optimizers for options in optimizer.param_groups]
         self._home = {id(parameter): group for group in groups for parameter in group.parameters}
         self._joining: dict[Group, list[tuple[str, nn.Parameter]]] = {group: [] for group in groups}
+        #: whether no group holds both matrices and vectors
+        self._parted = all(len({_is_matrix(parameter) for parameter in group.parameters}) < 2 for group in groups)
 
     def of(self, parameter: nn.Parameter) -> Group | None:
         """Return the group that holds a parameter."""
@@ -41,14 +43,15 @@ class Groups:
     def choose(self, name: str, parameter: nn.Parameter, lineage: Lineage) -> Group | None:
         """Return the group that a new parameter joins: that of its first ancestor that is held; None without any.
 
-        A vector that starts anew does not join a group of matrices alone, as at a site without a bias: recipes that
-        part the two (no weight decay on vectors, Muon for matrices) hold vectors elsewhere.
+        Where that is a group of matrices and the new one is a vector, as at a site without a bias, the recipe may hold
+        vectors elsewhere (no weight decay on them, Muon for matrices): then it joins the nearest vector.
         """
         homes = (self.of(self.before.get_parameter(source)) for source in lineage.sources)
         group = next((home for home in homes if home is not None), None)
-        if group is not None and lineage.moments is None and parameter.dim() < 2 <= _least_dim(group):
-            group = self._of_nearest_vector(name) or group
-        return None if group is None or (isinstance(group.optimizer, Muon) and parameter.dim() != 2) else group
+        if group is None or _takes(group, parameter, parted=self._parted):
+            return group
+        nearest = self._of_nearest_vector(name) if parameter.dim() < 2 else None
+        return nearest or (group if _takes(group, parameter, parted=False) else None)
 
     def add(self, group: Group, name: str, parameter: nn.Parameter) -> None:
         """Note that a parameter joins a group; it comes in with `settle`."""
@@ -93,8 +96,15 @@ class Groups:
         return max(found, key=lambda pair: pair[0])[1] if found else None
 
 
-def _least_dim(group: Group) -> int:
-    return min((parameter.dim() for parameter in group.parameters), default=0)
+def _takes(group: Group, parameter: nn.Parameter, *, parted: bool) -> bool:
+    """Say whether a group takes a parameter; where matrices and vectors are parted, only its like."""
+    if isinstance(group.optimizer, Muon):
+        return parameter.dim() == 2
+    return not parted or not group.parameters or _is_matrix(group.parameters[0]) == _is_matrix(parameter)
+
+
+def _is_matrix(parameter: nn.Parameter) -> bool:
+    return parameter.dim() > 1
 
 
 def _common_parts(one: str, other: str) -> int:

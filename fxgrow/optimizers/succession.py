@@ -53,7 +53,7 @@ def carry_over(
         succession.finish()
 
 
-def extend_optimizer(optimizer: Optimizers, grown: nn.Module) -> None:
+def extend_optimizer(optimizer: Optimizers, grown: nn.Module) -> tuple[str, ...]:
     """Add the parameters that the last growth event added to `grown` to the groups of the sites that grew.
 
     Weights join the group of their site's weight, vectors (biases, scales) that of the site's bias. Parameters that are
@@ -64,16 +64,20 @@ def extend_optimizer(optimizer: Optimizers, grown: nn.Module) -> None:
         optimizer: The optimizer of the ungrown model, between two steps, or several.
         grown: What `fxgrow.grow` returned.
 
+    Returns:
+        The names of new parameters that are left for other optimizers.
+
     Raises:
-        PlanError: If there is nothing that the optimizer could take, or a new parameter hangs on no site.
+        PlanError: If there is nothing that the optimizer could take.
     """
     names, model = tuple(new_parameters(grown)), unwrap(grown)
     with unchanged_on_failure(optimizer):
         succession = _Succession(optimizer, model, model, kin(model, names))
-        left = [name for name in names if not succession.join(name)]
-        if left and len(left) == len(names):
+        left = tuple(name for name in names if not succession.join(name))
+        if left and left == names:
             raise _homeless(left[0], succession.lineages)
         succession.finish()
+    return left
 
 
 def _homeless(name: str, lineages: Mapping[str, Lineage]) -> PlanError:

@@ -19,8 +19,7 @@ from fxgrow.growth import grow
 from fxgrow.growth.allocation import find_allocation
 from fxgrow.growth.budget import resolve_budget
 from fxgrow.operators import find_operator
-from fxgrow.optimizers import Optimizers, unchanged_on_failure
-from fxgrow.optimizers.transaction import listed
+from fxgrow.optimizers import Optimizers, listed, unchanged_on_failure
 from fxgrow.primitives.unwrapping import DataParallel, layers, unwrap
 from fxgrow.record.record import GrowthEvent, record_of, remember
 from fxgrow.training.compilation import compile as compile_blocks
