@@ -8,8 +8,6 @@ import torch.fx as fx
 from torch import nn
 from torch.optim import Muon, Optimizer
 
-from fxgrow.record.lineage import Lineage
-
 
 @dataclass(frozen=True, eq=False)
 class Group:
@@ -40,13 +38,13 @@ class Groups:
         """Return the group that holds a parameter."""
         return self._home.get(id(parameter))
 
-    def choose(self, name: str, parameter: nn.Parameter, lineage: Lineage) -> Group | None:
+    def choose(self, name: str, parameter: nn.Parameter, ancestors: Sequence[nn.Parameter]) -> Group | None:
         """Return the group that a new parameter joins: that of its first ancestor that is held; None without any.
 
         Where that is a group of matrices and the new one is a vector, as at a site without a bias, the recipe may hold
         vectors elsewhere (no weight decay on them, Muon for matrices): then it joins the nearest vector.
         """
-        homes = (self.of(self.before.get_parameter(source)) for source in lineage.sources)
+        homes = (self.of(ancestor) for ancestor in ancestors)
         group = next((home for home in homes if home is not None), None)
         if group is None or _takes(group, parameter, parted=self._parted):
             return group
@@ -58,8 +56,8 @@ class Groups:
         self._home[id(parameter)] = group
         self._joining[group].append((name, parameter))
 
-    def settle(self) -> bool:
-        """Let parameters come in, take out those that are gone, put what changed in order; say whether anything did."""
+    def settle(self) -> set[Optimizer]:
+        """Let parameters come in, take out those that are gone, put what changed in order; return what changed."""
         left = {id(parameter) for parameter in self.after.parameters()}
         gone = {id(parameter) for parameter in self.before.parameters()} - left
         changed = [
@@ -69,7 +67,7 @@ class Groups:
         ]
         for group in changed:
             self._reorder(group, gone)
-        return bool(changed)
+        return {group.optimizer for group in changed}
 
     def _reorder(self, group: Group, gone: set[int]) -> None:
         """Order by the names of the model. Parameters of other models stay before or behind those of this one."""

@@ -27,8 +27,8 @@ _ORDERS: Mapping[str, int] = {
 def initial_state(optimizer: Optimizer, group: Mapping[str, Any], parameter: nn.Parameter) -> State:
     """Return the state of a parameter that starts without moments, where `step` does not make it by itself."""
     if isinstance(optimizer, Adagrad):  # makes its state when it is constructed
-        options = {key: value for key, value in group.items() if key not in ("params", "param_names")}
-        return dict(Adagrad([{**options, "params": [parameter]}]).state[parameter])
+        start = optimizer.defaults["initial_accumulator_value"]
+        return dict(Adagrad([parameter], initial_accumulator_value=start, fused=group["fused"]).state[parameter])
     if isinstance(optimizer, SGD) and group["fused"]:  # whose step wants a buffer for every parameter or for none
         states = (optimizer.state[held] for held in group["params"] if held in optimizer.state)
         if any(state.get("momentum_buffer") is not None for state in states):
@@ -43,6 +43,13 @@ def inherited_state(
 
     Numbers, as the step count, are those of the source that was stepped most.
 
+    Args:
+        optimizer: The optimizer.
+        group: The options of the parameter's group.
+        parameter: The parameter that goes on.
+        lineage: Where it comes from.
+        states: The states of its sources.
+
     Raises:
         PlanError: If the optimizer keeps something of which it is not known how it scales with the gradient.
     """
@@ -51,41 +58,40 @@ def inherited_state(
     eldest = max(states, key=lambda state: float(state.get("step", 0)))
     inherited = {key: value.clone() if isinstance(value, Tensor) else value for key, value in eldest.items()}
     with torch.no_grad():
-        for key in eldest:
-            values = [state.get(key) for state in states]
-            if key in ("row_var", "col_var"):
-                continue
-            if all(isinstance(value, Tensor) and value.dim() for value in values):
-                inherited[key] = _carried(optimizer, group, parameter, lineage, key, values)
-        if "row_var" in eldest:
-            inherited |= _refactored(lineage.moments, states)
+        for key, value in eldest.items():
+            if isinstance(optimizer, ASGD) and key == "ax":  # an average of the parameter's values, which begins anew
+                inherited[key] = parameter.detach().clone()
+            elif key in ("row_var", "col_var"):
+                inherited[key] = _factor(lineage.moments, states, key)
+            elif isinstance(value, Tensor) and value.dim():
+                start, order = _start(optimizer, group, key), _order(optimizer, lineage, key)
+                carried = lineage.moments([state[key] - start if start else state[key] for state in states], order)
+                inherited[key] = carried + start if start else carried
     return inherited
 
 
-def _carried(
-    optimizer: Optimizer, group: Mapping[str, Any], parameter: nn.Parameter, lineage: Lineage, key: str, values: Any
-) -> Tensor:
-    if isinstance(optimizer, ASGD) and key == "ax":
-        return parameter.detach().clone()  # an average over the values of the parameter, which begins anew
+def _order(optimizer: Optimizer, lineage: Lineage, key: str) -> int:
+    if isinstance(optimizer, RMSprop) and key == "momentum_buffer":
+        return 0  # it adds up gradients that are divided by their size
     if key not in _ORDERS:
         fix = f"train with an optimizer of torch, or clear optimizer.state[...][{key!r}]"
         what = f"the optimizer keeps {key!r}, which cannot be carried over"
         raise PlanError(what, where=lineage.sources[0], fix=fix)
-    assert lineage.moments is not None
-    # RMSprop's buffer adds up gradients that are divided by their size.
-    order = 0 if isinstance(optimizer, RMSprop) and key == "momentum_buffer" else _ORDERS[key]
-    rest = {"sum": group.get("initial_accumulator_value", 0.0), "step_size": group["lr"]}.get(key, 0.0)
-    if not rest:
-        return lineage.moments(values, order)
-    return lineage.moments([value - rest for value in values], order) + rest
+    return _ORDERS[key]
 
 
-def _refactored(moments: Moments, states: Sequence[State]) -> State:
-    """Carry Adafactor's second moments over: they are kept as row and column means of a matrix of rank one."""
+def _start(optimizer: Optimizer, group: Mapping[str, Any], key: str) -> Any:
+    """Return the number at which a kind of state starts."""
+    return {"sum": optimizer.defaults.get("initial_accumulator_value", 0.0), "step_size": group["lr"]}.get(key, 0.0)
+
+
+def _factor(moments: Moments, states: Sequence[State], key: str) -> Tensor:
+    """Carry a factor of Adafactor's second moments over: they are kept as row and column means of a matrix of rank one.
+
+    The matrix is ``row_var * col_var / mean(row_var)`` (Shazeer and Stern, ICML 2018, algorithm 2).
+    """
     whole = []
     for state in states:
-        row, column = state["row_var"], state["col_var"]
-        mean = row.mean(-2, keepdim=True)
-        whole.append(torch.where(mean > 0, row * column / mean.clamp(min=torch.finfo(mean.dtype).tiny), 0.0))
-    variance = moments(whole, 2)
-    return {"row_var": variance.mean(-1, keepdim=True), "col_var": variance.mean(-2, keepdim=True)}
+        mean = state["row_var"].mean(-2, keepdim=True)
+        whole.append(torch.where(mean > 0, state["row_var"] * state["col_var"] / mean, 0.0))
+    return moments(whole, 2).mean(-1 if key == "row_var" else -2, keepdim=True)

@@ -94,16 +94,15 @@ class _Succession:
     def __init__(
         self, optimizer: Optimizers, before: fx.GraphModule, after: fx.GraphModule, lineages: Mapping[str, Lineage]
     ) -> None:
-        self.optimizers, self.before, self.after, self.lineages = listed(optimizer), before, after, lineages
-        self.groups = Groups(self.optimizers, before, after)
-        self.old = {one: dict(one.state) for one in self.optimizers}  #: state before the rewrite
-        self.restarted = False
+        self.before, self.after, self.lineages = before, after, lineages
+        self.groups = Groups(listed(optimizer), before, after)
+        self.old = {one: dict(one.state) for one in listed(optimizer)}  #: state before the rewrite
 
     def join(self, name: str) -> bool:
         """Let a new parameter join its group, and say whether one holds it now."""
         parameter = self.after.get_parameter(name)
         if self.groups.of(parameter) is None and name in self.lineages:
-            group = self.groups.choose(name, parameter, self.lineages[name])
+            group = self.groups.choose(name, parameter, self._ancestors(name))
             if group is not None:
                 self.groups.add(group, name, parameter)
                 self._start(group, name)
@@ -117,21 +116,27 @@ class _Succession:
 
     def finish(self) -> None:
         """Drop what is gone, and put every group that changed in order."""
-        if self.groups.settle() or self.restarted:
-            for optimizer in self.optimizers:
-                _restart_history(optimizer)
+        for optimizer in self.groups.settle():
+            _restart_history(optimizer)
 
     def _start(self, group: Group, name: str) -> None:
         """Give a parameter the state with which it goes on."""
-        self.restarted = True
-        optimizer, parameter, lineage = group.optimizer, self.after.get_parameter(name), self.lineages[name]
-        ancestors = [self.before.get_parameter(source) for source in lineage.sources]
-        states = [self.old[optimizer].get(ancestor, {}) for ancestor in ancestors]
-        state = inherited_state(optimizer, group.options, parameter, lineage, states)
+        optimizer, parameter = group.optimizer, self.after.get_parameter(name)
+        states = [self.old[optimizer].get(ancestor, {}) for ancestor in self._ancestors(name)]
+        state = inherited_state(optimizer, group.options, parameter, self.lineages[name], states)
         optimizer.state.pop(parameter, None)
         state = initial_state(optimizer, group.options, parameter) if state is None else state
         if state:
             optimizer.state[parameter] = state
+        _restart_history(optimizer)
+
+    def _ancestors(self, name: str) -> list[nn.Parameter]:
+        known = dict(self.before.named_parameters(remove_duplicate=False))
+        for source in self.lineages[name].sources:
+            if source not in known:
+                what, fix = f"{name} cannot come from it: the model has no such parameter", "name one that it has"
+                raise PlanError(what, where=source, fix=fix)
+        return [known[source] for source in self.lineages[name].sources]
 
 
 def _restart_history(optimizer: Optimizer) -> None:

@@ -123,7 +123,9 @@ def grow_twice(traced: fx.GraphModule, optimizer: Any, seed: int = 1) -> fx.Grap
     return traced
 
 
-def assert_resumes(traced: fx.GraphModule, optimizer: Any, make: Callable[[nn.Module], Any], base: nn.Module, path: Any) -> None:
+def assert_resumes(
+    traced: fx.GraphModule, optimizer: Any, make: Callable[[nn.Module], Any], base: nn.Module, path: Any
+) -> None:
     """Go on from a file, as plain PyTorch does, and compare with the run that was not interrupted."""
     fxgrow.save(traced, path)
     several = isinstance(optimizer, list)
@@ -145,8 +147,9 @@ def test_every_optimizer_of_torch_is_tested() -> None:
     assert known == every - {"Optimizer"}
 
 
-@pytest.mark.parametrize("rule", RULES)
-@pytest.mark.parametrize("name", MAKERS)
+@pytest.mark.parametrize(
+    ("name", "rule"), [*((name, "depth") for name in MAKERS), ("adamw", "whole"), ("adamw", "dimension")]
+)
 def test_a_run_that_grew_twice_goes_on_from_a_file_bit_for_bit(name: str, rule: str, tmp_path: Any) -> None:
     base, make = network(), lambda model: MAKERS[name](RULES[rule](model))
     traced = fxgrow.trace(base, torch.ones(2, 6))

@@ -83,13 +83,6 @@ def test_before_the_first_step_there_is_no_state_to_carry() -> None:
     train(after, optimizer)
 
 
-@pytest.mark.parametrize("kind", [torch.optim.LBFGS, torch.optim.Adagrad])
-def test_an_optimizer_that_cannot_exchange_parameters_is_refused(kind: type[torch.optim.Optimizer]) -> None:
-    before = traced()
-    with pytest.raises(PlanError, match=f"{kind.__name__}: its parameters cannot be exchanged; construct it again"):
-        fxgrow.widen(before, "0", by=2, optimizer=kind(before.parameters()))
-
-
 def test_an_optimizer_of_another_model_is_refused_and_unchanged() -> None:
     stranger = torch.optim.SGD(nn.Linear(2, 2).parameters(), lr=0.1)
     held = list(stranger.param_groups[0]["params"])
