@@ -7,7 +7,8 @@ growth history, checks the invariants and carries the optimizer over: a pass aut
 
 from abc import ABC, abstractmethod
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -106,10 +107,11 @@ class Pass(ABC):
     def __call__(
         self, graph_module: nn.Module, optimizer: Optimizers | None = None, *, check: bool = True
     ) -> PassResult:
-        """Return the rewritten copy of `graph_module`, which shares its parameters, and whether it differs.
+        """Return a rewritten copy of `graph_module`, which shares its parameters, and whether it differs.
 
-        A rewrite that changed the structure goes into the edit log, from which a saved file rebuilds its graph; what
-        grew goes into the history. The optimizer goes on with the copy. Nothing has changed where anything is refused.
+        The copy is a bare GraphModule. A rewrite that changed the structure goes into the edit log, from which a saved
+        file rebuilds its graph; what grew goes into the history. The optimizer goes on with the copy. Nothing has
+        changed where anything is refused.
 
         Args:
             graph_module: The traced model to rewrite, also compiled or wrapped; it stays as it was.
@@ -125,15 +127,18 @@ class Pass(ABC):
         before = unwrap(graph_module)
         result = share(before)
         known = set(result.graph.nodes)
-        self._rewrite(result)
+        with self._crashes_reported():
+            self.rewrite(result)
         self._finish(before, result, check)
         self._sign(result, known)
         modified = digest(result) != digest(before)
-        if modified:
-            self._remember(before, result)
+        with self._crashes_reported():
+            if modified:
+                self._remember(before, result)
+            lineages = self.lineages(before, result) if optimizer is not None else {}
         result.recompile()
         if optimizer is not None:
-            carry_over(optimizer, before, result, self.lineages(before, result))
+            carry_over(optimizer, before, result, lineages)
         return PassResult(result, modified)
 
     def _remember(self, before: fx.GraphModule, after: fx.GraphModule) -> None:
@@ -152,15 +157,16 @@ class Pass(ABC):
             event = GrowthEvent(*sizes, growths, first_edit=len(record.edits))
             update_record(after, history=(*record.history, event))
 
-    def _rewrite(self, graph_module: fx.GraphModule) -> None:
+    @contextmanager
+    def _crashes_reported(self) -> Iterator[None]:
+        """Say of whatever a pass raises, which is somebody's code, which pass it was."""
         try:
-            self.rewrite(graph_module)
+            yield
         except FxgrowError:
             raise
-        except Exception as error:  # a pass is somebody's code: whatever it raises, say which pass it was
-            raise PassError(
-                f"it crashed with {type(error).__name__}: {first_line(error)}", where=self._short, fix=_REPORT
-            ) from error
+        except Exception as error:
+            what = f"it crashed with {type(error).__name__}: {first_line(error)}"
+            raise PassError(what, where=self._short, fix=_REPORT) from error
 
     @property
     def _short(self) -> str:
@@ -207,14 +213,11 @@ class Pass(ABC):
 
 def _growths_by_site(kind: str, before: fx.GraphModule, after: fx.GraphModule) -> tuple[Growth, ...]:
     """Return a line of the growth history for each site on which more is trained than before."""
-    sizes = {name: after.get_parameter(name).numel() for name in _trainable(before, after)}
-    if parameter_count(after) <= parameter_count(before) or not sizes:
+    if parameter_count(after) <= parameter_count(before):
         return ()
+    added = {name: after.get_parameter(name) for name in added_parameters(before, after)}
+    trained = {name: parameter.numel() for name, parameter in added.items() if parameter.requires_grad}
     grown: dict[str, int] = defaultdict(int)
-    for name, site in find_hosts(after, tuple(sizes)).items():
-        grown[site.path] += sizes[name]
+    for name, site in find_hosts(after, tuple(trained)).items():
+        grown[site.path] += trained[name]
     return tuple(Growth(kind, site, parameters) for site, parameters in grown.items())
-
-
-def _trainable(before: fx.GraphModule, after: fx.GraphModule) -> list[str]:
-    return [name for name in added_parameters(before, after) if after.get_parameter(name).requires_grad]
