@@ -163,7 +163,7 @@ def each_batch(probe: Probe, readings: Sequence[Reading]) -> Iterator[dict[Readi
     values = [node for reading in readings for node in reading.values]
     nodes = list(dict.fromkeys(node for reading in readings for node in reading.differentiated))
     dimensions = probe.dimensions(node for reading in readings for node in reading.inputs)
-    for batch in probe.batches:
+    for batch in probe.batches if nodes else ():
         with probe.forward(batch, values=values, differentiable=nodes) as run:
             gradients = run.gradients(nodes)
             seen = {reading: reading.captured(run.values, gradients, batch, dimensions) for reading in readings}

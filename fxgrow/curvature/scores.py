@@ -26,8 +26,8 @@ class SiteScores:
     """
 
     values: Tensor
-    held_out: Tensor
-    stderr: Tensor  #: standard error of `held_out` over batches
+    held_out: Tensor | None  #: None where the data cannot be halved: a single batch that cannot be told apart
+    stderr: Tensor | None  #: standard error of `held_out` over samples, or over batches; None with it
     matrix: str = ""  #: ``"branch"`` or ``"splitting"`` for an eigen-score, else empty
     eigenvectors: Tensor | None = None  #: ``(neurons, features)``
     #: +1 where a larger value asks for growth, -1 where a smaller one does, as with eigenvalues
@@ -46,12 +46,14 @@ class SiteScores:
 
     @property
     def priority(self) -> Tensor:
-        """How strongly each neuron asks for growth: the held-out score, signed so that more is more."""
-        return self.sign * self.held_out
+        """How strongly each neuron asks for growth: the held-out score if there is one, signed so that more is more."""
+        return self.sign * (self.values if self.held_out is None else self.held_out)
 
     @property
     def significant(self) -> Tensor:
         """Whether each neuron's held-out score asks for growth by more than its error bar, ``(neurons,)`` of bool."""
+        if self.stderr is None:
+            return torch.zeros(len(self.values), dtype=torch.bool)
         return self.priority > SIGNIFICANCE * self.stderr
 
 
@@ -81,6 +83,11 @@ class Scores(Mapping[str, SiteScores]):
 
     def __len__(self) -> int:
         return len(self.sites)
+
+    @property
+    def images(self) -> int:
+        """The former name of `samples`."""
+        return self.samples
 
     def check(self, graph_module: fx.GraphModule) -> None:
         """Refuse scores that were measured on another graph.
@@ -130,8 +137,8 @@ class Scores(Mapping[str, SiteScores]):
             sign=scores.sign,
             matrix=scores.matrix,
             eigenvalues=scores.values.tolist(),
-            held_out=scores.held_out.tolist(),
-            stderr=scores.stderr.tolist(),
+            held_out=None if scores.held_out is None else scores.held_out.tolist(),
+            stderr=None if scores.stderr is None else scores.stderr.tolist(),
             reliability=scores.reliability,
             samples=self.samples,
         )
@@ -140,9 +147,13 @@ class Scores(Mapping[str, SiteScores]):
 def _site_scores(entry: ScoreAnnotation) -> SiteScores:
     return SiteScores(
         values=torch.tensor(entry["eigenvalues"], dtype=torch.float64),
-        held_out=torch.tensor(entry["held_out"], dtype=torch.float64),
-        stderr=torch.tensor(entry["stderr"], dtype=torch.float64),
+        held_out=_vector(entry["held_out"]),
+        stderr=_vector(entry["stderr"]),
         matrix=entry["matrix"],
         sign=entry["sign"],
         reliability=entry["reliability"],
     )
+
+
+def _vector(numbers: list[float] | None) -> Tensor | None:
+    return None if numbers is None else torch.tensor(numbers, dtype=torch.float64)

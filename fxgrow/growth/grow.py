@@ -98,7 +98,7 @@ def _site_growths(grown: fx.GraphModule, decided: Plan, scores: Scores) -> Itera
     }
     for site, rows in decided.rows.items():
         chosen = list(rows)
-        held_out, stderr = scores[site].held_out[chosen], scores[site].stderr[chosen]
+        held_out, stderr = scores[site].held_out, scores[site].stderr
         yield SiteGrowth(
             site=site,
             pseudo_layer=paths[site],
@@ -106,6 +106,6 @@ def _site_growths(grown: fx.GraphModule, decided: Plan, scores: Scores) -> Itera
             neurons=len(rows),
             parameters=sum(p.numel() for p in grown.get_submodule(paths[site]).parameters()),
             score=scores.score,
-            held_out=float(held_out.mean()),
-            stderr=float(stderr.square().sum().sqrt() / len(rows)),
+            held_out=None if held_out is None else float(held_out[chosen].mean()),
+            stderr=None if stderr is None else float(stderr[chosen].square().sum().sqrt() / len(rows)),
         )

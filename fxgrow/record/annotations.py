@@ -20,8 +20,8 @@ class ScoreAnnotation(TypedDict):
     sign: Literal[-1, 1]  #: +1 where a larger value asks for growth, -1 where a smaller one does
     matrix: str  #: ``"branch"`` or ``"splitting"``
     eigenvalues: list[float]
-    held_out: list[float]
-    stderr: list[float]
+    held_out: list[float] | None  #: None where the data could not be halved
+    stderr: list[float] | None
     reliability: float | None  #: rank correlation of the two halves' scores
     samples: int
 
