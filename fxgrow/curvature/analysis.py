@@ -2,19 +2,21 @@
 
 import difflib
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from fnmatch import fnmatchcase
 from typing import Any
 
 import torch.fx as fx
-from torch import nn
+from torch import Tensor, nn
 
 from fxgrow.curvature.capture import LossFunction
 from fxgrow.curvature.probe import Probe
 from fxgrow.curvature.probe_data import CountSamples, read_batches
 from fxgrow.curvature.registry import Score, find_score, score_names
-from fxgrow.curvature.scores import Scores
+from fxgrow.curvature.scores import Scores, SiteScores
 from fxgrow.errors import AnalysisError
 from fxgrow.graph.sites import Site, find_sites
+from fxgrow.record.annotations import NO_GRADIENT
 from fxgrow.record.digest import digest
 
 DEFAULT_ITERATIONS = 16
@@ -97,15 +99,28 @@ def analyze(
     probe = Probe(graph_module, loss_fn, read, growable, iterations, seed, settled, max_memory)
     measured = chosen.measure(probe)
     refusals = {path: site.refusal for path, site in wanted.items() if site.refusal is not None}
+    found, dark = only_reached(measured.sites, probe.reached_rows())
     scores = Scores(
-        sites=dict(measured.sites),
+        sites=found,
         score=chosen.name,
         digest=digest(graph_module),
         samples=probe.samples,
-        refusals={**refusals, **measured.refusals},
+        refusals={**refusals, **measured.refusals, **dark},
     )
     scores.annotate(graph_module)
     return scores
+
+
+def only_reached(
+    sites: Mapping[str, SiteScores], reached: Mapping[str, Tensor]
+) -> tuple[dict[str, SiteScores], dict[str, str]]:
+    """Mark the neurons that no gradient reaches, and give the reason where a site has no other."""
+    dark = {path: NO_GRADIENT for path, rows in reached.items() if not bool(rows.any())}
+    marked = {
+        path: scores if bool(reached[path].all()) else replace(scores, reached=reached[path])
+        for path, scores in sites.items()
+    }
+    return marked, dark
 
 
 def select_sites(sites: Mapping[str, Site], patterns: Iterable[str] | None) -> dict[str, Site]:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from fxgrow.errors import PlanError
 from fxgrow.graph.sites import find_sites
-from fxgrow.record.annotations import ScoreAnnotation, annotate, annotation
+from fxgrow.record.annotations import NO_GRADIENT, ScoreAnnotation, annotate, annotation
 from fxgrow.record.digest import digest
 
 #: A score is significant where its held-out value lies this many standard errors from zero.
@@ -38,6 +38,8 @@ class SiteScores:
     residuals: Tensor | None = None
     #: for an eigen-score the number of Lanczos iterations that were made
     iterations: int | None = None
+    #: which neurons get a gradient of the loss, ``(neurons,)`` of bool; the others never grow. None: all of them
+    reached: Tensor | None = None
 
     @property
     def eigenvalues(self) -> Tensor:
@@ -46,8 +48,17 @@ class SiteScores:
 
     @property
     def priority(self) -> Tensor:
-        """How strongly each neuron asks for growth: the held-out score if there is one, signed so that more is more."""
-        return self.sign * (self.values if self.held_out is None else self.held_out)
+        """How strongly each neuron asks for growth: the held-out score if there is one, signed so that more is more.
+
+        It is minus infinity where no gradient reaches the neuron: what is added there does not learn.
+        """
+        priority = self.sign * (self.values if self.held_out is None else self.held_out)
+        return priority if self.reached is None else priority.masked_fill(~self.reached, -torch.inf)
+
+    @property
+    def eligible(self) -> int:
+        """The number of neurons that may grow: those that get a gradient."""
+        return len(self.values) if self.reached is None else int(self.reached.sum())
 
     @property
     def significant(self) -> Tensor:
@@ -66,7 +77,8 @@ class Scores(Mapping[str, SiteScores]):
         score: The name of the score, as in ``"eigen"``.
         digest: Digest of the graph on which they were measured.
         samples: Number of samples of probe data.
-        refusals: Sites without a score, and why: "not splittable" is not a score of zero.
+        refusals: Sites that do not grow by these scores, and why: "not splittable" is not a score of zero, and where no
+            gradient arrives a score of zero is no score.
     """
 
     sites: Mapping[str, SiteScores]
@@ -114,7 +126,7 @@ class Scores(Mapping[str, SiteScores]):
 
     @classmethod
     def from_annotations(cls, graph_module: fx.GraphModule) -> "Scores":
-        """Rebuild scores, without eigenvectors and refusals, from what an analysis wrote on the nodes.
+        """Rebuild scores, without eigenvectors and most refusals, from what an analysis wrote on the nodes.
 
         Raises:
             PlanError: If no node has a score, or they were measured on another graph.
@@ -126,7 +138,8 @@ class Scores(Mapping[str, SiteScores]):
             raise PlanError("its nodes carry no scores", where="the graph", fix=fix)
         first = next(iter(entries.values()))
         sites = {path: _site_scores(entry) for path, entry in entries.items()}
-        scores = cls(sites=sites, score=first["score"], digest=first["digest"], samples=first["samples"])
+        dark = {path: NO_GRADIENT for path, scores in sites.items() if not scores.eligible}
+        scores = cls(sites=sites, score=first["score"], digest=first["digest"], samples=first["samples"], refusals=dark)
         scores.check(graph_module)
         return scores
 
@@ -141,10 +154,12 @@ class Scores(Mapping[str, SiteScores]):
             stderr=None if scores.stderr is None else scores.stderr.tolist(),
             reliability=scores.reliability,
             samples=self.samples,
+            reached=None if scores.reached is None else scores.reached.tolist(),
         )
 
 
 def _site_scores(entry: ScoreAnnotation) -> SiteScores:
+    reached = entry.get("reached")
     return SiteScores(
         values=torch.tensor(entry["eigenvalues"], dtype=torch.float64),
         held_out=_vector(entry["held_out"]),
@@ -152,6 +167,7 @@ def _site_scores(entry: ScoreAnnotation) -> SiteScores:
         matrix=entry["matrix"],
         sign=entry["sign"],
         reliability=entry["reliability"],
+        reached=None if reached is None else torch.tensor(reached),
     )
 
 

@@ -7,7 +7,7 @@ import torch
 import torch.fx as fx
 from torch import Tensor, nn
 
-from fxgrow.curvature.analysis import DEFAULT_ITERATIONS, select_sites, unwrap
+from fxgrow.curvature.analysis import DEFAULT_ITERATIONS, only_reached, select_sites, unwrap
 from fxgrow.curvature.batches import Batch, as_inputs
 from fxgrow.curvature.capture import Recorder, arguments
 from fxgrow.curvature.cross_fit import cross_fit
@@ -63,6 +63,7 @@ class StepRecorder:
         self._pending: tuple[Recorder, Batch] | None = None
         self._dimensions: dict[fx.Node, SampleDimension | None] = {}
         self._counter = SampleCounter(self.graph_module, samples)
+        self._reached: dict[str, Tensor] = {}
         self._last: list[Batch] = []
         self._batches = 0
 
@@ -108,9 +109,15 @@ class StepRecorder:
                     settled=settled,
                 )
             found[reading.site.path] = fitted.scores(sign=-1, matrix=reading.matrix)
-        ordered = {path: found[path] for path in find_sites(self.graph_module) if path in found}
+        marked, dark = only_reached(found, self._reached)
+        self._reached = {}
+        ordered = {path: marked[path] for path in find_sites(self.graph_module) if path in marked}
         scores = Scores(
-            ordered, score="eigen", digest=digest(self.graph_module), samples=samples, refusals=self.refusals
+            ordered,
+            score="eigen",
+            digest=digest(self.graph_module),
+            samples=samples,
+            refusals={**self.refusals, **dark},
         )
         scores.annotate(self.graph_module)
         return scores
@@ -123,14 +130,14 @@ class StepRecorder:
         if recorder.mutated():
             fix = "trace it with fxgrow.trace, which makes them out of place"
             raise AnalysisError("an operation in place changed what was recorded", where="the model", fix=fix)
-        gradients: dict[fx.Node, Tensor] = {}
-        for reading in self.readings:
-            for node in reading.differentiated:
-                gradient = recorder.values[node].grad
-                if gradient is None:
-                    fix = "call loss.backward() after each forward pass"
-                    raise AnalysisError("no gradient has come back to it", where=reading.site.path, fix=fix)
-                gradients[node] = gradient
+        values = {node: recorder.values[node] for reading in self.readings for node in reading.differentiated}
+        if all(value.grad is None for value in values.values()):
+            fix = "call loss.backward() after each forward pass"
+            raise AnalysisError("no gradient has come back to any site", where=f"step {batch.index}", fix=fix)
+        gradients = {node: torch.zeros_like(v) if v.grad is None else v.grad for node, v in values.items()}
         with torch.no_grad():
             for reading in self.readings:
+                path, reached = reading.site.path, reading.reached_rows(recorder.values, gradients)
+                assert reached is not None  # eigen-scores read the site's own matrix
+                self._reached[path] = self._reached.get(path, reached) | reached
                 self._captured[reading].extend(reading.captured(recorder.values, gradients, batch, self._dimensions))
