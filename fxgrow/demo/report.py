@@ -50,13 +50,15 @@ def _sites_table(growths: Sequence[Growth], scores: Mapping[str, SiteScores]) ->
     return table
 
 
-def with_error(value: float, error: float) -> tuple[str, str]:
-    """Spell a value with as many decimals as its error has, at two significant digits.
+def with_error(value: float | None, error: float | None) -> tuple[str, str]:
+    """Spell a value with as many decimals as its error has, at two significant digits; empty where it is not known.
 
     Example:
         >>> with_error(-0.03217, 0.00046)
         ('-0.03217', '± 0.00046')
     """
+    if value is None or error is None:
+        return "", ""
     decimals = max(0, 1 - math.floor(math.log10(error))) if error > 0 else 6
     return f"{value:.{decimals}f}", f"± {error:.{decimals}f}"
 

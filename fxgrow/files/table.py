@@ -14,9 +14,9 @@ from torch.fx.passes.shape_prop import TensorMetadata
 from fxgrow.execution.inputs import map_metadata
 from fxgrow.graph.ends import inner_sites
 from fxgrow.graph.network import depth_map
-from fxgrow.graph.sites import find_sites
+from fxgrow.graph.sites import Site, find_sites
 from fxgrow.primitives.modules import fetch_attribute, parameter_count, qualified_name
-from fxgrow.record.annotations import Annotation, annotation
+from fxgrow.record.annotations import NO_GRADIENT, Annotation, annotation
 from fxgrow.record.digest import digest
 from fxgrow.record.provenance import Provenance, part_of, read_provenance
 from fxgrow.record.record import Record, record_of
@@ -157,17 +157,26 @@ def _other_mode(graph_module: fx.GraphModule) -> tuple[str, ...]:
 def _site_rows(graph_module: fx.GraphModule) -> dict[str, SiteRow]:
     sites, depths = find_sites(graph_module), depth_map(graph_module)
     inner = inner_sites(graph_module, sites)
+    own = digest(graph_module)
+    refusals = {path: site.refusal or _found_dark(site, own) for path, site in sites.items()}
     return {
         path: SiteRow(
             path=path,
             neurons=site.neurons,
             features=site.features,
-            refusal=site.refusal,
-            by_default=path in inner and site.refusal is None,
+            refusal=refusals[path],
+            by_default=path in inner and refusals[path] is None,
             depths=tuple(sorted(Counter(depths[path]).items())),
         )
         for path, site in sites.items()
     }
+
+
+def _found_dark(site: Site, own: str) -> str | None:
+    """Return what an analysis of this graph, whose digest is `own`, found against growth at a site."""
+    scores = annotation(site.calls[0]).get("scores")
+    reached = scores.get("reached") if scores and scores["digest"] == own else None
+    return NO_GRADIENT if reached and not any(reached) else None
 
 
 def _node_row(graph_module: fx.GraphModule, node: fx.Node, site: SiteRow | None) -> NodeRow:

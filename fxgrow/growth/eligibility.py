@@ -3,6 +3,7 @@
 import difflib
 from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
+from types import MappingProxyType
 
 import torch.fx as fx
 
@@ -15,6 +16,7 @@ from fxgrow.record.provenance import PseudoLayerNode, part_of
 def eligible_sites(
     graph_module: fx.GraphModule,
     scored: Iterable[str],
+    refusals: Mapping[str, str] = MappingProxyType({}),
     *,
     include: tuple[str, ...] = (),
     exclude: tuple[str, ...] = (),
@@ -30,6 +32,7 @@ def eligible_sites(
     Args:
         graph_module: The graph that is to grow.
         scored: The sites that have scores.
+        refusals: Sites that have none, and why.
         include: Module paths or shell patterns (``"blocks.*.mlp.*"``); if given, only these grow, stem and head too.
         exclude: Module paths or shell patterns that never grow.
         nest: Whether sites inside pseudo-layers are among the default.
@@ -44,7 +47,7 @@ def eligible_sites(
     if include:
         wanted: Mapping[str, Site] = {path: site for path, site in sites.items() if _matches(path, include)}
         for path, site in wanted.items():
-            _check_wanted(site, path, include, scored)
+            _check_wanted(site, path, include, scored, refusals)
     else:
         wanted = inner_sites(graph_module, sites)
         if not nest:
@@ -72,11 +75,15 @@ def _check_pattern(pattern: str, sites: Mapping[str, Site]) -> None:
     raise PlanError("no site has this module path", where=pattern, fix=f"{hint}`fxgrow inspect` lists the sites")
 
 
-def _check_wanted(site: Site, path: str, include: tuple[str, ...], scored: set[str]) -> None:
+def _check_wanted(
+    site: Site, path: str, include: tuple[str, ...], scored: set[str], refusals: Mapping[str, str]
+) -> None:
     """Refuse a site that was asked for by its full name and cannot grow."""
     if path not in include:
         return
     if site.refusal is not None:
         raise PlanError(f"it cannot grow: {site.refusal}", where=path, fix="leave it out of include")
     if path not in scored:
+        if path in refusals:
+            raise PlanError(f"it has no score: {refusals[path]}", where=path, fix="leave it out of include")
         raise PlanError("it has no score", where=path, fix="analyze it first, or leave it out of include")

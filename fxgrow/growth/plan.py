@@ -38,8 +38,12 @@ class Plan:
 
 
 def _evidence(score: str, scores: SiteScores, rows: tuple[int, ...]) -> Evidence:
-    held_out, stderr = scores.held_out[list(rows)], scores.stderr[list(rows)]
-    return Evidence(score, float(held_out.mean()), float(stderr.square().sum().sqrt() / len(rows)))
+    held_out, stderr, chosen = scores.held_out, scores.stderr, list(rows)
+    return Evidence(
+        score,
+        held_out=None if held_out is None else float(held_out[chosen].mean()),
+        stderr=None if stderr is None else float(stderr[chosen].square().sum().sqrt() / len(rows)),
+    )
 
 
 @dataclass(frozen=True)
@@ -102,10 +106,17 @@ def plan(
     kind, allocate = find_operator(operator), find_allocation(allocation)
     limit = resolve_budget(traced, budget)
     nest = kind.reads == "input"
-    sites = eligible_sites(traced, scores, include=tuple(include), exclude=tuple(exclude), nest=nest)
+    sites = eligible_sites(
+        traced,
+        [path for path in scores if scores[path].eligible],
+        scores.refusals,
+        include=tuple(include),
+        exclude=tuple(exclude),
+        nest=nest,
+    )
     if not sites:
         raise PlanError(
-            "no site is left to grow",
+            "no site is left to grow" + _told(scores.refusals),
             where="include and exclude" if include or exclude else "the model",
             fix="name sites in include=, or see with `fxgrow inspect` why each site cannot grow",
         )
@@ -114,6 +125,14 @@ def plan(
     rows = {path: best_rows(scores[path], count) for path, count in counts.items() if count}
     cost = sum(kind.parameter_count(sites[path].map, count) for path, count in counts.items() if count)
     return Plan(rows, operator, seed, limit, cost, allocation)
+
+
+def _told(refusals: Mapping[str, str]) -> str:
+    """Return why sites have no score, each reason once, with the first site that it holds for."""
+    first: dict[str, str] = {}
+    for path, reason in refusals.items():
+        first.setdefault(reason, path)
+    return f" ({'; '.join(f'{path}: {reason}' for reason, path in first.items())})" if first else ""
 
 
 def _check_affordable(sites: dict[str, Site], operator: type[PseudoLayer], budget: int) -> None:

@@ -115,6 +115,9 @@ def _growth(table: Table, row: NodeRow) -> Iterator[tuple[str, str]]:
     if site is not None:
         verdict = f"no, {site.refusal}" if site.refusal else "yes" if site.by_default else "if included by name"
         yield "can grow", f"{verdict}: {site.neurons} neurons of {site.features} features each"
+        dark = [row for row, reached in enumerate(row.annotation.get("scores", {}).get("reached") or ()) if not reached]
+        if dark:
+            yield "cannot grow", f"no gradient of the loss reaches neurons {', '.join(map(str, dark))}"
         yield "depth", "; ".join(f"{neurons} neurons {depth} deep" for depth, neurons in site.depths)
         for event in table.record.history:
             for grown in event.growths:
@@ -130,23 +133,23 @@ def _growth(table: Table, row: NodeRow) -> Iterator[tuple[str, str]]:
 
 def _neurons_heading(scores: ScoreAnnotation) -> Text:
     name = " ".join(part for part in (scores["score"], scores["matrix"]) if part)
-    shown = min(_NEURONS_SHOWN, len(scores["held_out"]))
-    return Text(f"the {shown} of {len(scores['held_out'])} neurons that ask most for growth ({name} score)")
+    shown = min(_NEURONS_SHOWN, len(scores["eigenvalues"]))
+    return Text(f"the {shown} of {len(scores['eigenvalues'])} neurons that ask most for growth ({name} score)")
 
 
 def _neurons(scores: ScoreAnnotation, glyphs: Glyphs) -> RenderableType:
-    """Return the neurons that ask most for growth, by their held-out score."""
-    sign = scores.get("sign", -1)
-    ranked = sorted(range(len(scores["held_out"])), key=lambda neuron: -sign * scores["held_out"][neuron])
+    """Return the neurons that ask most for growth, by their held-out score if there is one."""
+    sign, held_out, errors = scores.get("sign", -1), scores["held_out"], scores["stderr"]
+    ranking = scores["eigenvalues"] if held_out is None else held_out
+    ranked = sorted(range(len(ranking)), key=lambda neuron: -sign * ranking[neuron])
     grid = Grid(box=None, padding=(0, 1), header_style="dim")
     for heading in ("neuron", "score", "held out", "significant"):
         grid.add_column(heading, justify="right")
     for neuron in ranked[:_NEURONS_SHOWN]:
-        held_out, error = scores["held_out"][neuron], scores["stderr"][neuron]
-        grid.add_row(
-            str(neuron),
-            two_digits(scores["eigenvalues"][neuron]),
-            f"{two_digits(held_out)} {glyphs.spread} {two_digits(error)}",
-            "yes" if sign * held_out > SIGNIFICANCE * error else "no",
-        )
+        cells = ["", ""]
+        if held_out is not None and errors is not None:
+            value, error = held_out[neuron], errors[neuron]
+            significant = "yes" if sign * value > SIGNIFICANCE * error else "no"
+            cells = [f"{two_digits(value)} {glyphs.spread} {two_digits(error)}", significant]
+        grid.add_row(str(neuron), two_digits(scores["eigenvalues"][neuron]), *cells)
     return grid

@@ -113,12 +113,13 @@ def _when(context: Mapping[str, Any]) -> str:
 
 def _mean_score(event: GrowthEvent, glyphs: Glyphs) -> str:
     """Spell the mean held-out score of the neurons that grew, with its standard error."""
-    known = [(grown.evidence, grown.neurons) for grown in event.growths if grown.evidence is not None]
-    total = sum(neurons for _, neurons in known)
+    scored = [(grown.evidence, grown.neurons) for grown in event.growths if grown.evidence is not None]
+    known = [(e.held_out, e.stderr, n) for e, n in scored if e.held_out is not None and e.stderr is not None]
+    total = sum(neurons for *_, neurons in known)
     if not total:
         return ""
-    mean = sum(evidence.held_out * neurons for evidence, neurons in known) / total
-    error = sum((evidence.stderr * neurons) ** 2 for evidence, neurons in known) ** 0.5 / total
+    mean = sum(held_out * neurons for held_out, _, neurons in known) / total
+    error = sum((stderr * neurons) ** 2 for _, stderr, neurons in known) ** 0.5 / total
     return f"{two_digits(mean)} {glyphs.spread} {two_digits(error)}"
 
 

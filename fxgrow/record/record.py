@@ -39,8 +39,8 @@ class Evidence:
     """The scores for which neurons of a site were chosen to grow."""
 
     score: str  #: name of the score
-    held_out: float  #: mean held-out score of the chosen neurons
-    stderr: float  #: standard error of that mean, neurons taken as independent
+    held_out: float | None  #: mean held-out score of the chosen neurons; None where there was none
+    stderr: float | None  #: standard error of that mean, neurons taken as independent
 
 
 @dataclass(frozen=True)

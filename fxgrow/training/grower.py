@@ -1,18 +1,19 @@
 """`Grower`: what must happen together when a model grows in the middle of its training."""
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.fx as fx
-from torch import Tensor, nn
+from torch import nn
 
 from fxgrow.curvature import Scores, analyze, find_score
-from fxgrow.curvature.batches import Batch, read_batches
+from fxgrow.curvature.batches import Batch
+from fxgrow.curvature.capture import LossFunction, loss_of
+from fxgrow.curvature.probe_data import CountSamples, read_batches
 from fxgrow.errors import PlanError, TraceError, VerificationError
-from fxgrow.execution.inputs import device_of
 from fxgrow.execution.preservation import preserved
 from fxgrow.graph.sharing import share
 from fxgrow.growth import grow
@@ -24,8 +25,6 @@ from fxgrow.primitives.unwrapping import DataParallel, layers, unwrap
 from fxgrow.record.record import GrowthEvent, record_of, remember
 from fxgrow.training.compilation import compile as compile_blocks
 from fxgrow.training.schedule import check_epochs
-
-LossFunction = Callable[[Any, Any], Tensor]
 
 
 @dataclass(frozen=True)
@@ -55,7 +54,8 @@ class Grower:
 
     Args:
         traced: The model, from `fxgrow.trace` or ``torch.fx.symbolic_trace``.
-        loss_fn: Maps the model's output and the target to the mean loss over the batch.
+        loss_fn: Maps the model's output and the target to the mean loss over the batch; None for a model that computes
+            its loss itself, as for `fxgrow.analyze`.
         optimizer: The optimizer that holds the model's parameters, or several. It is extended, never replaced.
         budget: What all events together may add: a float is a fraction of the parameters at the start, an int a number.
         at: The epochs at which growth is due (`growth_epochs` makes a schedule).
@@ -65,6 +65,7 @@ class Grower:
         include: Module paths or shell patterns of the only sites that may grow.
         exclude: Module paths or shell patterns of sites that may not.
         max_samples: Samples that an analysis reads at most.
+        samples: Says how many samples a batch holds, where neither target nor model shows it (`fxgrow.analyze`).
         compile: Whether `model` is compiled block by block.
         compile_options: Options of ``torch.compile``.
         seed: Seed of the analyses and of the new parameters; every event draws its own from it.
@@ -88,6 +89,7 @@ class Grower:
         include: Iterable[str] = (),
         exclude: Iterable[str] = (),
         max_samples: int = 512,
+        samples: CountSamples | None = None,
         compile: bool = True,
         compile_options: Mapping[str, Any] | None = None,
         seed: int = 0,
@@ -102,7 +104,7 @@ class Grower:
             find(name)  # an unknown name is refused now, and not in the middle of the training
         self._operator, self._allocation = operator, allocation
         self._include, self._exclude = tuple(include), tuple(exclude)
-        self._score, self._max_samples, self._seed = score, max_samples, seed
+        self._score, self._max_samples, self._samples, self._seed = score, max_samples, samples, seed
         self._compile, self._compile_options = compile, dict(compile_options or {})
         self.model: nn.Module = self._compiled(self.graph_module)  #: what the training loop calls
 
@@ -136,11 +138,18 @@ class Grower:
         started = time.monotonic()
         limit, seed = self._limit(budget), self._seed + self._events
         measured = share(self.graph_module)  # on whose nodes the scores are written
-        read = read_batches(batches, device_of(measured), seed=seed, max_samples=self._max_samples)
+        read = read_batches(
+            measured,
+            batches,
+            seed=seed,
+            max_samples=self._max_samples,
+            samples=self._samples,
+            targets=self.loss_fn is not None,
+        )
         scores = analyze(
             measured,
             self.loss_fn,
-            [(batch.inputs, batch.target) for batch in read],
+            read,
             score=self._score,
             sites=self._include or None,
             seed=seed,
@@ -191,7 +200,7 @@ class Grower:
             graph_module.eval()
             inputs = batch.inputs
             output = graph_module(**inputs) if isinstance(inputs, dict) else graph_module(*inputs)
-            return float(self.loss_fn(output, batch.target))
+            return float(loss_of(self.loss_fn, output, batch))
 
 
 def _check_equal(before: float, after: float) -> None:

@@ -57,7 +57,7 @@ def test_two_images_give_half_their_difference_as_error():
     assert (float(mean), float(error)) == pytest.approx((2.5, 1.5))
 
 
-def test_units_count_by_their_images():
+def test_units_count_by_their_samples():
     mean, _ = mean_and_error([(torch.tensor([[1.0], [4.0]]), torch.tensor([2.0, 1.0]))])
     assert float(mean) == pytest.approx(2)
 
