@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -22,6 +22,7 @@ from torch.fx.passes.shape_prop import TensorMetadata
 
 from fxgrow.errors import TraceError, first_line
 from fxgrow.execution.inputs import device_of, input_metadata, map_metadata
+from fxgrow.execution.randomness import preserved_randomness
 from fxgrow.primitives.modules import fetch_attribute
 from fxgrow.record.location import module_path
 
@@ -98,7 +99,7 @@ class FakeExecution(fx.Interpreter):
 
     def _run_on_data(self, node: fx.Node, args: Any, kwargs: Any) -> Any:
         """Evaluate a node whose shapes or control flow depend on values, on ones in place of its inputs."""
-        with unset_fake_temporarily():
+        with unset_fake_temporarily(), preserved_randomness():
             args, kwargs = map_aggregate((args, kwargs), _ones)
             if node.op == "call_module":
                 module = copy.deepcopy(self.module.get_submodule(str(node.target)))
@@ -111,7 +112,10 @@ class FakeExecution(fx.Interpreter):
 
     def call_module(self, target: Any, args: Any, kwargs: Any) -> Any:
         """Call a copy of the module at `target` that holds fake tensors."""
-        return self._copy(target)(*args, **kwargs)
+        module = self._copy(target)
+        own = type(module).__module__.startswith("torch.nn.")
+        with nullcontext() if own else preserved_randomness():  # torch's modules draw from fake tensors only
+            return module(*args, **kwargs)
 
     def get_attr(self, target: Any, args: Any, kwargs: Any) -> Any:
         """Return a fake tensor in place of the parameter, buffer or constant at `target`."""
@@ -119,8 +123,11 @@ class FakeExecution(fx.Interpreter):
 
     def _copy(self, path: str) -> nn.Module:
         if path not in self.copies:
+            module = self.module.get_submodule(path)
+            for tensor in (*module.parameters(), *module.buffers()):
+                self.memo[id(tensor)] = self._fake(tensor)
             with FakeCopyMode(self.fake_mode):
-                self.copies[path] = copy.deepcopy(self.module.get_submodule(path), self.memo)
+                self.copies[path] = copy.deepcopy(module, self.memo)
             self.copies[path].eval()
         return self.copies[path]
 

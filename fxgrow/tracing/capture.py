@@ -127,7 +127,8 @@ def _doubts(recording: Recording) -> list[Opaque]:
 
 
 def _size_notes(recording: Recording) -> list[str]:
-    count = len(recording.tracer.decided)
+    tracer = recording.tracer
+    count = sum(not tracer.values.asks_for_gradients(node) for node in tracer.decided)
     return [f"{count} decisions on sizes hold for inputs of this size; others raise an error"] if count else []
 
 
