@@ -17,8 +17,9 @@ from torch.fx.proxy import Attribute
 from fxgrow.execution.randomness import random_state
 from fxgrow.graph.aliasing import reads_only_shape
 from fxgrow.tracing.arguments import Argument, Call, mirror
+from fxgrow.tracing.functions import Function, is_einops_layer, recorded, untraceable_functions
 from fxgrow.tracing.interception import interception
-from fxgrow.tracing.leaves import COMPOSITES, follows_mode, untraceable_classes, untraceable_functions
+from fxgrow.tracing.leaves import COMPOSITES, follows_mode, untraceable_classes
 from fxgrow.tracing.proxies import proxy_of
 from fxgrow.tracing.values import Values
 
@@ -57,6 +58,7 @@ class ModelTracer(fx.Tracer):
     Args:
         call: How the model is called.
         leaves: Paths of modules that stay whole, beside the atoms of torch.nn and those that follow ``.train()``.
+        functions: Functions that are kept as one node, beside those that always are.
 
     Attributes:
         calls: The stack of open module calls, outermost (the model) first; the whole tree when tracing is over.
@@ -64,11 +66,12 @@ class ModelTracer(fx.Tracer):
         notes: What was dropped without changing the function, in sentences.
     """
 
-    def __init__(self, call: Call, leaves: Collection[str]) -> None:
-        super().__init__(autowrap_modules=(math,), autowrap_functions=untraceable_functions())
+    def __init__(self, call: Call, leaves: Collection[str], functions: Collection[Function] = ()) -> None:
+        super().__init__(autowrap_modules=(math,))
         self.proxy_buffer_attributes = True  # or what forward computes from a buffer would be a constant
         self.call = call
         self.leaves = frozenset(leaves)
+        self.functions = (*untraceable_functions(), *functions)
         self.leaf_classes = untraceable_classes()
         self.calls = [ModuleCall("")]
         self.findings: list[Opaque] = []
@@ -79,11 +82,13 @@ class ModelTracer(fx.Tracer):
         """Say whether `m` stays whole."""
         if module_qualified_name in self.leaves or isinstance(m, self.leaf_classes) or follows_mode(m):
             return True
+        if is_einops_layer(m):
+            return True
         return not isinstance(m, COMPOSITES) and super().is_leaf_module(m, module_qualified_name)
 
     def record(self, model: nn.Module) -> fx.Graph:
         """Trace `model`."""
-        with torch.enable_grad(), interception(self):
+        with torch.enable_grad(), interception(self), recorded(self, self.functions, model):
             graph: fx.Graph = self._watched(lambda: super(ModelTracer, self).trace(model))
         self.calls[0].result = graph.output_node().args[0]
         self.calls[0].forget(_drop_unread(graph, self.values))

@@ -57,7 +57,7 @@ class Values:
         """
         with self._apart():
             values = [self._compute(index, node) for index in range(2)]
-        if not _plain(values[0]):
+        if not _plain(values[0]) or self._follows_from_data(node):
             raise UnknownValueError("its control flow depends on the values of tensors")
         if values[1] != values[0]:
             raise UnknownValueError("its control flow depends on the size of the batch")
@@ -78,6 +78,13 @@ class Values:
     def asks_for_gradients(self, node: fx.Node) -> bool:
         """Say whether a plain value comes from an attribute that differs between training and inference."""
         return _asks_for_gradients(node, self.executions[0].env)
+
+    def _follows_from_data(self, node: fx.Node) -> bool:
+        """Say whether a number was found with ones in place of the values that it follows from."""
+        execution = self.executions[0]
+        if node in execution.guessed:
+            return True
+        return any(self._follows_from_data(source) for source in node.all_input_nodes if _is_number(execution, source))
 
     def _compute(self, index: int, node: fx.Node) -> Any:
         execution = self.executions[index]
@@ -104,6 +111,10 @@ class Values:
             yield
         finally:
             self.computing = False
+
+
+def _is_number(execution: FakeExecution, node: fx.Node) -> bool:
+    return node in execution.guessed or _plain(execution.env[node])
 
 
 def _plain(value: Any) -> bool:
