@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -22,7 +22,8 @@ from torch.fx.passes.shape_prop import TensorMetadata
 
 from fxgrow.errors import TraceError, first_line
 from fxgrow.execution.inputs import device_of, input_metadata, map_metadata
-from fxgrow.primitives.modules import fetch_attribute
+from fxgrow.execution.randomness import preserved_randomness
+from fxgrow.primitives.modules import fetch_attribute, qualified_name
 from fxgrow.record.location import module_path
 
 _NEED_DATA = (
@@ -31,6 +32,7 @@ _NEED_DATA = (
     UnsupportedFakeTensorException,
     UnsupportedOperatorException,
 )
+_TORCHS = ("torch.", "_operator.", "builtins.")
 _ERRORS = (RuntimeError, ValueError, TypeError, IndexError, AttributeError, KeyError, ArithmeticError, AssertionError)
 
 
@@ -57,6 +59,7 @@ class FakeExecution(fx.Interpreter):
         self.fake_mode = FakeTensorMode(allow_non_fake_inputs=True)
         self.device = device_of(root)
         self.copies: dict[str, nn.Module] = {}
+        self.guessed: set[fx.Node] = set()  # numbers, or shapes, that follow from values and not from shapes
         self.memo: dict[int, Any] = {}
 
     def set_input(self, node: fx.Node, value: Any) -> None:
@@ -93,12 +96,25 @@ class FakeExecution(fx.Interpreter):
     def _run(self, node: fx.Node, args: Any, kwargs: Any) -> Any:
         try:
             return getattr(self, node.op)(node.target, args, kwargs)
-        except _NEED_DATA:
-            return self._run_on_data(node, args, kwargs)
+        except _NEED_DATA as error:
+            result = self._run_on_data(node, args, kwargs)
+            if isinstance(error, DynamicOutputShapeException) or not isinstance(result, Tensor):
+                self.guessed.add(node)
+            return result
+        except _ERRORS:
+            if not self._is_foreign(node):
+                raise
+            return self._run_on_data(node, args, kwargs)  # it may take plain tensors only
+
+    def _is_foreign(self, node: fx.Node) -> bool:
+        """Say whether a node calls code that is not of torch."""
+        if node.op == "call_module":
+            return is_foreign(self.module.get_submodule(str(node.target)))
+        return node.op == "call_function" and not qualified_name(node.target).startswith(_TORCHS)
 
     def _run_on_data(self, node: fx.Node, args: Any, kwargs: Any) -> Any:
         """Evaluate a node whose shapes or control flow depend on values, on ones in place of its inputs."""
-        with unset_fake_temporarily():
+        with unset_fake_temporarily(), preserved_randomness():
             args, kwargs = map_aggregate((args, kwargs), _ones)
             if node.op == "call_module":
                 module = copy.deepcopy(self.module.get_submodule(str(node.target)))
@@ -111,7 +127,9 @@ class FakeExecution(fx.Interpreter):
 
     def call_module(self, target: Any, args: Any, kwargs: Any) -> Any:
         """Call a copy of the module at `target` that holds fake tensors."""
-        return self._copy(target)(*args, **kwargs)
+        module = self._copy(target)
+        with preserved_randomness() if is_foreign(module) else nullcontext():
+            return module(*args, **kwargs)
 
     def get_attr(self, target: Any, args: Any, kwargs: Any) -> Any:
         """Return a fake tensor in place of the parameter, buffer or constant at `target`."""
@@ -119,8 +137,11 @@ class FakeExecution(fx.Interpreter):
 
     def _copy(self, path: str) -> nn.Module:
         if path not in self.copies:
+            module = self.module.get_submodule(path)
+            for tensor in (*module.parameters(), *module.buffers()):
+                self.memo[id(tensor)] = self._fake(tensor)
             with FakeCopyMode(self.fake_mode):
-                self.copies[path] = copy.deepcopy(self.module.get_submodule(path), self.memo)
+                self.copies[path] = copy.deepcopy(module, self.memo)
             self.copies[path].eval()
         return self.copies[path]
 
@@ -142,6 +163,11 @@ class FakeExecution(fx.Interpreter):
                 ).requires_grad_(meta.requires_grad)
 
         return map_metadata(metadata, build)
+
+
+def is_foreign(module: nn.Module) -> bool:
+    """Say whether a module is none of torch.nn, so that its forward may do anything."""
+    return not type(module).__module__.startswith("torch.nn.")
 
 
 def _ones(value: Any) -> Any:
