@@ -1,12 +1,15 @@
 """The study, as data: which arms on which task, over which rates, on which seeds, in the order in which they run."""
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
-from study import arms_of
+from study.analysis import Difference, paired
 from study.arms import Arm
+from study.groups import GATES, GROUPS
 from study.records import Records
 from study.tasks import TASKS, Task
+
+GATE_SEEDS = 6
 
 
 @dataclass(frozen=True)
@@ -17,6 +20,7 @@ class Experiment:
     arm: Arm
     seeds: tuple[int, ...]
     tuning: tuple[int, ...] = ()  #: seeds of the experiment that tuned the rate; none: this one does
+    is_gate: bool = False  #: one of the two networks that show whether capacity binds
 
     @property
     def confirms(self) -> bool:
@@ -43,17 +47,42 @@ def tuned(records: Records, task: Task, arm: Arm, seeds: tuple[int, ...]) -> flo
 
 
 def experiments() -> Iterator[Experiment]:
-    """Yield the study."""
-    for wave in arms_of.WAVES:
-        for name, arms, fresh in wave:
-            yield from _of(TASKS[name], arms, fresh)
+    """Yield the study: before the first arms of a task its gate, first to tune the two networks, then on fresh seeds."""
+    opened = set()
+    for group in GROUPS:
+        if group.task.name not in opened:
+            opened.add(group.task.name)
+            for fresh in (0, GATE_SEEDS):
+                for arm in GATES[group.task.name]:
+                    yield replace(_experiment(group.task, arm, fresh), is_gate=True)
+        yield from (_experiment(group.task, arm, group.fresh) for arm in (group.baseline, *group.arms))
 
 
-def _of(task: Task, arms: Iterable[Arm], fresh: int) -> Iterator[Experiment]:
-    """Yield the tuning of some arms, or with ``fresh`` seeds their confirmation."""
+def _experiment(task: Task, arm: Arm, fresh: int) -> Experiment:
     tuning = tuple(range(task.tuning))
-    for arm in arms:
-        if fresh:
-            yield Experiment(task, arm, tuple(range(1000, 1000 + fresh)), tuning)
-        else:
-            yield Experiment(task, arm, tuning)
+    return Experiment(task, arm, fresh_seeds(fresh), tuning) if fresh else Experiment(task, arm, tuning)
+
+
+def fresh_seeds(count: int) -> tuple[int, ...]:
+    """Return seeds on which nothing was tuned or chosen."""
+    return tuple(range(1000, 1000 + count))
+
+
+def gate(records: Records, task: Task) -> Difference | None:
+    """Return how much less loss the bigger uniform network has than the smaller; None while it has not run.
+
+    The task is used if that is more than 3 standard errors.
+    """
+    found = []
+    for arm in reversed(GATES[task.name]):
+        rate = tuned(records, task, arm, tuple(range(task.tuning)))
+        rows = rate and records.of(task, arm, rate, fresh_seeds(GATE_SEEDS))
+        if not rows:
+            return None
+        found.append([float(str(row["loss"])) for row in rows])
+    return paired(*found)
+
+
+def binds(difference: Difference | None) -> bool:
+    """Tell whether capacity binds on a task; while its gate has not run, its arms wait."""
+    return difference is not None and difference.mean < -3 * difference.error

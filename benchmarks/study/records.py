@@ -49,12 +49,12 @@ class Records:
     def __contains__(self, wanted: Cell) -> bool:
         return wanted in self.rows
 
-    def add(self, task: Task, arm: Arm, rate: float, found: Iterable[dict[str, object]]) -> None:
+    def add(self, task: Task, arm: Arm, found: Iterable[dict[str, object]]) -> None:
         """Append what came out of a run, with the machine, the versions and the time."""
         self.folder.mkdir(parents=True, exist_ok=True)
         with open(self.folder / f"{task.name}.jsonl", "a") as file:
             for row in found:
-                key = cell(task, arm, rate, int(str(row["seed"])))
+                key = cell(task, arm, float(str(row["rate"])), int(str(row["seed"])))
                 whole = {**vars(key), **row, **_circumstances()}
                 file.write(json.dumps(whole) + "\n")
                 self._keep(whole)

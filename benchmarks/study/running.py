@@ -14,7 +14,7 @@ from study.rewrites import Site, is_last
 from study.snapshots import Snapshots
 from study.sources import Source
 from study.state import Leaf, State, initial
-from study.tasks import Task, batch
+from study.tasks import Members, Task, batch
 from study.training import Gradient, adamw, evaluate, gradient
 
 _KEEP_EVERY = 300.0  #: seconds between snapshots of a run that goes on
@@ -36,20 +36,20 @@ class Progress:
 def run(
     task: Task,
     arm: Arm,
-    rate: float,
-    seeds: tuple[int, ...],
+    members: Members,
     snapshots: Snapshots,
     report: Callable[[int], None] = lambda step: None,
 ) -> list[dict[str, object]]:
-    """Train, and return one record for each seed: what came out and what it took."""
+    """Train, and return one record for each network: what came out and what it took."""
+    seeds = tuple(seed for _, seed in members)
     source = task.source()
-    progress = snapshots.latest(task, arm, rate, seeds) or Progress(_start(task, arm, seeds))
+    progress = snapshots.latest(task, arm, members) or Progress(_start(task, arm, seeds))
     for until, event in _parts(arm, progress.step):
         if event is not None:
             progress = _grow(progress, event, task, source, seeds)
-        for progress in _train(progress, until, task, arm, rate, seeds, source, report):
-            snapshots.save(progress, task, arm, rate, seeds)
-    return _records(progress, task, source, seeds)
+        for progress in _train(progress, until, task, arm, members, source, report):
+            snapshots.save(progress, task, arm, members)
+    return _records(progress, task, source, members)
 
 
 def _start(task: Task, arm: Arm, seeds: tuple[int, ...]) -> State:
@@ -77,21 +77,21 @@ def _train(
     until: int,
     task: Task,
     arm: Arm,
-    rate: float,
-    seeds: tuple[int, ...],
+    members: Members,
     source: Source,
     report: Callable[[int], None],
 ) -> Iterator[Progress]:
     """Train to a step; yield the progress where it is worth keeping: from time to time, and at the end."""
     state = progress.state
     gradients = _gradient(task.architecture, state.shapes, task.compiled)
-    rates, shares = arm.rates() * rate, arm.shares()
+    seeds, own = tuple(seed for _, seed in members), torch.tensor([rate for rate, _ in members])
+    rates, shares = arm.rates(), arm.shares()
     passes = flops(task.architecture, state.shapes) * task.batch
     kept, begun = time.monotonic(), time.process_time()
     for step in range(progress.step, until):
         x, y = batch(source, task, seeds, step, shares[step])
         found, _ = gradients(state.values(), x, y)
-        state = adamw(state, found, float(rates[step]))
+        state = adamw(state, found, own * float(rates[step]))
         report(step + 1)
         last = step + 1 == until
         if last or time.monotonic() - kept > _KEEP_EVERY:
@@ -133,22 +133,23 @@ def _test(state: State, task: Task, source: Source) -> tuple[torch.Tensor, torch
     return evaluate(skeleton(task.architecture, state.shapes), state, source.test_x, source.test_y)
 
 
-def _records(progress: Progress, task: Task, source: Source, seeds: tuple[int, ...]) -> list[dict[str, object]]:
+def _records(progress: Progress, task: Task, source: Source, members: Members) -> list[dict[str, object]]:
     loss, accuracy = _test(progress.state, task, source)
     common = {
         "steps": progress.step,
         "parameters": progress.state.parameters(),
         "cost": progress.cost,
         "flops": progress.flops,
-        "seconds": round(progress.seconds / len(seeds), 2),
+        "seconds": round(progress.seconds / len(members), 2),
     }
     return [
         {
+            "rate": rate,
             "seed": seed,
             "loss": loss[i].item(),
             "accuracy": accuracy[i].item(),
             **common,
             "jumps": [{k: v[i] if isinstance(v, list) else v for k, v in jump.items()} for jump in progress.jumps],
         }
-        for i, seed in enumerate(seeds)
+        for i, (rate, seed) in enumerate(members)
     ]

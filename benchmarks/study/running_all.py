@@ -7,40 +7,39 @@ from pathlib import Path
 
 from study.arms import Arm
 from study.costs import flops
-from study.plan import Experiment
-from study.records import Records, cell
+from study.plan import Experiment, binds, gate
+from study.records import Cell, Records, cell
 from study.running import run
 from study.snapshots import Snapshots
-from study.tasks import Task
-
-_SECONDS_PER_FLOP = 1e-10  #: a first guess; replaced by what the runs take
+from study.tasks import Members, Task
 
 
 @dataclass(frozen=True)
 class Job:
-    """Some seeds of one arm at one rate, trained in one batch."""
+    """Some networks of one arm, trained in one batch."""
 
     task: Task
     arm: Arm
-    rate: float
-    seeds: tuple[int, ...]
+    members: Members
 
     def work(self) -> float:
         """Return about how many operations it takes: as if it had its first shape for all steps, grown by half."""
-        return 1.5 * flops(self.task.architecture, self.arm.start) * self.task.batch * self.arm.steps * len(self.seeds)
+        return 1.5 * flops(self.task.architecture, self.arm.start) * self.task.batch * self.arm.steps * len(self.members)
 
 
 def jobs(experiments: Sequence[Experiment], records: Records) -> Iterator[Job]:
-    """Yield what is not recorded, in order."""
-    seen = set()
+    """Yield what is not recorded, in order; the arms of a task whose gate is closed are left out."""
+    seen: set[Cell] = set()
     for experiment in experiments:
-        for rate in experiment.rates(records):
-            cells = {seed: cell(experiment.task, experiment.arm, rate, seed) for seed in experiment.seeds}
-            missing = [seed for seed, key in cells.items() if key not in records and key not in seen]
-            seen |= set(cells.values())
-            size = experiment.task.together
-            for first in range(0, len(missing), size):
-                yield Job(experiment.task, experiment.arm, rate, tuple(missing[first : first + size]))
+        task, arm = experiment.task, experiment.arm
+        if not experiment.is_gate and not (task.negative or binds(gate(records, task))):
+            continue
+        members = [(rate, seed) for rate in experiment.rates(records) for seed in experiment.seeds]
+        missing = [(key, member) for member in members if (key := cell(task, arm, *member)) not in records]
+        new = tuple(member for key, member in missing if key not in seen)
+        seen |= {key for key, _ in missing}
+        for first in range(0, len(new), task.together):
+            yield Job(task, arm, new[first : first + task.together])
 
 
 def run_all(experiments: Sequence[Experiment], records: Records, folder: Path) -> None:
@@ -51,14 +50,15 @@ def run_all(experiments: Sequence[Experiment], records: Records, folder: Path) -
         if not left:
             return
         job, begun = left[0], time.monotonic()
-        found = run(job.task, job.arm, job.rate, job.seeds, Snapshots(folder))
-        records.add(job.task, job.arm, job.rate, found)
-        done, spent = done + job.work(), spent + time.monotonic() - begun
+        found = run(job.task, job.arm, job.members, Snapshots(folder))
+        records.add(job.task, job.arm, found)
+        took = time.monotonic() - begun
+        done, spent = done + job.work(), spent + took
         hours = sum(other.work() for other in left[1:]) * spent / done / 3600
-        loss = sum(float(str(row["loss"])) for row in found) / len(found)
+        best = min(float(str(row["loss"])) for row in found)
         print(
-            f"{time.strftime('%H:%M:%S')} {job.task.name} {job.arm.name} rate {job.rate} seeds {job.seeds[0]}-"
-            f"{job.seeds[-1]}: loss {loss:.4f}, {time.monotonic() - begun:.0f} s; {len(left) - 1} jobs, about {hours:.1f} h left",
+            f"{time.strftime('%H:%M:%S')} {job.task.name}: {job.arm.name}, {len(found)} networks, {took:.0f} s, "
+            f"least loss {best:.4f}; {len(left) - 1} jobs known, about {hours:.1f} h left",
             flush=True,
         )
 

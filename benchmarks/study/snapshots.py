@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Optional
 import torch
 
 from study.arms import Arm
-from study.tasks import Task
+from study.tasks import Members, Task
 
 if TYPE_CHECKING:
     from study.running import Progress
 
-_ENGINE = 1  #: to be raised when the same data would be trained differently
+_ENGINE = 2  #: to be raised when the same data would be trained differently
 
 
 @dataclass(frozen=True)
@@ -23,10 +23,10 @@ class Snapshots:
     folder: Path
     limit: int = 60  #: files; the oldest go first
 
-    def save(self, progress: "Progress", task: Task, arm: Arm, rate: float, seeds: tuple[int, ...]) -> None:
+    def save(self, progress: "Progress", task: Task, arm: Arm, members: Members) -> None:
         """Keep a state."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        path = self._path(task, arm, rate, seeds, progress.step)
+        path = self._path(task, arm, members, progress.step)
         unfinished = path.with_suffix(".tmp")
         torch.save(progress, unfinished)
         unfinished.rename(path)
@@ -34,23 +34,23 @@ class Snapshots:
         for old in kept[: -self.limit]:
             old.unlink()
 
-    def latest(self, task: Task, arm: Arm, rate: float, seeds: tuple[int, ...]) -> Optional["Progress"]:
+    def latest(self, task: Task, arm: Arm, members: Members) -> Optional["Progress"]:
         """Return the latest state that this run would pass through, if one is kept."""
         steps = {int(path.name.split("-")[0]) for path in self.folder.glob("*.pt")}
         for step in sorted((step for step in steps if step <= arm.steps), reverse=True):
-            path = self._path(task, arm, rate, seeds, step)
+            path = self._path(task, arm, members, step)
             if path.exists():
                 path.touch()
                 return torch.load(path, weights_only=False)
         return None
 
-    def _path(self, task: Task, arm: Arm, rate: float, seeds: tuple[int, ...], step: int) -> Path:
-        return self.folder / f"{step:06d}-{beginning(task, arm, rate, seeds, step)}.pt"
+    def _path(self, task: Task, arm: Arm, members: Members, step: int) -> Path:
+        return self.folder / f"{step:06d}-{beginning(task, arm, members, step)}.pt"
 
 
-def beginning(task: Task, arm: Arm, rate: float, seeds: tuple[int, ...], step: int) -> str:
+def beginning(task: Task, arm: Arm, members: Members, step: int) -> str:
     """Return a digest of all that the state before a step depends on; events of that very step are not yet done."""
     events = [(event.at, event.rewrite) for event in arm.events if event.at < step]
-    said = (_ENGINE, task.name, task.architecture, task.batch, seeds, arm.start, arm.zero, events)
-    numbers = (arm.rates()[:step] * rate).tobytes() + arm.shares()[:step].tobytes()
+    said = (_ENGINE, task.name, task.architecture, task.batch, members, arm.start, arm.zero, events)
+    numbers = arm.rates()[:step].tobytes() + arm.shares()[:step].tobytes()
     return hashlib.sha256(repr(said).encode() + numbers).hexdigest()[:20]

@@ -11,6 +11,10 @@ from study.networks import Architecture, Shape
 from study.sources import Source, digits, language, mnist1d, warped
 
 
+#: the networks of one batch: the learning rate and the seed of each
+Members = tuple[tuple[float, int], ...]
+
+
 @dataclass(frozen=True)
 class Task:
     """One task of the study.
@@ -21,7 +25,7 @@ class Task:
         depth: how many blocks the uniform network has.
         steps: length of a full run.
         rates: the learning rates over which every arm is tuned.
-        together: how many seeds are trained in one batch.
+        together: at most so many networks are trained in one batch.
     """
 
     name: str
@@ -36,6 +40,7 @@ class Task:
     together: int
     tuning: int  #: so many seeds tune the rates and choose arms; fresh ones confirm
     compiled: bool = False  #: by torch.compile: worth it where a run takes many minutes
+    negative: bool = False  #: capacity does not bind, and no gain is expected: shown for that
 
 
 def batch(source: Source, task: Task, seeds: Sequence[int], step: int, share: float) -> tuple[Tensor, Tensor]:
@@ -45,8 +50,9 @@ def batch(source: Source, task: Task, seeds: Sequence[int], step: int, share: fl
     arm trains on.
     """
     size = max(1, round(share * task.batch))
-    drawn = [source.draw(np.random.default_rng((seed, abs(step), int(step < 0))), task.batch) for seed in seeds]
-    x, y = (torch.stack(parts) for parts in zip(*drawn, strict=True))
+    generators = {seed: np.random.default_rng((seed, abs(step), int(step < 0))) for seed in seeds}
+    drawn = {seed: source.draw(generator, task.batch) for seed, generator in generators.items()}
+    x, y = (torch.stack(parts) for parts in zip(*(drawn[seed] for seed in seeds), strict=True))
     return x[:, :size], y[:, :size]
 
 
@@ -69,8 +75,8 @@ TASKS = {
             steps=4000,
             batch=128,
             rates=(0.005, 0.01, 0.02),
-            together=10,
-            tuning=5,
+            together=9,
+            tuning=3,
         ),
         Task(
             name="mnist1d-transformer",
@@ -82,8 +88,9 @@ TASKS = {
             steps=2000,
             batch=128,
             rates=(0.0025, 0.005, 0.01, 0.02),
-            together=5,
-            tuning=5,
+            together=9,
+            tuning=3,
+            compiled=True,
         ),
         Task(
             name="mnist1d-convnet",
@@ -95,8 +102,9 @@ TASKS = {
             steps=2000,
             batch=128,
             rates=(0.005, 0.01, 0.02, 0.04),
-            together=5,
-            tuning=5,
+            together=9,
+            tuning=3,
+            compiled=True,
         ),
         Task(
             name="text",
@@ -108,7 +116,7 @@ TASKS = {
             steps=2400,
             batch=32,
             rates=(0.004, 0.008, 0.016),
-            together=2,
+            together=6,
             tuning=2,
             compiled=True,
         ),
@@ -122,7 +130,7 @@ TASKS = {
             steps=2000,
             batch=96,
             rates=(0.0015, 0.003, 0.006, 0.012),
-            together=2,
+            together=6,
             tuning=2,
             compiled=True,
         ),
@@ -136,8 +144,9 @@ TASKS = {
             steps=800,
             batch=96,
             rates=(0.0015, 0.003, 0.006),
-            together=2,
+            together=6,
             tuning=2,
+            negative=True,
         ),
     )
 }

@@ -34,8 +34,8 @@ def gradient(network: Network, compiled: bool = False) -> Gradient:
     return torch.compile(batched, dynamic=False) if compiled else batched
 
 
-def adamw(state: State, gradients: Values, rate: float) -> State:
-    """Return the state after one step of AdamW; parameters are changed in place.
+def adamw(state: State, gradients: Values, rates: Tensor) -> State:
+    """Return the state after one step of AdamW, each network at its own rate, (networks,); parameters change in place.
 
     Loshchilov and Hutter, ICLR 2019. Every parameter counts its own steps, so that one that begins anew has its bias
     corrected as at the start.
@@ -49,11 +49,15 @@ def adamw(state: State, gradients: Values, rate: float) -> State:
     torch._foreach_lerp_(means, found, 1 - BETAS[0])
     torch._foreach_mul_(squares, BETAS[1])
     torch._foreach_addcmul_(squares, found, found, 1 - BETAS[1])
-    scales = torch._foreach_sqrt(squares)
-    torch._foreach_div_(scales, [(1 - BETAS[1] ** step) ** 0.5 for step in steps])
-    torch._foreach_add_(scales, EPSILON)
-    torch._foreach_mul_(values, 1 - rate * DECAY)
-    torch._foreach_addcdiv_(values, means, scales, [-rate / (1 - BETAS[0] ** step) for step in steps])
+    changes = torch._foreach_sqrt(squares)
+    torch._foreach_div_(changes, [(1 - BETAS[1] ** step) ** 0.5 for step in steps])
+    torch._foreach_add_(changes, EPSILON)
+    torch._foreach_reciprocal_(changes)
+    torch._foreach_mul_(changes, means)
+    torch._foreach_div_(changes, [1 - BETAS[0] ** step for step in steps])
+    torch._foreach_add_(changes, values, alpha=DECAY)
+    torch._foreach_mul_(changes, [-rates.view(-1, *[1] * (value.dim() - 1)) for value in values])
+    torch._foreach_add_(values, changes)
     stepped = {
         name: Leaf(leaf.value, leaf.mean, leaf.square, step)
         for (name, leaf), step in zip(leaves.items(), steps, strict=True)

@@ -1,6 +1,7 @@
-"""The arms of the study and their order: waves of (task, arms, how many fresh seeds; 0 tunes their rates)."""
+"""What is compared with what: groups of arms, each with its baseline, in the order in which they run."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 from study.arms import Arm, Event, depth, evenly
 from study.fitting import FittedHalfSteps
@@ -10,7 +11,26 @@ from study.schedules import Cycle
 from study.tasks import TASKS, Task
 from study.units import HalfUnits
 
-Wave = tuple[tuple[str, Sequence[Arm], int], ...]
+
+
+@dataclass(frozen=True)
+class Group:
+    """Arms that are compared with one baseline.
+
+    Attributes:
+        baseline: what the others are compared with; it runs with them.
+        fresh: on how many fresh seeds they run at their tuned rates; 0: over the grid of rates, on the tuning seeds.
+    """
+
+    title: str
+    task: Task
+    baseline: Arm
+    arms: tuple[Arm, ...]
+    fresh: int = 0
+
+    def on(self, fresh: int) -> "Group":
+        """Return the same comparison on fresh seeds."""
+        return replace(self, fresh=fresh)
 
 EARLY = (0.05, 0.12, 0.3)
 MIDDLE = (0.1, 0.25, 0.5)
@@ -61,6 +81,9 @@ def _held(task: Task, scale: float = 1.0, hold: float = 0.7) -> tuple[Cycle, ...
 
 
 FULL = (1, 2, 4, 8)
+
+#: tasks on which two cosine cycles, the second with twice the peak, are better for everybody
+_CYCLES = {"mnist1d-mlp": 2, "mnist1d-transformer": 2, "mnist1d-convnet": 2}
 
 
 def core(task: Task, cycles: int = 1, scales: Sequence[float] = (1.0, 0.7, 0.5)) -> list[Arm]:
@@ -164,28 +187,40 @@ def equal_parameters(task: Task) -> list[Arm]:
     ]
 
 
-def _wave(name: str, arms: Sequence[Arm], fresh: int = 0) -> tuple[str, Sequence[Arm], int]:
-    return name, arms, fresh
-
-
 _MLP, _TEXT, _WARPED = TASKS["mnist1d-mlp"], TASKS["text"], TASKS["warped-digits"]
 
-WAVES: tuple[Wave, ...] = (
-    (
-        _wave("mnist1d-mlp", core(_MLP, cycles=2)),
-        _wave("text", core(_TEXT, scales=(1.0, 0.8, 0.6))),
-    ),
-    (
-        _wave("mnist1d-mlp", core(_MLP, cycles=2)[:4], 10),
-        _wave("mnist1d-mlp", equal_parameters(_MLP)),
-        _wave("mnist1d-mlp", schedules(_MLP, cycles=2)),
-        _wave("text", schedules(_TEXT)),
-    ),
-    (
-        _wave("mnist1d-mlp", stages(_MLP, cycles=2)),
-        _wave("mnist1d-mlp", operators(_MLP, cycles=2)),
-        _wave("text", stages(_TEXT)),
-        _wave("warped-digits", core(_WARPED)),
-        _wave("text", operators(_TEXT)),
-    ),
+#: the smaller and the bigger uniform network of a task: unless the bigger one is better by more than 3 standard errors,
+#: nothing can be learnt from growing there
+GATES: dict[str, tuple[Arm, Arm]] = {
+    name: (scratch(task, 2, cycles=cycles), scratch(task, 8, cycles=cycles))
+    for name, task in TASKS.items()
+    for cycles in [_CYCLES.get(name, 1)]
+}
+
+
+def _group(title: str, task: Task, arms: Sequence[Arm], baseline: Arm | None = None) -> Group:
+    """Return a group; its baseline is the full network from scratch for all steps, unless another is given."""
+    baseline = baseline or GATES[task.name][1]
+    return Group(title, task, baseline, tuple(arm for arm in arms if arm != baseline))
+
+
+_FRONTIER = {
+    "mnist1d-mlp": _group("Cost", _MLP, core(_MLP, cycles=2)),
+    "text": _group("Cost", _TEXT, core(_TEXT, scales=(1.0, 0.8, 0.6))),
+    "warped-digits": _group("Cost", _WARPED, core(_WARPED)),
+}
+_EQUAL = equal_parameters(_MLP)
+
+GROUPS: tuple[Group, ...] = (
+    _FRONTIER["mnist1d-mlp"],
+    _FRONTIER["text"],
+    _FRONTIER["mnist1d-mlp"].on(18),
+    _group("Equal parameters and equal cost", _MLP, _EQUAL[1:], _EQUAL[0]),
+    _group("Schedules", _MLP, schedules(_MLP, cycles=2)),
+    _group("Schedules", _TEXT, schedules(_TEXT)),
+    _group("Stages", _MLP, stages(_MLP, cycles=2)),
+    _group("Operators", _MLP, operators(_MLP, cycles=2)),
+    _group("Stages", _TEXT, stages(_TEXT)),
+    _FRONTIER["warped-digits"],
+    _group("Operators", _TEXT, operators(_TEXT)),
 )
