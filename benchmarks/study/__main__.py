@@ -1,8 +1,8 @@
 """The study: does growing pay, where, and when.
 
-    python benchmarks/study run                         # everything that is not recorded yet; goes on where it was stopped
+    python benchmarks/study run                         # what is not recorded yet; goes on where it was stopped
     python benchmarks/study run --tasks text            # one task
-    python benchmarks/study run --tasks text --arms 'grown*'    # some arms, whatever row of the page they stand in
+    python benchmarks/study run --tasks text --arms 'scratch 8' --records runs/again    # repeat a row of the page
     python benchmarks/study status                      # what is done and what is left
     python benchmarks/study report                      # write docs/results.md from the records
 
@@ -23,17 +23,17 @@ def main(arguments: list[str] | None = None) -> int:
     import torch
 
     from study.plan import experiments
-    from study.records import FOLDER, Records
+    from study.records import Records
 
     options = _parser().parse_args(arguments)
     torch.set_num_threads(options.threads)
     torch._dynamo.config.recompile_limit = 1_000  # one graph for each architecture
-    records = Records(FOLDER)
+    records = Records(options.records)
     chosen = [e for e in experiments() if _wanted(e.task.name, options.tasks) and _wanted(e.arm.name, options.arms)]
     if options.what == "run":
         from study.running_all import run_all
 
-        run_all(chosen, records, Path("runs/study/snapshots"))
+        run_all(chosen, records, Path("runs/study/snapshots"), gated=options.arms == ["*"])
     elif options.what == "status":
         from study.running_all import status
 
@@ -55,6 +55,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--tasks", nargs="+", default=["*"], help="names or patterns")
     parser.add_argument("--arms", nargs="+", default=["*"], help="names or patterns")
     parser.add_argument("--threads", type=int, default=1, help="of torch (%(default)s)")
+    parser.add_argument(
+        "--records", type=Path, default=Path(__file__).parent / "records", help="folder; an empty one repeats rows"
+    )
     parser.add_argument("--page", default="docs/results.md", help="where the page is written (%(default)s)")
     return parser
 

@@ -12,7 +12,6 @@ from study.tasks import TASKS, Task
 from study.units import HalfUnits
 
 
-
 @dataclass(frozen=True)
 class Group:
     """Arms that are compared with one baseline.
@@ -31,6 +30,7 @@ class Group:
     def on(self, fresh: int) -> "Group":
         """Return the same comparison on fresh seeds."""
         return replace(self, fresh=fresh)
+
 
 EARLY = (0.05, 0.12, 0.3)
 MIDDLE = (0.1, 0.25, 0.5)
@@ -132,6 +132,8 @@ def _scratch_held(task: Task, scale: float) -> Arm:
 def stages(task: Task, cycles: int = 1) -> list[Arm]:
     """Return fewer and more stages, and more blocks than eight."""
     return [
+        grown(task, (1, 2, 4), (0.15, 0.4), 1.0, cycles),
+        grown(task, (1, 2, 4), (0.15, 0.4), 0.7, cycles),
         grown(task, (4, 8), (0.4,), 0.7, cycles),
         grown(task, (2, 4, 8), (0.2, 0.5), 0.7, cycles),
         grown(task, (1, 2, 4, 8, 16), (0.08, 0.18, 0.35, 0.6), 0.5, cycles),
@@ -204,23 +206,54 @@ def _group(title: str, task: Task, arms: Sequence[Arm], baseline: Arm | None = N
     return Group(title, task, baseline, tuple(arm for arm in arms if arm != baseline))
 
 
-_FRONTIER = {
-    "mnist1d-mlp": _group("Cost", _MLP, core(_MLP, cycles=2)),
-    "text": _group("Cost", _TEXT, core(_TEXT, scales=(1.0, 0.8, 0.6))),
-    "warped-digits": _group("Cost", _WARPED, core(_WARPED)),
-}
+def _with(task: Task, word: str, arms: Sequence[Arm]) -> tuple[Arm, ...]:
+    """Return the arms of one kind, by the beginning of their names."""
+    return tuple(arm for arm in arms if arm.name.startswith(word) and arm != GATES[task.name][1])
+
+
+@dataclass(frozen=True)
+class Frontier:
+    """Arms of one kind at several costs: where do they reach the loss of the baseline?"""
+
+    title: str
+    task: Task
+    baseline: Arm
+    arms: tuple[Arm, ...]
+    fresh: int
+
+
+def _frontiers(task: Task, arms: Sequence[Arm], fresh: int) -> tuple[Frontier, ...]:
+    """Return grown networks against the one from scratch, and shorter runs from scratch against it."""
+    base = GATES[task.name][1]
+    grown, plain = (_with(task, word, arms) for word in ("half 1-2-4-8 at 10/25/50", "scratch 8"))
+    return (
+        Frontier("1-2-4-8 by half-steps", task, base, grown, fresh),
+        Frontier("8 blocks from scratch", task, base, (base, *plain), fresh),
+    )
+
+
+_MLP_CORE, _TEXT_CORE, _WARPED_CORE = core(_MLP, 2), core(_TEXT, scales=(1.0, 0.8, 0.6)), core(_WARPED)
 _EQUAL = equal_parameters(_MLP)
 
+FRONTIERS: tuple[Frontier, ...] = (
+    *_frontiers(_MLP, _MLP_CORE, 18),
+    *_frontiers(_TEXT, _TEXT_CORE, 6),
+    *_frontiers(_WARPED, _WARPED_CORE, 6),
+)
+
 GROUPS: tuple[Group, ...] = (
-    _FRONTIER["mnist1d-mlp"],
-    _FRONTIER["text"],
-    _FRONTIER["mnist1d-mlp"].on(18),
+    _group("Cost", _MLP, _MLP_CORE),
+    _group("Cost", _TEXT, _TEXT_CORE),
     _group("Equal parameters and equal cost", _MLP, _EQUAL[1:], _EQUAL[0]),
-    _group("Schedules", _MLP, schedules(_MLP, cycles=2)),
-    _group("Schedules", _TEXT, schedules(_TEXT)),
     _group("Stages", _MLP, stages(_MLP, cycles=2)),
-    _group("Operators", _MLP, operators(_MLP, cycles=2)),
+    _group("Schedules", _MLP, schedules(_MLP, cycles=2)),
     _group("Stages", _TEXT, stages(_TEXT)),
-    _FRONTIER["warped-digits"],
+    _group("Schedules", _TEXT, schedules(_TEXT)),
+    _group("Cost", _MLP, _MLP_CORE).on(18),
+    _group("Equal parameters and equal cost", _MLP, _EQUAL[1:], _EQUAL[0]).on(18),
+    _group("Cost", _WARPED, _WARPED_CORE),
+    _group("Cost", _TEXT, _TEXT_CORE).on(6),
+    _group("Operators", _MLP, operators(_MLP, cycles=2)),
+    _group("Cost", _WARPED, _WARPED_CORE).on(6),
     _group("Operators", _TEXT, operators(_TEXT)),
 )

@@ -7,7 +7,7 @@ from study.analysis import Difference, paired
 from study.arms import Arm
 from study.groups import GATES, GROUPS
 from study.records import Records
-from study.tasks import TASKS, Task
+from study.tasks import Task
 
 GATE_SEEDS = 6
 
@@ -47,7 +47,7 @@ def tuned(records: Records, task: Task, arm: Arm, seeds: tuple[int, ...]) -> flo
 
 
 def experiments() -> Iterator[Experiment]:
-    """Yield the study: before the first arms of a task its gate, first to tune the two networks, then on fresh seeds."""
+    """Yield the study: before the first arms of a task its gate, tuned and then on fresh seeds."""
     opened = set()
     for group in GROUPS:
         if group.task.name not in opened:

@@ -14,7 +14,6 @@ from torch import Tensor
 from study.networks import Architecture, Shape
 from study.state import Leaf, Leaves, State, fresh_block
 
-
 Change = Callable[[str, Leaf], Leaf]
 
 

@@ -47,8 +47,9 @@ def run(
     for until, event in _parts(arm, progress.step):
         if event is not None:
             progress = _grow(progress, event, task, source, seeds)
-        for progress in _train(progress, until, task, arm, members, source, report):
-            snapshots.save(progress, task, arm, members)
+        for reached in _train(progress, until, task, arm, members, source, report):
+            snapshots.save(reached, task, arm, members)
+            progress = reached
     return _records(progress, task, source, members)
 
 

@@ -54,9 +54,7 @@ class State:
 
     def with_leaves(self, leaves: Leaves) -> "State":
         """Return the state with other parameters of the same names."""
-        blocks = tuple(
-            {name: leaves[f"blocks.{i}.{name}"] for name in block} for i, block in enumerate(self.blocks)
-        )
+        blocks = tuple({name: leaves[f"blocks.{i}.{name}"] for name in block} for i, block in enumerate(self.blocks))
         return replace(self, outer={name: leaves[name] for name in self.outer}, blocks=blocks)
 
     def map(self, function: Callable[[Tensor], Tensor]) -> "State":
@@ -97,7 +95,7 @@ def fresh_block(architecture: Architecture, shape: Shape, seeds: Sequence[int], 
 
 
 def _draw(name: str, shape: tuple[int, ...], seed: int) -> Tensor:
-    """Draw one parameter by numpy: norms are 1, biases 0, positions small, maps uniform with variance 1 / (3 fan-in)."""
+    """Draw one parameter by numpy: norms 1, biases 0, positions small, maps uniform within fan-in^-1/2."""
     generator = np.random.default_rng((seed, zlib.crc32(name.encode())))
     kind = name.split(".")[-2] if "." in name else name
     if kind == "norm":

@@ -10,7 +10,6 @@ from torch import Tensor
 from study.networks import Architecture, Shape
 from study.sources import Source, digits, language, mnist1d, warped
 
-
 #: the networks of one batch: the learning rate and the seed of each
 Members = tuple[tuple[float, int], ...]
 

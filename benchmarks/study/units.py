@@ -37,7 +37,9 @@ class HalfUnits:
         incoming, outgoing = block["mlp.fc1.weight"].value, block["mlp.out.weight"].value
         if self.by == "random":
             draws = [np.random.default_rng((seed, site.step, index)) for seed in site.seeds]
-            return torch.stack([torch.from_numpy(draw.permutation(incoming.shape[1])) for draw in draws])[:, : self.units]
+            return torch.stack([torch.from_numpy(draw.permutation(incoming.shape[1])) for draw in draws])[
+                :, : self.units
+            ]
         size = incoming.norm(dim=2) * outgoing.norm(dim=1)
         return size.argsort(dim=1, descending=self.by == "size")[:, : self.units]
 

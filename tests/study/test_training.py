@@ -105,7 +105,7 @@ def test_arms_with_the_same_beginning_share_it_and_others_do_not() -> None:
 
 def test_mini_batches_depend_on_the_seed_and_the_step_only() -> None:
     small, data = task(MLP), source(MLP)
-    x, y = batch(data, small, (5, 6), 3, 1.0)
+    x, _ = batch(data, small, (5, 6), 3, 1.0)
     again, _ = batch(data, small, (6,), 3, 0.5)
     assert torch.equal(again[0], x[1, :4])
     assert not torch.equal(x[0], x[1])

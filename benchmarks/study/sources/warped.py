@@ -28,7 +28,7 @@ def source() -> Source:
 
 
 def warp(x: Tensor, generator: np.random.Generator) -> Tensor:
-    """Turn images by up to 45 degrees, scale them by 0.6 to 1.2, shear them by up to 0.4, move them by up to 5 pixels."""
+    """Turn images by up to 45 degrees, scale by 0.6 to 1.2, shear by up to 0.4, move by up to 5 pixels."""
     n = len(x)
     angle, scale = generator.uniform(-np.pi / 4, np.pi / 4, n), generator.uniform(0.6, 1.2, n)
     shear, move = generator.uniform(-0.4, 0.4, n), generator.uniform(-5 / 14, 5 / 14, (n, 2))
