@@ -237,8 +237,8 @@ _EQUAL = equal_parameters(_MLP)
 
 FRONTIERS: tuple[Frontier, ...] = (
     *_frontiers(_MLP, _MLP_CORE, 18),
-    *_frontiers(_TEXT, _TEXT_CORE, 6),
-    *_frontiers(_WARPED, _WARPED_CORE, 6),
+    *_frontiers(_TEXT, _TEXT_CORE, 3),
+    *_frontiers(_WARPED, _WARPED_CORE, 3),
 )
 
 GROUPS: tuple[Group, ...] = (
@@ -252,8 +252,8 @@ GROUPS: tuple[Group, ...] = (
     _group("Cost", _MLP, _MLP_CORE).on(18),
     _group("Equal parameters and equal cost", _MLP, _EQUAL[1:], _EQUAL[0]).on(18),
     _group("Cost", _WARPED, _WARPED_CORE),
-    _group("Cost", _TEXT, _TEXT_CORE).on(6),
+    _group("Cost", _TEXT, _TEXT_CORE).on(3),
     _group("Operators", _MLP, operators(_MLP, cycles=2)),
-    _group("Cost", _WARPED, _WARPED_CORE).on(6),
+    _group("Cost", _WARPED, _WARPED_CORE).on(3),
     _group("Operators", _TEXT, operators(_TEXT)),
 )

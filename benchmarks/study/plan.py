@@ -9,7 +9,7 @@ from study.groups import GATES, GROUPS
 from study.records import Records
 from study.tasks import Task
 
-GATE_SEEDS = 6
+GATE_SEEDS = 3
 
 
 @dataclass(frozen=True)

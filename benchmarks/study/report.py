@@ -13,13 +13,13 @@ from study.records import Records
 from study.tasks import TASKS, Task
 
 _INTRODUCTION = """# Results of the study
-Made by `python benchmarks/study report` from `benchmarks/study/records/`: one line there for each task, arm, learning
-rate and seed. Do not edit; `study.md` says what the tasks and arms are, and what is true.
+Made by `python benchmarks/study report` from `benchmarks/study/records/`: one line there for each task, arm,
+learning rate and seed. Do not edit; `study.md` says what the tasks and arms are, and what is true.
 
 - Every arm is tuned over the same rates on the same seeds; tables on *fresh seeds* use no seed on which a rate was
   tuned or an arm was chosen. Tables on *tuning seeds* are exploration: no p-value stands there.
-- *Cost* is parameters x steps, *FLOPs* counts all products, attention's too; *seconds* is processor time for one seed in
-  a batch of several. All three with the baseline = 1.
+- *Cost* is parameters x steps, *FLOPs* counts all products, attention's too; *seconds* is processor time for one seed
+  in a batch of several. All three with the baseline = 1.
 - Differences are paired by seed, with their standard error and 95 % interval (Student's t); *p* is corrected for the
   number of comparisons in its table (Holm)."""
 
@@ -114,7 +114,11 @@ def _section(group: Group, records: Records) -> Iterator[str]:
     known = [one for one in found if one is not None]
     if found[0] is None or len(known) < 2:
         return
-    seeds = f"{group.fresh} fresh seeds" if group.fresh else f"{group.task.tuning} tuning seeds"
+    seeds = (
+        f"{group.fresh} fresh seeds"
+        if group.fresh
+        else f"{group.task.tuning} tuning seed" + "s" * (group.task.tuning > 1)
+    )
     yield f"## {group.title}: {group.task.title}, {seeds}"
     yield _comparisons(known, bool(group.fresh))
     commands = [f"python benchmarks/study run --tasks {group.task.name} --arms '{one.arm.name}'" for one in known]
@@ -123,12 +127,10 @@ def _section(group: Group, records: Records) -> Iterator[str]:
 
 def _comparisons(known: Sequence[Line], fresh: bool) -> str:
     base = known[0]
-    differences = [paired(one.numbers("loss"), base.numbers("loss")) for one in known[1:]]
-    corrected = holm([difference.p for difference in differences])
-    lines = [[*_numbers(base, base), "", *([""] * 3 if fresh else [])]]
-    for one, difference, p in zip(known[1:], differences, corrected, strict=True):
-        tested = [f"{difference.low:+.4f} to {difference.high:+.4f}", f"{difference.wins:.0%}", _probability(p)]
-        lines.append([*_numbers(one, base), _signed(difference), *(tested if fresh else [])])
+    if fresh:
+        lines = _tested(known)
+    else:
+        lines = [[*_numbers(one, base), f"{one.mean('loss') - base.mean('loss'):+.4f}"] for one in known]
     head = [
         "arm",
         "rate",
@@ -143,16 +145,33 @@ def _comparisons(known: Sequence[Line], fresh: bool) -> str:
     return _table([*head, *(["95 % interval", "wins", "p"] if fresh else [])], lines)
 
 
+def _tested(known: Sequence[Line]) -> list[list[str]]:
+    """Return the rows with paired differences and their corrected p-values."""
+    base = known[0]
+    differences = [paired(one.numbers("loss"), base.numbers("loss")) for one in known[1:]]
+    corrected = holm([difference.p for difference in differences])
+    lines = [[*_numbers(base, base), "", "", "", ""]]
+    for one, difference, p in zip(known[1:], differences, corrected, strict=True):
+        interval, wins = f"{difference.low:+.4f} to {difference.high:+.4f}", f"{difference.wins:.0%}"
+        lines.append([*_numbers(one, base), _signed(difference), interval, wins, _probability(p)])
+    return lines
+
+
 def _numbers(one: Line, base: Line) -> list[str]:
     ratios = [f"{one.mean(key) / base.mean(key):.2f}" for key in ("cost", "flops", "seconds")]
     loss, error = mean_and_error(one.numbers("loss"))
     accuracy, spread = (100 * value for value in mean_and_error(one.numbers("accuracy")))
-    measured = [f"{loss:.4f} ± {error:.4f}", f"{accuracy:.2f} ± {spread:.2f} %"]
+    measured = [f"{loss:.4f}{_plus_minus(error, 4)}", f"{accuracy:.2f}{_plus_minus(spread, 2)} %"]
     return [one.arm.name, f"{one.rate:g}", f"{round(one.mean('parameters')):,}", *ratios, *measured]
 
 
 def _signed(difference: Difference | None) -> str:
     return "" if difference is None else f"{difference.mean:+.4f} ± {difference.error:.4f}"
+
+
+def _plus_minus(error: float, digits: int) -> str:
+    """Return the error of a mean, or nothing for a single seed."""
+    return "" if np.isnan(error) else f" ± {error:.{digits}f}"
 
 
 def _probability(p: float) -> str:

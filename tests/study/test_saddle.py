@@ -1,7 +1,7 @@
 """A saddle that a site cannot leave by itself, and one pseudo-layer along the eigenvector can.
 
-The target is even in one direction of the input, and the data come in pairs x, -x: E[delta] = 0 and E[delta x] = 0 for a
-linear map at zero, so that no gradient says where to go, while E[delta x x^T] has a negative eigenvalue along it.
+The target is even in one direction of the input, and the data come in pairs x, -x: E[delta] = 0 and E[delta x] = 0 for
+a linear map at zero, so that no gradient says where to go, while E[delta x x^T] has a negative eigenvalue along it.
 """
 
 import copy
