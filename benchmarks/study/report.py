@@ -16,8 +16,9 @@ _INTRODUCTION = """# Results of the study
 Made by `python benchmarks/study report` from `benchmarks/study/records/`: one line there for each task, arm,
 learning rate and seed. Do not edit; `study.md` says what the tasks and arms are, and what is true.
 
-- Every arm is tuned over the same rates on the same seeds; tables on *fresh seeds* use no seed on which a rate was
-  tuned or an arm was chosen. Tables on *tuning seeds* are exploration: no p-value stands there.
+- Every arm is tuned over the same rates on the same seeds; * marks a rate at the end of its grid. Tables on *fresh
+  seeds* use no seed on which a rate was tuned or an arm was chosen. Tables on *tuning seeds* are exploration: no p-value
+  stands there.
 - *Cost* is parameters x steps, *FLOPs* counts all products, attention's too; *seconds* is processor time for one seed
   in a batch of several. All three with the baseline = 1.
 - Differences are paired by seed, with their standard error and 95 % interval (Student's t); *p* is corrected for the
@@ -30,6 +31,7 @@ class Line:
 
     arm: Arm
     rate: float
+    rates: tuple[float, ...]  #: the grid that it was chosen from
     rows: list[dict[str, object]]
 
     def numbers(self, key: str) -> list[float]:
@@ -65,7 +67,7 @@ def line(records: Records, task: Task, arm: Arm, fresh: int) -> Line | None:
     tuning = tuple(range(task.tuning))
     rate = tuned(records, task, arm, tuning)
     rows = rate and records.of(task, arm, rate, fresh_seeds(fresh) if fresh else tuning)
-    return Line(arm, rate, rows) if rate and rows else None
+    return Line(arm, rate, task.rates, rows) if rate and rows else None
 
 
 def _gates(records: Records) -> str:
@@ -162,7 +164,8 @@ def _numbers(one: Line, base: Line) -> list[str]:
     loss, error = mean_and_error(one.numbers("loss"))
     accuracy, spread = (100 * value for value in mean_and_error(one.numbers("accuracy")))
     measured = [f"{loss:.4f}{_plus_minus(error, 4)}", f"{accuracy:.2f}{_plus_minus(spread, 2)} %"]
-    return [one.arm.name, f"{one.rate:g}", f"{round(one.mean('parameters')):,}", *ratios, *measured]
+    edge = " *" if one.rate in (min(one.rates), max(one.rates)) else ""
+    return [one.arm.name, f"{one.rate:g}{edge}", f"{round(one.mean('parameters')):,}", *ratios, *measured]
 
 
 def _signed(difference: Difference | None) -> str:
