@@ -4,6 +4,7 @@
     python benchmarks/study run --tasks text            # one task
     python benchmarks/study run --tasks text --arms 'scratch 8' --records runs/again    # repeat a row of the page
     python benchmarks/study status                      # what is done and what is left
+    python benchmarks/study saddles                     # least eigenvalues while a network trains and grows
     python benchmarks/study report                      # write docs/results.md from the records
 
 Records are benchmarks/study/records/*.jsonl, one line for each task, arm, learning rate and seed. To run it for hours
@@ -38,6 +39,10 @@ def main(arguments: list[str] | None = None) -> int:
         from study.running_all import status
 
         print(status(chosen, records))
+    elif options.what == "saddles":
+        from study.saddles import run
+
+        run(options.records / "saddles" / "mnist1d-mlp.jsonl")
     else:
         from study.report import page
 
@@ -51,7 +56,7 @@ def _wanted(name: str, patterns: list[str]) -> bool:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("run", "status", "report"))
+    parser.add_argument("what", choices=("run", "status", "report", "saddles"))
     parser.add_argument("--tasks", nargs="+", default=["*"], help="names or patterns")
     parser.add_argument("--arms", nargs="+", default=["*"], help="names or patterns")
     parser.add_argument("--threads", type=int, default=1, help="of torch (%(default)s)")

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from study import report_saddles
 from study.analysis import Difference, cost_ratio, holm, mean_and_error, paired
 from study.arms import Arm
 from study.groups import FRONTIERS, GATES, GROUPS, Frontier, Group
@@ -49,6 +50,7 @@ def page(records: Records) -> str:
     parts += ["## At what cost is the baseline's loss reached?", _frontiers(records)]
     for group in GROUPS:
         parts += _section(group, records)
+    parts += [part for part in [report_saddles.section(records.folder)] if part]
     return "\n\n".join(parts) + "\n"
 
 
