@@ -7,7 +7,7 @@ import torch
 import torch.fx as fx
 from torch import Tensor, nn
 
-from fxgrow.curvature.analysis import DEFAULT_ITERATIONS, only_reached, select_sites, unwrap
+from fxgrow.curvature.analysis import DEFAULT_ITERATIONS, only_reached, select_sites
 from fxgrow.curvature.batches import Batch, as_inputs
 from fxgrow.curvature.capture import Recorder, arguments
 from fxgrow.curvature.cross_fit import cross_fit
