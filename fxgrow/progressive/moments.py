@@ -1,0 +1,57 @@
+"""The optimizers of a growing model, found as they step: what wakes starts with fresh moments."""
+
+import weakref
+from collections.abc import Iterable
+from typing import Any
+
+from torch import nn
+from torch.optim import Optimizer
+from torch.optim.optimizer import register_optimizer_step_pre_hook
+
+
+class Watch:
+    """Knows the optimizers that step the parameters of one model, without holding them.
+
+    torch's optimizers begin anew, at step 0, with a parameter that has no state.
+    """
+
+    def __init__(self, parameters: Iterable[nn.Parameter]) -> None:
+        self._parameters = {id(parameter): parameter for parameter in parameters}
+        self._known: weakref.WeakSet[Optimizer] = weakref.WeakSet()
+        self._pending: list[nn.Parameter] = []
+        _watches.add(self)
+
+    def restart(self, parameters: Iterable[nn.Parameter], optimizers: Iterable[Optimizer] = ()) -> None:
+        """Drop the state of parameters from the optimizers that step them, or will be the first to do so."""
+        restarted = list(parameters)
+        self._known.update(optimizers)
+        for optimizer in self._known:
+            _forget(optimizer, restarted)
+        if not self._known:
+            self._pending += restarted
+
+    def before_step(self, optimizer: Optimizer) -> None:
+        """Get to know an optimizer."""
+        if optimizer not in self._known and self._holds(optimizer):
+            _forget(optimizer, self._pending)
+            self._pending.clear()
+            self._known.add(optimizer)
+
+    def _holds(self, optimizer: Optimizer) -> bool:
+        return any(id(parameter) in self._parameters for g in optimizer.param_groups for parameter in g["params"])
+
+
+_watches: weakref.WeakSet[Watch] = weakref.WeakSet()
+
+
+def _forget(optimizer: Optimizer, parameters: Iterable[nn.Parameter]) -> None:
+    for parameter in parameters:
+        optimizer.state.pop(parameter, None)
+
+
+def _before_any_step(optimizer: Optimizer, *_: Any) -> None:
+    for watch in list(_watches):
+        watch.before_step(optimizer)
+
+
+register_optimizer_step_pre_hook(_before_any_step)
