@@ -9,9 +9,9 @@ from functools import cached_property
 import torch.fx as fx
 from torch import nn
 
+from fxgrow.graph.branch_ends import readers_of_tensors, tensors_read
 from fxgrow.graph.residual import Ancestry, Step, find_steps
 from fxgrow.graph.structure import structure_of
-from fxgrow.graph.branch_ends import readers_of_tensors, tensors_read
 from fxgrow.record.location import numbered
 
 

@@ -2,7 +2,7 @@
 
 import copy
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,10 +15,12 @@ from fxgrow.errors import PlanError
 from fxgrow.execution.structures import batch_size_of, resized
 from fxgrow.graph.identity import attach_state, become
 from fxgrow.graph.sharing import share
+from fxgrow.progressive.costs import Costs, StageCost, flops_per_sample, measure, running_parameters
 from fxgrow.progressive.moments import Watch
+from fxgrow.progressive.narrowing import Piece, idle_pieces, wake_units, width_slices
 from fxgrow.progressive.parts import find_parts
 from fxgrow.progressive.stages import Stage, make_stages, running_parts
-from fxgrow.progressive.staging import without
+from fxgrow.progressive.staging import stage_graph
 from fxgrow.progressive.waking import touched_parameters, wake_parts
 from fxgrow.tracing import trace
 from fxgrow.training.compilation import compile as compile_blocks
@@ -50,7 +52,8 @@ class Progressive(nn.Module):
     What wakes, and the blocks it starts from, begin with fresh moments in every optimizer that has stepped the
     parameters. In the last stage the model is the one that was given: ``model.state_dict()`` loads into its class.
 
-    The state dict has one entry more than the model's, `STATE_KEY`; loading it brings the stage back. Copies that are updated as an average of the weights (EMA) advance along with their original.
+    The state dict has one entry more than the model's, `STATE_KEY`; loading it brings the stage back. Copies that are
+    updated as an average of the weights (EMA) advance along with their original.
 
     DistributedDataParallel needs ``find_unused_parameters=True`` as long as parameters are idle. Move the model by
     ``growing.to(device)``.
@@ -89,6 +92,7 @@ class Progressive(nn.Module):
         self._parts = find_parts(self._whole)
         self.stages = make_stages(depth, width, stages)
         self._running_parts = running_parts(self._parts, self.stages)
+        self._slices = tuple(width_slices(self._whole, stage.width) for stage in self.stages)
         self.stage = 0  #: index of the present stage
         self.samples = [0] * len(self.stages)  #: samples trained on in each stage
         self._compile_options: dict[str, Any] | None = None
@@ -133,14 +137,40 @@ class Progressive(nn.Module):
         """
         if self.stage + 1 == len(self.stages):
             raise PlanError("all of the model runs already", where=f"stage {self.stage}", fix="go on training")
+        widened = wake_units(self._whole, *self._slices[self.stage : self.stage + 2])
         woken = wake_parts(self._whole, self._parts, *self._running_parts[self.stage : self.stage + 2])
-        touched = touched_parameters(self._whole, self._parts, woken)
-        _watches[self].restart(touched, optimizers)
+        touched = {id(p): p for p in [*widened, *touched_parameters(self._whole, self._parts, woken)]}
+        _watches[self].restart(touched.values(), optimizers)
         self.stage += 1
         self._run_stage()
         for average in _averages_of(self):
             average.advance()
         return Advance(self.stage, woken, len(touched))
+
+    def costs(self, inputs: Any = None, *, repetitions: int = 0) -> Costs:
+        """Return what each stage costs, and what was saved so far; printed, it is a table.
+
+        Args:
+            inputs: A batch to measure the time of a step with, as for the model; the example inputs if left out.
+            repetitions: How often a step of each stage is measured; 0 to measure none.
+        """
+        given = self._example_inputs if inputs is None else inputs
+        batch = given if isinstance(given, Mapping | tuple) else (given,)
+        return Costs(tuple(self._cost_of(index, batch, repetitions) for index in range(len(self.stages))))
+
+    def _cost_of(self, index: int, batch: Any, repetitions: int) -> StageCost:
+        stage, staged = self.stages[index], self._graph_of(index)
+        options = self._compile_options
+        runner = staged if options is None or not repetitions else compile_blocks(staged, **options)
+        depth = f"{stage.depth:.3g}" if isinstance(stage.depth, float | int) else f"{len(self._running_parts[index])}"
+        return StageCost(
+            depth=depth,
+            width=stage.width,
+            parameters=running_parameters(staged, self._slices[index]),
+            flops=flops_per_sample(staged),
+            seconds=measure(runner, batch, repetitions) if repetitions else None,
+            samples=self.samples[index],
+        )
 
     def compile(self, **options: Any) -> None:  # type: ignore[override]  # torch's compiles the whole forward
         """Compile what runs block by block, in this stage and all later ones (`fxgrow.compile`)."""
@@ -155,12 +185,22 @@ class Progressive(nn.Module):
         return self
 
     def _run_stage(self) -> None:
-        running = self._running_parts[self.stage]
-        become(self._running, without(self._whole, [p for i, p in enumerate(self._parts.parts) if i not in running]))
+        become(self._running, self._graph_of(self.stage))
         options = self._compile_options
         # The old compiled form lives until the new one exists, which takes over the blocks that it has compiled.
         self.__dict__["_runner"] = self._running if options is None else compile_blocks(self._running, **options)
         self._follow_modes()
+        if self in _watches:
+            _watches[self].idle = self._idle_pieces()
+
+    def _graph_of(self, stage: int) -> fx.GraphModule:
+        running = self._running_parts[stage]
+        idle = [part for index, part in enumerate(self._parts.parts) if index not in running]
+        return stage_graph(self._whole, idle, self.stages[stage].width)
+
+    def _idle_pieces(self) -> tuple[Piece, ...]:
+        pieces = idle_pieces(self._whole, self._slices[self.stage], {})
+        return tuple(piece for piece in pieces if isinstance(piece.tensor, nn.Parameter))
 
     def _follow_modes(self) -> None:
         """Let what the graphs hold beside the model's modules follow the mode: containers, and rates of dropout."""
@@ -188,7 +228,6 @@ class Progressive(nn.Module):
         _copies[self].add(copied)
         return copied
 
-
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle the model and the stages; the graph is traced anew."""
         state = (self.stage, self.samples)
@@ -204,6 +243,7 @@ _versions: weakref.WeakKeyDictionary[Progressive, list[int]] = weakref.WeakKeyDi
 def _watch(growing: Progressive) -> None:
     _watches[growing] = Watch(growing.parameters())
     _copies[growing] = weakref.WeakSet()
+    _watches[growing].idle = growing._idle_pieces()
     _versions[growing] = [parameter._version for parameter in growing.parameters()]
 
 

@@ -4,9 +4,11 @@ import weakref
 from collections.abc import Iterable
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.optim.optimizer import register_optimizer_step_pre_hook
+from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
+
+from fxgrow.progressive.narrowing import Piece
 
 
 class Watch:
@@ -19,6 +21,8 @@ class Watch:
         self._parameters = {id(parameter): parameter for parameter in parameters}
         self._known: weakref.WeakSet[Optimizer] = weakref.WeakSet()
         self._pending: list[nn.Parameter] = []
+        self.idle: tuple[Piece, ...] = ()  #: pieces of tensors that no step may change, weight decay included
+        self._values: list[Tensor] = []
         _watches.add(self)
 
     def restart(self, parameters: Iterable[nn.Parameter], optimizers: Iterable[Optimizer] = ()) -> None:
@@ -31,11 +35,20 @@ class Watch:
             self._pending += restarted
 
     def before_step(self, optimizer: Optimizer) -> None:
-        """Get to know an optimizer."""
+        """Get to know an optimizer, and keep what is idle."""
         if optimizer not in self._known and self._holds(optimizer):
             _forget(optimizer, self._pending)
             self._pending.clear()
             self._known.add(optimizer)
+        if optimizer in self._known:
+            self._values = [piece.view.clone() for piece in self.idle]
+
+    def after_step(self, optimizer: Optimizer) -> None:
+        """Put back what is idle: an optimizer decays a whole tensor."""
+        if optimizer in self._known:
+            for piece, value in zip(self.idle, self._values, strict=True):
+                piece.view.copy_(value)
+            self._values = []
 
     def _holds(self, optimizer: Optimizer) -> bool:
         return any(id(parameter) in self._parameters for g in optimizer.param_groups for parameter in g["params"])
@@ -54,4 +67,10 @@ def _before_any_step(optimizer: Optimizer, *_: Any) -> None:
         watch.before_step(optimizer)
 
 
+def _after_any_step(optimizer: Optimizer, *_: Any) -> None:
+    for watch in list(_watches):
+        watch.after_step(optimizer)
+
+
 register_optimizer_step_pre_hook(_before_any_step)
+register_optimizer_step_post_hook(_after_any_step)

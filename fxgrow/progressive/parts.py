@@ -53,11 +53,7 @@ class Parts:
 
 
 def find_parts(graph_module: fx.GraphModule) -> Parts:
-    """Return the blocks that have others of their kind beside them, and branches that can be halved.
-
-    Raises:
-        PlanError: If there are none.
-    """
+    """Return the blocks that have others of their kind beside them, and branches that can be halved."""
     place = {node: index for index, node in enumerate(graph_module.graph.nodes)}
     ends = BranchEnds(graph_module)
     blocks = find_blocks(graph_module)
@@ -73,9 +69,6 @@ def find_parts(graph_module: fx.GraphModule) -> Parts:
             nodes = tuple(place[node] for node in block.nodes)
             tensors = _tensors(graph_module, block)
             parts.append(Part(block.path, index, place[block.entry], place[block.exit], nodes, tensors, scaled))
-    if not parts:
-        path, reason = next(iter(reasons.items()), ("the model", "it has no residual blocks"))
-        raise PlanError(f"no block can be left out: {reason}", where=path, fix="train the model as it is")
     return Parts(tuple(sorted(parts, key=lambda part: part.exit)), reasons)
 
 

@@ -1,5 +1,6 @@
 """Stages as data: which share of a model runs, and for how long it does."""
 
+import itertools
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -50,12 +51,16 @@ def running_parts(parts: Parts, stages: Sequence[Stage]) -> tuple[frozenset[int]
     Shares are taken evenly, from the last stage to the first, each out of the one behind it.
 
     Raises:
-        PlanError: If a stage leaves out what ran before it, or a block that wakes has none of its kind to start from.
+        PlanError: If no block can be left out where one shall be, a stage leaves out what ran before it, or a block
+            that wakes has none of its kind to start from.
     """
+    if not parts.parts and any(stage.depth != 1 for stage in stages):
+        path, reason = next(iter(parts.reasons.items()), ("the model", "it has no residual blocks"))
+        raise PlanError(f"no block can be left out: {reason}", where=path, fix="train the model as it is")
     chosen = [frozenset(range(len(parts.parts)))]
     for stage in reversed(stages[:-1]):
         chosen.insert(0, _running(parts, stage, chosen[0]))
-    for index, (before, after) in enumerate(zip(chosen, chosen[1:], strict=False)):
+    for index, (before, after) in enumerate(itertools.pairwise(chosen)):
         if not before <= after:
             lost = parts.parts[min(before - after)].path
             raise PlanError("it runs in the stage before and not in this one", where=f"stage {index + 1}: {lost}")

@@ -11,9 +11,7 @@ from fxgrow.progressive.parts import Part, Parts
 from fxgrow.progressive.stages import source_of
 
 
-def wake_parts(
-    model: nn.Module, parts: Parts, before: frozenset[int], after: frozenset[int]
-) -> dict[str, list[str]]:
+def wake_parts(model: nn.Module, parts: Parts, before: frozenset[int], after: frozenset[int]) -> dict[str, list[str]]:
     """Write the weights of the blocks that run in a stage and not in the one before, in place.
 
     A block and those that start from it are copies of each other, with all their residual branches divided by their
