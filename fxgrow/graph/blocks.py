@@ -118,9 +118,9 @@ class _Finder:
         """Add what only nodes inside read, and is not computed from the model's inputs: parameters, sizes, modes."""
         for node in reversed(self.graph_module.graph.nodes):
             readers = [user for user in node.users if user in self.useful]
-            if node is not entry and readers and all(reader in inside for reader in readers):
-                if not self.ancestry.depends_on_any(node, self._given):
-                    inside.add(node)
+            own = node is not entry and readers and all(reader in inside for reader in readers)
+            if own and not self.ancestry.depends_on_any(node, self._given):
+                inside.add(node)
 
     @cached_property
     def useful(self) -> set[fx.Node]:

@@ -1,6 +1,7 @@
 """`Progressive`: a model of which a part runs first, and more of it later."""
 
 import copy
+import inspect
 import weakref
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -101,6 +102,7 @@ class Progressive(nn.Module):
         self.__dict__["_example_inputs"] = resized(example_inputs, 2)
         self.training = model.training
         self._run_stage()
+        self.__class__ = _with_signature(type(self), self._whole)
         attach_state(self, STATE_KEY, _write_stage, _read_stage)
         _watch(self)
 
@@ -231,7 +233,7 @@ class Progressive(nn.Module):
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle the model and the stages; the graph is traced anew."""
         state = (self.stage, self.samples)
-        return _rebuild, (type(self), self.model, self._example_inputs, self.stages, state)
+        return _rebuild, (type(self).__bases__[0], self.model, self._example_inputs, self.stages, state)
 
 
 #: What belongs to a model and must not be copied or pickled with it.
@@ -275,6 +277,18 @@ def _submodule(model: nn.Module, path: str) -> nn.Module | None:
         return model.get_submodule(path)
     except AttributeError:
         return None
+
+
+def _with_signature(kind: type[Progressive], graph_module: fx.GraphModule) -> type[Progressive]:
+    """Return a class whose forward says which inputs it takes: trainers ask, as that of transformers does."""
+
+    def forward(self: Progressive, *args: Any, **kwargs: Any) -> Any:
+        return kind.forward(self, *args, **kwargs)
+
+    inputs = inspect.signature(graph_module.forward).parameters.values()
+    own = inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    forward.__signature__ = inspect.Signature([own, *inputs])  # type: ignore[attr-defined]
+    return type(kind.__name__, (kind,), {"forward": forward, "__doc__": kind.__doc__, "__module__": kind.__module__})
 
 
 def _rebuild(growing: type[Progressive], model: nn.Module, inputs: Any, stages: Any, state: Any) -> Progressive:
