@@ -56,9 +56,9 @@ def ends_of(graph_module: fx.GraphModule, block: Block) -> list[tuple[str, ...]]
         (lambda m, x, i: x + m.norms[i](m.mlp(x, i)), ("norms.1.weight", "norms.1.bias")),
         (lambda m, x, i: x + m.mlp(x, i).reshape(-1, 2, 3).flatten(1) / 2, ("downs.1.weight", "downs.1.bias")),
         (lambda m, x, i: m.norms[i](x + m.mlp(x, i)), ("downs.1.weight", "downs.1.bias")),
-        (lambda m, x, i: x + F.linear(x, m.squares[i].weight).sigmoid() * m.mlp(x, i), ("downs.1.weight", "downs.1.bias")),
+        (lambda m, x, i: x + m.squares[i](x).sigmoid() * m.mlp(x, i), ("downs.1.weight", "downs.1.bias")),
     ],
-)  # fmt: skip
+)
 def test_the_end_of_a_branch_is_its_last_linear_map_or_the_scale_or_norm_behind_it(step, end) -> None:  # type: ignore[no-untyped-def]
     graph_module = traced(step)
     found = find_blocks(graph_module)

@@ -22,17 +22,17 @@ def traced() -> torch.fx.GraphModule:
 
 def test_a_model_becomes_what_a_rewrite_made_of_it(traced: torch.fx.GraphModule) -> None:
     x = torch.linspace(-1, 1, 8).reshape(2, 4)
-    grown = fxgrow.insert_block(fxgrow.widen(traced, "0.0", by=2), after="1")
+    grown = fxgrow.widen(traced, "0.0", by=2)
     expected, made, record = grown(x), digest(grown), record_of(grown)
     known, parameters, container = traced, traced._parameters, traced.get_submodule("0")
-    kept = traced.get_parameter("1.weight")
+    kept = traced.get_parameter("1.bias")
     become(traced, grown)
     assert traced is known
     assert torch.equal(traced(x), expected)
     assert (digest(traced), record_of(traced)) == (made, record)
     assert traced._parameters is parameters
     assert traced.get_submodule("0") is container
-    assert traced.get_parameter("1.weight") is kept
+    assert traced.get_parameter("1.bias") is kept
     assert container.get_submodule("0").out_features == 6
 
 
