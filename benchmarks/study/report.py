@@ -18,8 +18,8 @@ Made by `python benchmarks/study report` from `benchmarks/study/records/`: one l
 learning rate and seed. Do not edit; `study.md` says what the tasks and arms are, and what is true.
 
 - Every arm is tuned over the same rates on the same seeds; * marks a rate at the end of its grid. Tables on *fresh
-  seeds* use no seed on which a rate was tuned or an arm was chosen. Tables on *tuning seeds* are exploration: no p-value
-  stands there.
+  seeds* use no seed on which a rate was tuned or an arm was chosen. Tables on *tuning seeds* are exploration: no
+  p-value stands there.
 - *Cost* is parameters x steps, *FLOPs* counts all products, attention's too; *seconds* is processor time for one seed
   in a batch of several. All three with the baseline = 1.
 - Differences are paired by seed, with their standard error and 95 % interval (Student's t); *p* is corrected for the

@@ -133,7 +133,9 @@ def test_noise_gains_nothing_when_held_out():
         torch.manual_seed(seed)
         model, draws = nn.Sequential(nn.Linear(3, 30)).double(), Draws(seed)
         batches = [(draws.normal(128, 3), draws.normal(128, 30)) for _ in range(2)]
-        found.append(analyze(torch.fx.symbolic_trace(model), _mean_squared, batches, score=GainScore(candidates=8))["0"])
+        found.append(
+            analyze(torch.fx.symbolic_trace(model), _mean_squared, batches, score=GainScore(candidates=8))["0"]
+        )
     values, held_out = (torch.cat([getattr(score, name) for score in found]) for name in ("values", "held_out"))
     # as above, for 240 independent outputs with noise of variance 1; without halves noise gains p / 2n on 2n samples
     deviation = 8**0.5 / (2 * 128) / len(held_out) ** 0.5

@@ -131,7 +131,7 @@ def test_what_starts_behind_a_zero_weight_may_grow() -> None:
 
 
 def _rows(module: nn.Module, moved: Tensor) -> Tensor:
-    """Return what belongs to each output of a module, the outputs in front; a transposed convolution has them second."""
+    """Return what belongs to each output, the outputs in front; transposed convolutions have them second."""
     if isinstance(module, nn.ConvTranspose2d) and moved.ndim > 1:
         moved = moved.unflatten(0, (module.groups, -1)).transpose(1, 2).flatten(0, 1)
     return moved.reshape(max(moved.shape[:1], default=1), -1)
