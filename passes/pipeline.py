@@ -1,6 +1,5 @@
 """Pipelines: passes in order, written as text that reads back to the same passes."""
 
-import difflib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,7 +8,7 @@ from typing import Literal, get_args
 import torch.fx as fx
 from torch import nn
 
-from fxgrow.errors import FxgrowError, PassError, PipelineError
+from fxgrow.errors import FxgrowError, PassError, PipelineError, did_you_mean
 from fxgrow.optimizers import Optimizers, unchanged_on_failure
 from fxgrow.passes.base import Pass, PassResult
 from fxgrow.passes.grammar import PassText, read_pipeline
@@ -133,7 +132,6 @@ def _read(pass_name: str, option: Option, value: object) -> object:
 
 
 def _unknown_option(pass_name: str, name: str, options: dict[str, Option]) -> PassError:
-    close = difflib.get_close_matches(name, options, n=1)
-    hint = f"did you mean {close[0]!r}? " if close else ""
+    hint = did_you_mean(name, options)
     known = ", ".join(f"{option.name}: {option.type_name}" for option in options.values())
     return PassError(f"it has no option {name!r}", where=pass_name, fix=f"{hint}its options: {known or 'none'}")

@@ -1,9 +1,7 @@
 """`analyze`: measure a score at every neuron of a traced model, and write it on the nodes."""
 
-import difflib
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from fnmatch import fnmatchcase
 from typing import Any
 
 from torch import Tensor, nn
@@ -14,6 +12,7 @@ from fxgrow.curvature.probe_data import CountSamples, read_batches
 from fxgrow.curvature.registry import Score, find_score, score_names
 from fxgrow.curvature.scores import Scores, SiteScores
 from fxgrow.errors import AnalysisError
+from fxgrow.graph.selection import select
 from fxgrow.graph.sites import Site, find_sites
 from fxgrow.primitives.unwrapping import unwrap
 from fxgrow.record.annotations import NO_GRADIENT
@@ -140,10 +139,4 @@ def select_sites(sites: Mapping[str, Site], patterns: Iterable[str] | None) -> d
         raise AnalysisError(
             "they are no module paths", where=f"sites {patterns}", fix="give a list of strings, or None"
         )
-    for pattern in patterns:
-        if not any(fnmatchcase(path, pattern) for path in sites):
-            close = difflib.get_close_matches(pattern, sites, n=1)
-            hint = f"did you mean {close[0]!r}? " if close else ""
-            fix = f"{hint}`fxgrow inspect` lists the sites"
-            raise AnalysisError("no site has this module path", where=pattern, fix=fix)
-    return {path: site for path, site in sites.items() if any(fnmatchcase(path, pattern) for pattern in patterns)}
+    return select(dict(sites), patterns, AnalysisError)

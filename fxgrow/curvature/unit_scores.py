@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from fnmatch import fnmatchcase
 from typing import Any
 
 import torch
@@ -22,6 +21,7 @@ from fxgrow.curvature.sample_dimension import find_sample_dimensions
 from fxgrow.curvature.scores import Scores, SiteScores
 from fxgrow.curvature.units import UnitGroup, find_units, rows_of_units
 from fxgrow.errors import AnalysisError
+from fxgrow.graph.selection import matches
 from fxgrow.primitives.unwrapping import unwrap
 from fxgrow.record.digest import digest
 
@@ -167,7 +167,7 @@ class _Surrogate:
 
 
 def _select(groups: dict[str, UnitGroup], patterns: Sequence[str]) -> dict[str, UnitGroup]:
-    chosen = {path: g for path, g in groups.items() if any(fnmatchcase(path, pattern) for pattern in patterns)}
+    chosen = {path: g for path, g in groups.items() if matches(path, patterns)}
     if not chosen:
         known = ", ".join(list(groups)[:5]) or "none in this model"
         what = "no layer with attention heads or gated neurons has this module path"

@@ -5,7 +5,6 @@ and on real images no score has yet beaten spreading evenly. `even` is therefore
 `greedy` compare scores across sites and are there for those who want to.
 """
 
-import difflib
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
@@ -14,7 +13,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from fxgrow.curvature.scores import SiteScores
-from fxgrow.errors import PlanError
+from fxgrow.errors import PlanError, did_you_mean
 from fxgrow.graph.sites import Site
 from fxgrow.operators import PseudoLayer
 from fxgrow.primitives.linear_map import LinearMap
@@ -143,11 +142,8 @@ def find_allocation(name: str) -> Allocation:
         PlanError: If there is none.
     """
     if name not in ALLOCATIONS:
-        close = difflib.get_close_matches(name, ALLOCATIONS, n=1)
-        hint = f"did you mean {close[0]!r}? " if close else ""
-        raise PlanError(
-            "no such allocation", where=f"allocation {name!r}", fix=f"{hint}choose one of {', '.join(ALLOCATIONS)}"
-        )
+        fix = f"{did_you_mean(name, ALLOCATIONS)}choose one of {', '.join(ALLOCATIONS)}"
+        raise PlanError("no such allocation", where=f"allocation {name!r}", fix=fix)
     return ALLOCATIONS[name]
 
 

@@ -1,14 +1,13 @@
 """Which sites may grow: those with scores, without a refusal, inside the model and not at its ends."""
 
-import difflib
 from collections.abc import Iterable, Mapping
-from fnmatch import fnmatchcase
 from types import MappingProxyType
 
 import torch.fx as fx
 
 from fxgrow.errors import PlanError
 from fxgrow.graph.ends import inner_sites
+from fxgrow.graph.selection import select
 from fxgrow.graph.sites import Site, find_sites
 from fxgrow.record.provenance import PseudoLayerNode, part_of
 
@@ -41,11 +40,10 @@ def eligible_sites(
         PlanError: If a pattern matches no site, or a site that was asked for cannot grow.
     """
     sites = find_sites(graph_module)
-    for pattern in (*include, *exclude):
-        _check_pattern(pattern, sites)
+    included, excluded = select(sites, include, PlanError), select(sites, exclude, PlanError)
     scored = set(scored)
+    wanted: Mapping[str, Site] = included
     if include:
-        wanted: Mapping[str, Site] = {path: site for path, site in sites.items() if _matches(path, include)}
         for path, site in wanted.items():
             _check_wanted(site, path, include, scored, refusals)
     else:
@@ -53,26 +51,12 @@ def eligible_sites(
         if not nest:
             wanted = {path: site for path, site in wanted.items() if not _inside_a_pseudo_layer(site)}
     return {
-        path: site
-        for path, site in wanted.items()
-        if path in scored and site.refusal is None and not _matches(path, exclude)
+        path: site for path, site in wanted.items() if path in scored and site.refusal is None and path not in excluded
     }
 
 
 def _inside_a_pseudo_layer(site: Site) -> bool:
     return any(isinstance(part_of(call), PseudoLayerNode) for call in site.calls)
-
-
-def _matches(path: str, patterns: tuple[str, ...]) -> bool:
-    return any(fnmatchcase(path, pattern) for pattern in patterns)
-
-
-def _check_pattern(pattern: str, sites: Mapping[str, Site]) -> None:
-    if any(fnmatchcase(path, pattern) for path in sites):
-        return
-    close = difflib.get_close_matches(pattern, sites, n=1)
-    hint = f"did you mean {close[0]!r}? " if close else ""
-    raise PlanError("no site has this module path", where=pattern, fix=f"{hint}`fxgrow inspect` lists the sites")
 
 
 def _check_wanted(

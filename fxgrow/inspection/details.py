@@ -1,6 +1,5 @@
 """One node in full: what it computes, from what, with which parameters, and the scores of its neurons."""
 
-import difflib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -9,7 +8,7 @@ from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.table import Table as Grid
 from rich.text import Text
 
-from fxgrow.errors import FxgrowError
+from fxgrow.errors import FxgrowError, did_you_mean
 from fxgrow.files.table import NodeRow, Table, describe
 from fxgrow.inspection.drawing import ModelTree
 from fxgrow.inspection.outline import Item, outline
@@ -60,8 +59,7 @@ def render_node(model: Table | fx.GraphModule, path: str) -> Details:
     if item is not None and not item.children:
         item = None
     if not path or (not rows and item is None):
-        close = difflib.get_close_matches(path, _names(table), n=3)
-        fix = f"did you mean {', '.join(close)}?" if close else "fxgrow inspect shows the names"
+        fix = f"{did_you_mean(path, _names(table))}`fxgrow inspect` shows the names"
         raise FxgrowError("the model has nothing of this name", where=path or "--node", fix=fix)
     return Details(table, path, rows, item)
 

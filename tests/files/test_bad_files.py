@@ -38,7 +38,7 @@ def both_refuse(path, message):
 
 
 def test_missing(saved):
-    both_refuse(saved.parent / "modle.pt", r"there is no such file; did you mean .*model\.pt\?")
+    both_refuse(saved.parent / "modle.pt", r"there is no such file; did you mean 'model\.pt'\? check the name")
     both_refuse(saved.parent / "nowhere" / "x.pt", "there is no such file; check the name")
 
 
