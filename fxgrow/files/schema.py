@@ -2,7 +2,7 @@
 
 The types are those of `fxgrow.files.table.Table` and of the record, read by msgspec; `json_schema` spells them as JSON
 Schema, which docs/file_schema.json publishes. What the types do not say is checked here: numbers are finite, nodes are
-named once and read only nodes before them, scores have one value for each neuron.
+named once and read only nodes before them, provenance is whole, scores have one value for each neuron.
 """
 
 import math
@@ -103,8 +103,16 @@ def _check_nodes(table: Table) -> None:
         if unknown:
             raise ValueError(f"node {row.name[:60]!r} reads {unknown[0][:60]!r}, which no node before it is named")
         known.add(row.name)
+        _check_provenance(row)
         _check_scores(row)
         _check_provenance(row)
+
+
+def _check_provenance(row: NodeRow) -> None:
+    try:
+        read_provenance(row.annotation)
+    except KeyError as error:
+        raise ValueError(f"node {row.name[:60]!r} does not say all of its provenance: {error} is missing") from error
 
 
 def _check_scores(row: NodeRow) -> None:

@@ -29,12 +29,12 @@ class ScoreAnnotation(TypedDict):
     reached: list[bool] | None  #: whether each neuron gets a gradient of the loss; None where all do
 
 
-class Provenance(TypedDict, total=False):
-    """Which edit made a node, written by the pass framework and not by the passes."""
+class ProvenanceAnnotation(TypedDict, total=False):
+    """Which edit made a node, as `fxgrow.record.provenance` reads and writes it."""
 
     edit: int  #: index into the edit log
     pass_name: str
-    role: str  #: ``"pseudo-layer"``, ``"residual-edge"`` or ``"block"``
+    role: Literal["pseudo-layer", "residual-edge", "block"]
     pseudo_layer: str  #: module path of the pseudo-layer that the node belongs to
     site: str  #: module path of the site that grew
     rows: list[int]  #: on a residual edge of a pseudo-layer, the neurons that grew
@@ -49,7 +49,7 @@ class Annotation(TypedDict, total=False):
     """All that fxgrow may write on a node."""
 
     scores: ScoreAnnotation
-    provenance: Provenance
+    provenance: ProvenanceAnnotation
     flops: int  #: two for a multiply-add, as torch.utils.flop_counter counts them
     integers: list[int]  #: on a placeholder of integers: the least and the greatest that the example inputs held
 

@@ -59,7 +59,11 @@ class Provenance:
 
 
 def read_provenance(written: Mapping[str, Any]) -> Provenance | None:
-    """Read the annotation of a node, or of a row of a file; None where no edit made the node."""
+    """Read the annotation of a node, or of a row of a file; None where no edit made the node.
+
+    Raises:
+        KeyError: If it is written otherwise than `write_provenance` writes it.
+    """
     made = written.get("provenance")
     if made is None:
         return None

@@ -7,7 +7,7 @@ import torch.fx as fx
 from torch import nn
 
 import fxgrow
-from fxgrow.errors import FileError
+from fxgrow.errors import FileError, TraceError
 from fxgrow.files import check_output, read_table
 
 
@@ -134,7 +134,7 @@ def test_a_directory_is_no_output(tmp_path):
 
 
 def test_what_is_no_graph_module_is_refused(tmp_path):
-    with pytest.raises(FileError, match=r"a Linear is not a GraphModule; save what fxgrow.trace"):
+    with pytest.raises(TraceError, match=r"Linear: it is no traced model; trace it first"):
         fxgrow.save(nn.Linear(2, 2), tmp_path / "model.pt")
     assert os.listdir(tmp_path) == []
 

@@ -18,6 +18,7 @@ from torch._dynamo.testing import CompileCounterWithBackend
 from fxgrow.errors import TraceError
 from fxgrow.graph.sharing import share
 from fxgrow.primitives.modules import add_module
+from fxgrow.record.provenance import PseudoLayerNode, mark
 from fxgrow.training import CompileWarning, compilation
 from fxgrow.training.blocks import cut
 
@@ -75,7 +76,7 @@ def grow_block(traced: fx.GraphModule, index: int, path: str) -> fx.GraphModule:
         extra = grown.graph.call_module(path, (call,))
     with grown.graph.inserting_after(extra):
         added = grown.graph.call_function(torch.add, (call, extra))
-    added.meta["custom"] = {"fxgrow": {"provenance": {"site": f"blocks.{index}.fc1"}}}
+    mark(added, PseudoLayerNode(path, f"blocks.{index}.fc1"))
     call.replace_all_uses_with(added, delete_user_cb=lambda user: user not in (extra, added))
     grown.recompile()
     return grown
@@ -267,7 +268,7 @@ def test_a_graph_break_is_an_error_under_fullgraph() -> None:
 
 
 def test_a_plain_module_is_refused() -> None:
-    with pytest.raises(TraceError, match=r"Linear: only a GraphModule can be compiled .* trace it first"):
+    with pytest.raises(TraceError, match=r"Linear: it is no traced model; trace it first"):
         compilation.compile(nn.Linear(2, 2))  # type: ignore[arg-type]
 
 
