@@ -33,12 +33,16 @@ def test_groups_names_and_state_come_back(kind: type[Optimizer], failure: type[B
     optimizer, parameters = trained(kind, names=True)
     before, lists = copy.deepcopy(optimizer.state_dict()), optimizer.param_groups[0]["params"]
     added = nn.Parameter(torch.zeros(4))
-    with pytest.raises(failure), unchanged_on_failure(optimizer):
+
+    def change() -> None:
         optimizer.param_groups[0]["params"][:] = [added]
         optimizer.param_groups[0]["param_names"][:] = ["c"]
         optimizer.state.pop(parameters[0])
         optimizer.state[added] = {"step": 3}
         raise failure
+
+    with pytest.raises(failure), unchanged_on_failure(optimizer):
+        change()
     assert optimizer.param_groups[0]["params"] is lists
     assert [id(parameter) for parameter in lists] == [id(parameter) for parameter in parameters]
     assert repr(optimizer.state_dict()) == repr(before)
@@ -53,10 +57,14 @@ def test_what_ends_well_stays_changed() -> None:
 
 def test_several_optimizers_come_back_together() -> None:
     (first, _), (second, _) = trained(optim.AdamW), trained(optim.Adagrad)
-    with pytest.raises(RuntimeError), unchanged_on_failure((first, second)):
+
+    def change() -> None:
         first.param_groups[0]["params"].clear()
         second.state.clear()
         raise RuntimeError
+
+    with pytest.raises(RuntimeError), unchanged_on_failure((first, second)):
+        change()
     assert len(first.param_groups[0]["params"]) == 2
     assert len(second.state) == 2
 
