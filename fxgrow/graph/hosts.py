@@ -25,7 +25,7 @@ def find_hosts(graph_module: fx.GraphModule, names: Collection[str]) -> dict[str
         names: Names of the parameters.
     """
     known = {path: site for path, site in find_sites(graph_module).items() if site.weight not in names}
-    by_call, by_target = _sites_by_call(known.values()), _nodes_by_target(graph_module)
+    by_call, by_target = _sites_by_call(known.values()), _readers_by_target(graph_module)
     hosts = {}
     for name in names:
         readers = [node for path in _prefixes(name) for node in by_target.get(path, ())]
@@ -44,11 +44,12 @@ def _sites_by_call(sites: Iterable[Site]) -> dict[fx.Node, Site]:
     return {call: site for site in sites for call in site.calls}
 
 
-def _nodes_by_target(graph_module: fx.GraphModule) -> dict[str, list[fx.Node]]:
+def _readers_by_target(graph_module: fx.GraphModule) -> dict[str, list[fx.Node]]:
+    """Map the path of each module and attribute to the nodes that compute with it."""
     found: dict[str, list[fx.Node]] = defaultdict(list)
     for node in graph_module.graph.nodes:
         if node.op in ("call_module", "get_attr"):
-            found[str(node.target)].append(node)
+            found[str(node.target)].extend([node] if node.op == "call_module" else node.users)
     return found
 
 
