@@ -7,6 +7,7 @@ import torch
 import torch.fx as fx
 
 from fxgrow.curvature.scores import Scores
+from fxgrow.graph.memory import overwrites
 from fxgrow.growth.plan import Plan, plan
 from fxgrow.optimizers.extension import extend_optimizer
 from fxgrow.passes.functionalize_inplace import FunctionalizeInplace
@@ -72,7 +73,7 @@ def grow(
 def carry_out(traced: fx.GraphModule, decided: Plan, scores: Scores, *, context: Mapping[str, Any]) -> fx.GraphModule:
     """Carry out a plan, starting pseudo-layers from the scores' eigenvectors where their operator wants them."""
     first_edit = len(record_of(traced).edits)
-    grown = FunctionalizeInplace()(traced).graph_module
+    grown = FunctionalizeInplace()(traced).graph_module if overwrites(traced) else traced
     grown = decided.edit(scores)(grown).graph_module
     event = GrowthEvent(
         parameters_before=parameter_count(traced),

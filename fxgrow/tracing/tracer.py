@@ -15,7 +15,7 @@ from torch.fx.node import map_aggregate
 from torch.fx.proxy import Attribute
 
 from fxgrow.execution.randomness import random_state
-from fxgrow.graph.aliasing import reads_only_shape
+from fxgrow.graph.declared import reads_only_sizes
 from fxgrow.tracing.arguments import Argument, Call, mirror
 from fxgrow.tracing.interception import interception
 from fxgrow.tracing.leaves import COMPOSITES, follows_mode, untraceable_classes, untraceable_functions
@@ -192,7 +192,7 @@ def _drop_unread(graph: fx.Graph) -> set[fx.Node]:
     """Erase items, shapes and devices that nobody reads; forward may look at more of them in one of the modes."""
     erased = set()
     for node in reversed(graph.nodes):
-        if not node.users and (reads_only_shape(node) or node.target is operator.getitem):
+        if not node.users and (reads_only_sizes(node) or node.target is operator.getitem):
             graph.erase_node(node)
             erased.add(node)
     return erased

@@ -1,5 +1,6 @@
 """In-place operations rewritten, or left alone where another view shows the mutation."""
 
+import operator
 from collections.abc import Callable
 
 import pytest
@@ -8,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
 import fxgrow
-from fxgrow.graph.inplace import mutated_value
+from fxgrow.graph.operations import operations_of
 from fxgrow.passes.functionalize_inplace import FunctionalizeInplace
 
 
@@ -26,7 +27,7 @@ class Network(nn.Module):
 
 
 def mutations(graph_module: fx.GraphModule) -> list[str]:
-    return [node.name for node in graph_module.graph.nodes if mutated_value(graph_module, node) is not None]
+    return [node.name for node in graph_module.graph.nodes if operations_of(graph_module).written(node)]
 
 
 def relu_module(model: Network, x: Tensor) -> Tensor:
@@ -66,6 +67,23 @@ def residual(model: Network, x: Tensor) -> Tensor:
     return model.relu(y)
 
 
+def filling(model: Network, x: Tensor) -> Tensor:
+    y = x * 2
+    y.copy_(x[0])
+    z = y.tanh()
+    z.zero_()
+    y.fill_(3.0)
+    return y + z + x
+
+
+def assignment(model: Network, x: Tensor) -> Tensor:
+    y = x.clone()
+    operator.setitem(y, (slice(None), 0), y[:, 1] * 2)
+    part = (..., slice(2, None))
+    operator.setitem(y, part, operator.iadd(y[part], x[:, :2]))
+    return y
+
+
 def shape_reader(model: Network, x: Tensor) -> Tensor:
     y = x.view(-1, 4)
     y.add_(1)
@@ -76,7 +94,7 @@ def shape_reader(model: Network, x: Tensor) -> Tensor:
     "body",
     [
         relu_module, relu_reused, relu_function, relu_underscore, method, later_reader, earlier_and_later_reader,
-        residual, shape_reader,
+        residual, filling, assignment, shape_reader,
     ],
 )  # fmt: skip
 def test_in_place_operations_become_functional(body: Callable[[Network, Tensor], Tensor]):
@@ -112,10 +130,7 @@ def passed_through_a_module(model: Network, x: Tensor) -> Tensor:
 
 
 def no_namesake(model: Network, x: Tensor) -> Tensor:
-    y = x * 2
-    y.copy_(x)
-    y.zero_()
-    return y + x
+    return x.random_(3)
 
 
 @pytest.mark.parametrize(
