@@ -121,9 +121,7 @@ class FakeExecution(fx.Interpreter):
             result = map_aggregate(self._evaluate(node, ones, self._copy_with_data), _leaf)
         return map_aggregate(result, self._fake)
 
-    def _evaluate(
-        self, node: fx.Node, inputs: Mapping[fx.Node, Any], copied: Callable[[str], nn.Module]
-    ) -> Any:
+    def _evaluate(self, node: fx.Node, inputs: Mapping[fx.Node, Any], copied: Callable[[str], nn.Module]) -> Any:
         """Evaluate `node` on values of its inputs, its module copied by `copied`; for subclasses to watch."""
         args, kwargs = fx.map_arg((node.args, node.kwargs), inputs.__getitem__)
         if node.op == "call_module":

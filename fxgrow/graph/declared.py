@@ -4,6 +4,7 @@ In doubt the worst is assumed. A run knows better (`fxgrow.graph.observation`): 
 """
 
 import operator
+from dataclasses import replace
 
 import torch
 import torch.fx as fx
@@ -17,10 +18,14 @@ from fxgrow.graph.unseen import (
     SECRET_VIEWS,
     SECRET_WRITES,
     SIZE_ATTRIBUTES,
+    TRUTHS,
     is_arithmetic,
+    is_pointwise,
     runs_foreign_code,
 )
 from fxgrow.primitives.modules import qualified_name
+
+_TORCH = ("torch.", "builtins.TensorBase.", "_operator.")
 
 
 def declared(graph_module: fx.GraphModule, node: fx.Node) -> Operation:
@@ -43,7 +48,7 @@ def declared(graph_module: fx.GraphModule, node: fx.Node) -> Operation:
     elif node.target is operator.getitem:
         found = Operation(everything, shares=everything)
     elif is_arithmetic(node):
-        found = Operation(everything, pointwise=True)
+        found = Operation(everything, pointwise=_name(node) not in TRUTHS | {"matmul", "imatmul"})
     elif qualified_name(node.target).startswith("fxgrow.primitives."):
         found = Operation(everything)
     else:
@@ -52,7 +57,7 @@ def declared(graph_module: fx.GraphModule, node: fx.Node) -> Operation:
 
 
 def reads_only_sizes(node: fx.Node) -> bool:
-    """Say whether a function or a method looks at the sizes, dtype or device of tensors and at none of their numbers."""
+    """Say whether a node looks at the sizes, dtype or device of tensors and at none of their numbers."""
     places = frozenset(range(len(node.all_input_nodes)))
     if node.op == "call_function" and node.target is getattr:
         return node.args[1] in SIZE_ATTRIBUTES
@@ -73,13 +78,14 @@ def _called_by_name(node: fx.Node, everything: frozenset[int]) -> Operation:
         shares=everything if name in SECRET_VIEWS or torch.Tag.maybe_aliasing_or_mutating in tags
         else _viewed(node, overloads, everything),
         draws=torch.Tag.nondeterministic_seeded in tags,
-        pointwise=all(torch.Tag.pointwise in overload.tags for overload in overloads),
+        pointwise=name not in TRUTHS and all(map(is_pointwise, overloads)),
     )  # fmt: skip
 
 
 def _viewed(node: fx.Node, overloads: list[OpOverload], everything: frozenset[int]) -> frozenset[int]:
     """Return the inputs that the result is a view of: the first argument alone, where only that is declared."""
-    viewing = [overload._schema for overload in overloads if any(value.alias_info for value in overload._schema.returns)]
+    schemas = [overload._schema for overload in overloads]
+    viewing = [schema for schema in schemas if any(value.alias_info for value in schema.returns)]
     if not viewing:
         return frozenset()
     first_alone = not any(argument.alias_info for schema in viewing for argument in schema.arguments[1:])
@@ -91,13 +97,17 @@ def _overloads(node: fx.Node) -> list[OpOverload]:
     """Return the operations on tensors that have the name of a function or method, without those that take ``out=``."""
     if isinstance(node.target, OpOverload):
         return [node.target]
-    name = str(node.target) if node.op == "call_method" else getattr(node.target, "__name__", "")
-    if node.op == "call_function" and not qualified_name(node.target).startswith(("torch.", "builtins.TensorBase.", "_operator.")):
+    name = _name(node)
+    if node.op == "call_function" and not qualified_name(node.target).startswith(_TORCH):
         return []
     name = name.strip("_") if name.endswith("__") else name
     packet = getattr(torch.ops.aten, name, None) if name.isidentifier() else None
     found = [getattr(packet, overload) for overload in packet.overloads()] if packet is not None else []
     return [overload for overload in found if _takes_tensors(overload)]
+
+
+def _name(node: fx.Node) -> str:
+    return str(node.target) if node.op == "call_method" else getattr(node.target, "__name__", "")
 
 
 def _takes_tensors(overload: OpOverload) -> bool:
@@ -118,8 +128,12 @@ def _module(module: nn.Module, everything: frozenset[int]) -> Operation:
     if not calls:
         return Operation(everything, shares=everything)
     found = any_of(declared(inside, node) for node in calls)
-    return Operation(everything, everything if found.writes else frozenset(), everything if found.shares else frozenset(),
-                     draws=found.draws, pointwise=found.pointwise, known=found.known)  # fmt: skip
+    return replace(
+        found,
+        reads=everything,
+        writes=everything if found.writes else frozenset(),
+        shares=everything if found.shares else frozenset(),
+    )
 
 
 class _Through(fx.Tracer):

@@ -1,6 +1,6 @@
 """Equal descriptions for nodes that do the same, so that what was found out about one is known of the other."""
 
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Hashable, Mapping
 from typing import Any
 from weakref import ref
 
@@ -12,7 +12,8 @@ from torch.fx.passes.shape_prop import TensorMetadata
 from fxgrow.execution.inputs import device_of
 from fxgrow.primitives.modules import fetch_attribute
 
-_PLAIN = (bool, int, float, complex, str, bytes, type(None), torch.dtype, torch.device, torch.layout, torch.memory_format)
+_PLAIN = (bool, int, float, complex, str, bytes, type(None),
+          torch.dtype, torch.device, torch.layout, torch.memory_format)  # fmt: skip
 
 
 class Descriptions:

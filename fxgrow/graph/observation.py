@@ -15,7 +15,7 @@ from fxgrow.execution.fake_execution import FakeExecution
 from fxgrow.execution.randomness import preserved_randomness, random_state
 from fxgrow.execution.structures import flatten
 from fxgrow.graph.operation import Operation, any_of
-from fxgrow.graph.unseen import draws
+from fxgrow.graph.unseen import draws, is_pointwise
 
 _COMPOSITE = torch._C.DispatchKey.CompositeImplicitAutograd
 
@@ -95,7 +95,7 @@ class _Watch(TorchDispatchMode):
         self.draws |= draws(func, args, kwargs)
         if not whole:
             self.read |= set(_storages((args, kwargs)))
-            self.pointwise &= torch.Tag.pointwise in func.tags
+            self.pointwise &= is_pointwise(func)
         schema = func._schema
         returns_a_view = any(value.alias_info for value in schema.returns)
         for index, argument in enumerate(schema.arguments):
@@ -108,9 +108,7 @@ class _Watch(TorchDispatchMode):
                 for storage in _storages(result):
                     self.shown[storage] |= set(_storages(given))
 
-    def operation(
-        self, inputs: list[Any], state: Mapping[str, Tensor], result: Any, moved: Iterable[str]
-    ) -> Operation:
+    def operation(self, inputs: list[Any], state: Mapping[str, Tensor], result: Any, moved: Iterable[str]) -> Operation:
         """Return what was seen in terms of a node's inputs and of the state of its module."""
         written, shown, read = self._behind(self.written), self._behind(set(_storages(result))), self.read
         owned = {name: set(_storages(tensor)) for name, tensor in state.items()}
@@ -123,7 +121,7 @@ class _Watch(TorchDispatchMode):
             shows_state=any(own & shown for own in owned.values()),
             moves=frozenset((*moved, *(name for name, own in owned.items() if own & written))),
             draws=self.draws,
-            pointwise=self.pointwise and bool(read) and len(tensors) == 1,
+            pointwise=self.pointwise and bool(read) and len(tensors) == 1 and tensors[0].is_floating_point(),
         )
 
     def _behind(self, storages: set[int]) -> set[int]:

@@ -21,7 +21,7 @@ class Operation:
     #: parameters, buffers and attributes of its module that it may change, by their names in it
     moves: frozenset[str] = frozenset()
     draws: bool = False  #: whether it may draw from the global random state, of torch, Python or numpy
-    #: whether each number of its value is a function of the numbers at the same place of its inputs
+    #: whether its value is a tensor of real numbers, each a function of the numbers at the same place of its inputs
     pointwise: bool = False
     #: whether it runs code that torch does not own, which may do what no operation of torch shows: print, count, log
     foreign: bool = False

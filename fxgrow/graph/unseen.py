@@ -28,6 +28,10 @@ SECRET_VIEWS = frozenset({"atleast_1d", "atleast_2d", "atleast_3d", "broadcast_t
 SECRET_WRITES = frozenset({"batch_norm", "instance_norm", "embedding", "embedding_bag"})
 #: What asks for a tensor's numbers and returns none, without a tag that says so.
 SECRET_READS = frozenset({"is_nonzero"})
+#: Elementwise functions that torch does not tag as pointwise.
+UNTAGGED = frozenset({"hardswish", "hardswish_", "log_sigmoid", "log_sigmoid_forward"})
+#: Elementwise functions that make no real numbers, of which a schema says nothing.
+TRUTHS = frozenset({"eq", "ge", "gt", "isfinite", "isinf", "isnan", "le", "lt", "ne", "signbit"})
 #: Attributes are no operations; these say nothing of the numbers.
 SIZE_ATTRIBUTES = frozenset({"device", "dtype", "is_cuda", "itemsize", "layout", "ndim", "shape"})
 
@@ -42,6 +46,11 @@ def draws(func: OpOverload, args: Sequence[Any], kwargs: Mapping[str, Any]) -> b
     return not idle and not (given.get("p") == 0 and "train" in given)
 
 
+def is_pointwise(func: OpOverload) -> bool:
+    """Say whether an operation of torch applies one function to the numbers at each place."""
+    return torch.Tag.pointwise in func.tags or func._schema.name.partition("::")[2] in UNTAGGED
+
+
 def runs_foreign_code(graph_module: fx.GraphModule, node: fx.Node) -> bool:
     """Say whether a node calls code that torch does not own."""
     if node.op == "call_module":
@@ -53,6 +62,6 @@ def runs_foreign_code(graph_module: fx.GraphModule, node: fx.Node) -> bool:
 
 
 def is_arithmetic(node: fx.Node) -> bool:
-    """Say whether a node is an operator of Python on tensors, without an operation of torch of the same name."""
+    """Say whether a node is an operator of Python on numbers, which torch does not always call by the same name."""
     own = getattr(node.target, "__module__", "") == "_operator"
-    return own and node.target not in (operator.getitem, operator.setitem, operator.matmul)
+    return own and node.target not in (operator.getitem, operator.setitem)

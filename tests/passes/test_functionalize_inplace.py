@@ -1,6 +1,5 @@
 """In-place operations rewritten, or left alone where another view shows the mutation."""
 
-import operator
 from collections.abc import Callable
 
 import pytest
@@ -76,14 +75,6 @@ def filling(model: Network, x: Tensor) -> Tensor:
     return y + z + x
 
 
-def assignment(model: Network, x: Tensor) -> Tensor:
-    y = x.clone()
-    operator.setitem(y, (slice(None), 0), y[:, 1] * 2)
-    part = (..., slice(2, None))
-    operator.setitem(y, part, operator.iadd(y[part], x[:, :2]))
-    return y
-
-
 def shape_reader(model: Network, x: Tensor) -> Tensor:
     y = x.view(-1, 4)
     y.add_(1)
@@ -94,7 +85,7 @@ def shape_reader(model: Network, x: Tensor) -> Tensor:
     "body",
     [
         relu_module, relu_reused, relu_function, relu_underscore, method, later_reader, earlier_and_later_reader,
-        residual, filling, assignment, shape_reader,
+        residual, filling, shape_reader,
     ],
 )  # fmt: skip
 def test_in_place_operations_become_functional(body: Callable[[Network, Tensor], Tensor]):
