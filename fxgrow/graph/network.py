@@ -1,6 +1,7 @@
 """The graph as networkx sees it: where a residual edge may go, and how deep each neuron is."""
 
 from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import networkx as nx
@@ -9,10 +10,12 @@ import torch.fx as fx
 from fxgrow.errors import PassError
 from fxgrow.graph.sites import find_sites
 from fxgrow.record.annotations import annotation
+from fxgrow.record.facts import kept
 
 
+@kept(notes=True)
 def to_networkx(graph_module: fx.GraphModule) -> "nx.DiGraph[str]":
-    """Return the data flow of `graph_module` as a directed graph.
+    """Return the data flow of `graph_module` as a directed graph, frozen; a copy of it can be changed.
 
     Nodes are the names of the fx nodes with the attributes ``position`` (in topological order), ``op``, ``target``,
     ``shape`` (a tuple, or None where it is not known), ``pseudo_layer`` (module path or None) and ``residual_edge``
@@ -37,7 +40,7 @@ def to_networkx(graph_module: fx.GraphModule) -> "nx.DiGraph[str]":
             residual_edge=provenance.get("role") == "residual-edge",
         )
         network.add_edges_from((source.name, node.name) for source in node.all_input_nodes)
-    return network
+    return nx.freeze(network)
 
 
 def shape_of(node: fx.Node) -> tuple[int, ...] | None:
@@ -74,7 +77,8 @@ def check_residual_edge(network: "nx.DiGraph[str]", read: str, grown: str, *, sa
         )
 
 
-def depth_map(graph_module: fx.GraphModule) -> dict[str, list[int]]:
+@kept(notes=True)
+def depth_map(graph_module: fx.GraphModule) -> Mapping[str, list[int]]:
     """Return, for each site, how many pseudo-layers deep each of its neurons is.
 
     A neuron that nothing was added to has depth 0. A pseudo-layer that reads another value of the same site stands
