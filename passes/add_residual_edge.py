@@ -76,7 +76,7 @@ class AddResidualEdge(Pass):
             raise PassError("the shapes of its ends are not known", where=where, fix=fix)
         check_residual_edge(to_networkx(graph_module), read.name, grown.name, same_shape=True)
         for value in (read, grown):
-            if overwriters(graph_module, value, after=value):
+            if overwriters(operations_of(graph_module), value, after=value):
                 fix = "run the pass functionalize-inplace first"
                 raise PassError(
                     f"the value {value.name} is mutated in place by a later operation", where=where, fix=fix

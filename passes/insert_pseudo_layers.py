@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from fxgrow.errors import PassError
 from fxgrow.graph.activations import activation_after
 from fxgrow.graph.memory import overwriters
+from fxgrow.graph.operations import Operations, operations_of
 from fxgrow.graph.sites import Site, find_sites, site_input
 from fxgrow.operators import Attachment, PseudoLayer, find_operator
 from fxgrow.operators.base import check_trainable
@@ -70,7 +71,8 @@ class InsertPseudoLayers(Pass):
         for path, rows in self.rows.items():
             _check_rows(path, tuple(rows), sites)
         reads = find_operator(self.operator).reads
-        grown = {path: _grown_values(graph_module, sites[path], reads) for path in self.rows}
+        operations = operations_of(graph_module)
+        grown = {path: _grown_values(operations, sites[path], reads) for path in self.rows}
         for path, rows in self.rows.items():
             self._insert(graph_module, sites[path], tuple(rows), grown[path])
 
@@ -174,7 +176,7 @@ def _check_rows(path: str, rows: tuple[int, ...], sites: Mapping[str, Site]) -> 
         raise PassError("the rows are not ascending and distinct", where=path, fix="sort the rows")
 
 
-def _grown_values(graph_module: fx.GraphModule, site: Site, reads: str) -> list[fx.Node]:
+def _grown_values(operations: Operations, site: Site, reads: str) -> list[fx.Node]:
     """Return the value that grows at each call of a site.
 
     Raises:
@@ -183,10 +185,13 @@ def _grown_values(graph_module: fx.GraphModule, site: Site, reads: str) -> list[
     if reads == "input":
         pairs = [(site_input(call), call) for call in site.calls]
     else:
-        pairs = [(value, value) for value in (activation_after(graph_module, call) or call for call in site.calls)]
+        pairs = [
+            (value, value)
+            for value in (activation_after(operations.graph_module, call, operations) or call for call in site.calls)
+        ]
     for pair in pairs:
         for value in dict.fromkeys(pair):
-            if overwriters(graph_module, value, after=pair[1]):
+            if overwriters(operations, value, after=pair[1]):
                 what = f"the value {value.name} is mutated in place by a later operation"
                 fix = "run the pass functionalize-inplace first, or leave this site out"
                 raise PassError(what, where=site.path, fix=fix)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from fxgrow.execution.inputs import device_of
 from fxgrow.graph.network import shape_of
-from fxgrow.graph.operations import operations_of
+from fxgrow.graph.operations import Operations, operations_of
 
 Elementwise = Callable[[Tensor], Tensor]
 
@@ -23,32 +23,39 @@ _TWICE_DIFFERENTIABLE: dict[object, Elementwise] = {
 _POINTS = (-7.0, -2.5, -0.75, 0.375, 1.25, 5.0, 9.0)
 
 
-def activation_after(graph_module: fx.GraphModule, node: fx.Node) -> fx.Node | None:
-    """Return the elementwise activation that alone reads `node`; None where there is none, or where others read too."""
+def activation_after(
+    graph_module: fx.GraphModule, node: fx.Node, operations: Operations | None = None
+) -> fx.Node | None:
+    """Return the elementwise activation that alone reads `node`; None where there is none, or where others read too.
+
+    Who asks for many gives the graph's `operations`, which are looked up otherwise.
+    """
     if len(node.users) != 1:
         return None
     (reader,) = node.users
-    return reader if elementwise(graph_module, reader) is not None else None
+    return reader if elementwise(graph_module, reader, operations) is not None else None
 
 
-def elementwise(graph_module: fx.GraphModule, node: fx.Node) -> Elementwise | None:
+def elementwise(
+    graph_module: fx.GraphModule, node: fx.Node, operations: Operations | None = None
+) -> Elementwise | None:
     """Return the function of one tensor that an activation node applies; None for any other node.
 
     An activation is what torch knows to be pointwise (`fxgrow.graph.operations`), of one tensor and without parameters,
     and no straight line: a scale or a shift is none. The function never works in place, whatever the node's flags say.
     """
-    function = pointwise(graph_module, node)
+    function = pointwise(graph_module, node, operations)
     if function is None:
         return None
     return function if _is_curved(graph_module, function, len(shape_of(node) or (1, 1))) else None
 
 
-def pointwise(graph_module: fx.GraphModule, node: fx.Node) -> Elementwise | None:
+def pointwise(graph_module: fx.GraphModule, node: fx.Node, operations: Operations | None = None) -> Elementwise | None:
     """Return the function that a node applies to each number of the only tensor that it reads; None if there is none.
 
     Modules with parameters have no such function: theirs is another one for each channel.
     """
-    found = operations_of(graph_module)[node]
+    found = (operations or operations_of(graph_module))[node]
     if len(node.all_input_nodes) != 1 or not found.pointwise or found.draws:
         return None
     (source,) = node.all_input_nodes

@@ -4,6 +4,7 @@ In doubt the worst is assumed. A run knows better (`fxgrow.graph.observation`): 
 """
 
 import operator
+from collections.abc import Hashable
 from dataclasses import replace
 
 import torch
@@ -11,6 +12,7 @@ import torch.fx as fx
 from torch import nn
 from torch._ops import OpOverload
 
+from fxgrow.graph.descriptions import described
 from fxgrow.graph.operation import Operation, any_of
 from fxgrow.graph.spelling import overwritten_argument
 from fxgrow.graph.unseen import (
@@ -25,6 +27,7 @@ from fxgrow.graph.unseen import (
 )
 from fxgrow.primitives.modules import qualified_name
 
+_MODULES: dict[Hashable, Operation] = {}  # of torch: there are no more than it has classes and options
 _TORCH = ("torch.", "builtins.TensorBase.", "_operator.")
 
 
@@ -117,6 +120,13 @@ def _takes_tensors(overload: OpOverload) -> bool:
 
 def _module(module: nn.Module, everything: frozenset[int]) -> Operation:
     """Say what a module of torch does: one with tensors computes with them, and one without says it when traced."""
+    key = described(module), everything
+    if key not in _MODULES:
+        _MODULES[key] = _unknown_module(module, everything)
+    return _MODULES[key]
+
+
+def _unknown_module(module: nn.Module, everything: frozenset[int]) -> Operation:
     if any(True for _ in (*module.parameters(), *module.buffers())):
         moves = frozenset(name for name, _ in module.named_buffers())
         return Operation(everything, moves=moves, draws=True)

@@ -65,7 +65,7 @@ class Descriptions:
         place = {value: index for index, value in enumerate(node.all_input_nodes)}
         target: Hashable = node.target
         if node.op == "call_module":
-            target = _module(self.graph_module.get_submodule(str(node.target)))
+            target = described(self.graph_module.get_submodule(str(node.target)))
         elif node.op == "call_function":
             target = _object(node.target)
         return node.op, target, _spelled(node.args, place), _spelled(node.kwargs, place)
@@ -105,7 +105,7 @@ def _spelled(value: Any, place: Mapping[fx.Node, int]) -> Hashable:
     return (type(value).__name__, value) if isinstance(value, _PLAIN) else _object(value)
 
 
-def _module(module: nn.Module) -> Hashable:
+def described(module: nn.Module) -> Hashable:
     """Describe a module by its class and its plain attributes; one that has others is only like itself."""
     parts: list[Hashable] = []
     for path, inner in module.named_modules():

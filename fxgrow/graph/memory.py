@@ -34,9 +34,8 @@ def overwrites(graph_module: fx.GraphModule) -> bool:
     return any(operations.written(node) for node in graph_module.graph.nodes)
 
 
-def overwriters(graph_module: fx.GraphModule, value: fx.Node, *, after: fx.Node) -> list[fx.Node]:
+def overwriters(operations: Operations, value: fx.Node, *, after: fx.Node) -> list[fx.Node]:
     """Return the operations behind `after` that may overwrite the memory of `value`, in graph order."""
-    operations = operations_of(graph_module)
     shown = sharing(operations, value)
     users = {user for other in shown for user in other.users if user > after}
     return sorted(user for user in users if shown.intersection(operations.written(user)))
