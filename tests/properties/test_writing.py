@@ -33,6 +33,9 @@ def program(steps: list[Step]) -> fx.GraphModule:
     root.first, root.inner, root.last = (nn.Linear(4, 4).double() for _ in range(3))
     for number, parameter in enumerate(root.parameters()):
         parameter.data = values(*parameter.shape, seed=number) / 2
+    root.register_buffer("item", torch.tensor(0.5).double())
+    for row in range(3):
+        root.register_buffer(f"row_{row}", torch.tensor([row]))
     graph = fx.Graph()
     whole = [graph.call_module("first", (graph.placeholder("x"),))]
     parts: list[tuple[fx.Node, tuple[object, ...] | None]] = []  # views, and the key of an item
@@ -63,7 +66,7 @@ def program(steps: list[Step]) -> fx.GraphModule:
             item = graph.call_method("mean", (whole[key % len(whole)],))
             graph.call_function(operator.setitem, (value, KEYS[index % len(KEYS)], item))
         else:
-            graph.call_method("index_put_", (value, (torch.tensor([key % 3]),), torch.tensor(0.5).double()))
+            graph.call_method("index_put_", (value, (graph.get_attr(f"row_{key % 3}"),), graph.get_attr("item")))
     ends = [graph.call_method("sum", (part,)) for part, _ in parts]
     total = graph.call_module("last", (whole[-1],))
     for end in ends:
