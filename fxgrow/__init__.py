@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from fxgrow.growth import Plan as Plan
     from fxgrow.growth import grow as grow
     from fxgrow.growth import plan as plan
+    from fxgrow.progressive import Progressive as Progressive
+    from fxgrow.progressive import Stage as Stage
     from fxgrow.record.record import Origin as Origin
     from fxgrow.record.record import new_parameters as new_parameters
     from fxgrow.rewriting import add_residual_edge as add_residual_edge
@@ -42,8 +44,10 @@ _HOMES = {
     "Grower": "fxgrow.training",
     "Origin": "fxgrow.record.record",
     "Plan": "fxgrow.growth",
+    "Progressive": "fxgrow.progressive",
     "Scores": "fxgrow.curvature",
     "SiteScores": "fxgrow.curvature",
+    "Stage": "fxgrow.progressive",
     "add_residual_edge": "fxgrow.rewriting",
     "analyze": "fxgrow.curvature",
     "compile": "fxgrow.training",

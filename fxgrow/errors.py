@@ -3,7 +3,9 @@
 Every message is one line in three parts: where (a module path or a file), what was wrong, and what to do next.
 """
 
+import difflib
 import shlex
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -80,3 +82,14 @@ def first_line(error: BaseException) -> str:
     """Return the first line of an error's message, without the full stop."""
     lines = str(error).strip().splitlines()
     return lines[0].rstrip(".") if lines else type(error).__name__
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """Return a question, with a space behind it, that names the known word closest to `word`; empty if none is close.
+
+    Example:
+        >>> did_you_mean("eigne", ["eigen", "branch"])
+        "did you mean 'eigen'? "
+    """
+    close = difflib.get_close_matches(word, list(known), n=1)
+    return f"did you mean {close[0]!r}? " if close else ""

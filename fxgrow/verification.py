@@ -13,6 +13,7 @@ from fxgrow.errors import VerificationError, first_line
 from fxgrow.execution.inputs import example_inputs_of
 from fxgrow.execution.preservation import preserved
 from fxgrow.execution.structures import batch_size_of, flatten, resized
+from fxgrow.primitives.unwrapping import DataParallel, bare, layers
 
 #: largest difference that counts as equal, relative to the largest value
 TOLERANCES = {torch.float64: 1e-10, torch.float32: 1e-5, torch.bfloat16: 2e-2, torch.float16: 2e-3}
@@ -59,7 +60,7 @@ def verify(
     global random state are put back.
 
     Args:
-        before: The reference.
+        before: The reference. What is compiled runs as it is; DistributedDataParallel is looked through.
         after: The model that should equal it; parameters and buffers that only it has, or that have
             another shape in it, are not compared.
         example_inputs: A tensor, a tuple, or a dict of keyword inputs; random ones of the traced shapes if left out.
@@ -137,6 +138,9 @@ def _observe_reference(
 
 def observe(module: nn.Module, inputs: Any, *, mode: str, gradients: bool = True, seed: int = 0) -> Observation:
     """Run `module` once and return what it computed, leaving it as it was."""
+    named = bare(module)
+    if any(isinstance(layer, DataParallel) for layer in layers(module)):
+        module = named  # DistributedDataParallel takes part in backward passes of training only
     with (
         preserved(module, seed=seed),
         torch.inference_mode(False),
@@ -146,10 +150,10 @@ def observe(module: nn.Module, inputs: Any, *, mode: str, gradients: bool = True
         try:
             value = module(**inputs) if isinstance(inputs, Mapping) else module(*inputs)
             outputs = dict(flatten(value))
-            found = _gradients(module, outputs, seed) if gradients else {}
+            found = _gradients(named, outputs, seed) if gradients else {}
         except Exception as error:  # the model's own code runs here, and it may raise anything
             raise _RunError(first_line(error)) from error
-        buffers = {name: buffer.detach().clone() for name, buffer in module.named_buffers()} if mode == "train" else {}
+        buffers = {name: buffer.detach().clone() for name, buffer in named.named_buffers()} if mode == "train" else {}
         return Observation({name: tensor.detach().clone() for name, tensor in outputs.items()}, found, buffers)
 
 
@@ -254,7 +258,7 @@ def _difference(expected: Tensor, found: Tensor) -> float:
 def _inputs(before: nn.Module, after: nn.Module, example_inputs: Any, seed: int) -> Any:
     if example_inputs is not None:
         return example_inputs if isinstance(example_inputs, Mapping | tuple) else (example_inputs,)
-    traced = next((module for module in (before, after) if isinstance(module, fx.GraphModule)), None)
+    traced = next((module for module in map(bare, (before, after)) if isinstance(module, fx.GraphModule)), None)
     if traced is None:
         raise VerificationError("neither model is traced", where="example_inputs", fix="give example inputs")
     return example_inputs_of(traced, seed)

@@ -1,7 +1,6 @@
 """Add a residual edge: bring a value, through a gate that is zero, back into a later one."""
 
 import operator
-from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
@@ -12,17 +11,19 @@ from torch import nn
 
 from fxgrow.errors import PassError
 from fxgrow.execution.inputs import device_of
+from fxgrow.graph.hosts import nearest_site
 from fxgrow.graph.memory import may_swap, overwriters
 from fxgrow.graph.network import check_residual_edge, shape_of, to_networkx
 from fxgrow.graph.operations import operations_of
 from fxgrow.graph.regions import value_at
-from fxgrow.graph.sites import Site, find_sites
+from fxgrow.optimizers.kinship import added_parameters, kin_of
 from fxgrow.passes.base import Pass
+from fxgrow.passes.insertion import Insertion, inserted_by
 from fxgrow.primitives.modules import add_module, fresh_path
 from fxgrow.primitives.residual import add_rows
-from fxgrow.record.annotations import annotate
 from fxgrow.record.lineage import Lineage
-from fxgrow.record.record import SiteGrowth
+from fxgrow.record.provenance import PseudoLayerNode, ResidualEdge, mark
+from fxgrow.record.record import Growth
 
 
 @dataclass(frozen=True)
@@ -95,38 +96,26 @@ class AddResidualEdge(Pass):
         for reader in readers:
             reader.replace_input_with(grown, edge)
         for node in (gate, gated, edge):
-            role = "residual-edge" if node is edge else "pseudo-layer"
-            annotate(node, provenance={"role": role, "pseudo_layer": path, "site": self.target})
+            names = path, self.target
+            mark(node, ResidualEdge(*names, moved=moved) if node is edge else PseudoLayerNode(*names))
             if "nn_module_stack" in grown.meta:
                 node.meta["nn_module_stack"] = grown.meta["nn_module_stack"]
-        if moved:
-            annotate(edge, provenance={**edge.meta["custom"]["fxgrow"]["provenance"], "moved": True})
 
     def lineages(self, before: fx.GraphModule, after: fx.GraphModule) -> Mapping[str, Lineage]:
-        """Let the gate join the group of the nearest bias above the target."""
+        """Let the gate hang on the site above the target, and not on that above the source."""
         site = nearest_site(before, value_at(before, self.target))
-        return {name: Lineage((site.bias or site.weight,)) for name in _added(before, after)} if site else {}
+        names = added_parameters(before, after)
+        return {name: kin_of(site, vector=after.get_parameter(name).dim() < 2) for name in names} if site else {}
 
-    def growths(self, before: fx.GraphModule, after: fx.GraphModule) -> tuple[SiteGrowth, ...]:
+    def growths(self, before: fx.GraphModule, after: fx.GraphModule) -> tuple[Growth, ...]:
         """Return the line of the growth history."""
-        ((name, gate),) = _added(before, after).items()
-        path, size = name.removesuffix(".gate"), gate.numel()
-        return (SiteGrowth(self.target, path, self.name, size, size, score="", held_out=None, stderr=None),)
+        (name,) = added_parameters(before, after)
+        size = after.get_parameter(name).numel()
+        return (Growth("residual-edge", self.target, size, neurons=size, path=name.removesuffix(".gate")),)
 
-
-def nearest_site(graph_module: fx.GraphModule, value: fx.Node) -> Site | None:
-    """Return the first site met on the way up from `value`: it tells which dimension holds the channels."""
-    calls = {call: site for site in find_sites(graph_module).values() for call in site.calls}
-    pending, seen = deque([value]), {value}
-    while pending:
-        node = pending.popleft()
-        if node in calls:
-            return calls[node]
-        for source in node.all_input_nodes:
-            if source not in seen:
-                seen.add(source)
-                pending.append(source)
-    return None
+    def inverse(self, graph_module: fx.GraphModule, edit: int) -> tuple[Insertion, ...]:
+        """Return the edge, if it is still there."""
+        return inserted_by(graph_module, edit)
 
 
 def channel_dim_of(graph_module: fx.GraphModule, value: fx.Node) -> int:
@@ -172,8 +161,3 @@ def _bring_forward(graph_module: fx.GraphModule, read: fx.Node, grown: fx.Node, 
         place.append(node)
         place = node
     return True
-
-
-def _added(before: fx.GraphModule, after: fx.GraphModule) -> dict[str, nn.Parameter]:
-    known = {name for name, _ in before.named_parameters()}
-    return {name: parameter for name, parameter in after.named_parameters() if name not in known}

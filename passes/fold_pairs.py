@@ -13,10 +13,12 @@ import torch.fx as fx
 from torch import Tensor, nn
 
 from fxgrow.passes.base import Pass
+from fxgrow.passes.insertion import Insertion
 from fxgrow.primitives.modules import add_module
-from fxgrow.record.annotations import annotate, annotation
+from fxgrow.record.annotations import annotate
 from fxgrow.record.lineage import Lineage
-from fxgrow.record.record import SiteGrowth, revise_growths
+from fxgrow.record.provenance import part_of
+from fxgrow.record.record import Growth, revise_growths
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,10 @@ class FoldPairs(Pass):
             parameters = sum(parameter.numel() for parameter in holder.parameters())
             revise_growths(graph_module, partial(_revised, path, parameters))
 
+    def inverse(self, graph_module: fx.GraphModule, edit: int) -> tuple[Insertion, ...]:
+        """Return nothing: what was folded is undone with the pairs."""
+        return ()
+
     def lineages(self, before: fx.GraphModule, after: fx.GraphModule) -> Mapping[str, Lineage]:
         """Give the sum the moments of the halves, which have had the same gradients."""
         return {
@@ -72,12 +78,12 @@ def _pairs(graph_module: fx.GraphModule) -> dict[str, list[_Pair]]:
     found: dict[str, list[_Pair]] = defaultdict(list)
     calls: dict[str, int] = defaultdict(int)
     for node in graph_module.graph.find_nodes(op="call_module"):
-        path = annotation(node).get("provenance", {}).get("pseudo_layer")
-        if path is not None and node.target == f"{path}.plus":
-            calls[path] += 1
-            pair = _pair(node, path)
+        part = part_of(node)
+        if part is not None and node.target == f"{part.path}.plus":
+            calls[part.path] += 1
+            pair = _pair(node, part.path)
             if pair is not None:
-                found[path].append(pair)
+                found[part.path].append(pair)
     return {path: pairs for path, pairs in found.items() if len(pairs) == calls[path]}
 
 
@@ -117,8 +123,8 @@ def _fold(graph: fx.Graph, path: str, pair: _Pair) -> None:
         graph.erase_node(erased)
 
 
-def _revised(path: str, parameters: int, line: SiteGrowth) -> SiteGrowth:
-    return replace(line, operator="branch", parameters=parameters) if line.pseudo_layer == path else line
+def _revised(path: str, parameters: int, line: Growth) -> Growth:
+    return replace(line, operator="branch", parameters=parameters) if line.path == path else line
 
 
 def _mean(moments: Sequence[Tensor], order: int) -> Tensor:

@@ -7,6 +7,7 @@ import torch.fx as fx
 
 from fxgrow.graph.normalisation import normalise
 from fxgrow.passes.base import Pass
+from fxgrow.passes.insertion import Insertion
 
 
 @dataclass(frozen=True)
@@ -44,3 +45,7 @@ class FunctionalizeInplace(Pass):
     def rewrite(self, graph_module: fx.GraphModule) -> None:
         """Rewrite one operation after the other, in the order in which they run."""
         normalise(graph_module)
+
+    def inverse(self, graph_module: fx.GraphModule, edit: int) -> tuple[Insertion, ...]:
+        """Return nothing: the normal form stays."""
+        return ()

@@ -2,8 +2,8 @@
 
 import copy
 import operator
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import torch
@@ -11,17 +11,20 @@ import torch.fx as fx
 from torch import nn
 
 from fxgrow.errors import PassError
+from fxgrow.execution.shapes import complete_shapes
 from fxgrow.graph.network import shape_of
 from fxgrow.graph.regions import Region, find_region
 from fxgrow.graph.trunk import residual_branches, zeros_of
 from fxgrow.passes.add_residual_edge import channel_dim_of
 from fxgrow.passes.base import Pass
-from fxgrow.primitives.modules import fetch_attribute, fresh_path, resolves
+from fxgrow.passes.insertion import Insertion, inserted_by
+from fxgrow.primitives.modules import fetch_attribute, resolves
 from fxgrow.primitives.residual import add_rows
-from fxgrow.record.annotations import annotate, annotation
+from fxgrow.record.annotations import annotate
 from fxgrow.record.lineage import Lineage
 from fxgrow.record.location import numbered
-from fxgrow.record.record import SiteGrowth
+from fxgrow.record.provenance import BlockNode, PseudoLayerNode, ResidualEdge, mark, part_of
+from fxgrow.record.record import Growth
 
 
 @dataclass(frozen=True)
@@ -45,10 +48,10 @@ class InsertBlock(Pass):
         dropout or stochastic depth draws random numbers of its own, so that later layers see others.
 
     Args:
-        after: Module path of the block.
+        after: Module path of the block, or several: each gets a copy behind it, in this order.
     """
 
-    after: str
+    after: str | tuple[str, ...]
 
     name: ClassVar[str] = "insert-block"
     idempotent: ClassVar[bool] = False
@@ -59,31 +62,62 @@ class InsertBlock(Pass):
         Raises:
             PassError: If there is no such block, or it cannot be copied.
         """
-        region = find_region(graph_module, self.after)
-        branches = residual_branches(graph_module, region)
-        silenced = [zeros_of(graph_module, branch, self.after) for branch in branches] if branches else [None]
-        copied = _Copy(graph_module, region, _next_path(graph_module, self.after))
-        if all(silenced):
-            copied.connect(gated=False)
-            copied.zero({name for names in silenced for name in names or ()})
-        else:
-            copied.connect(gated=True)
+        for path in self._paths:
+            find_region(graph_module, path)  # all of them are there before the first copy
+        for path in self._paths:
+            _insert(graph_module, path)
+            complete_shapes(graph_module)  # which the next block's region is found by
+
+    @property
+    def _paths(self) -> tuple[str, ...]:
+        return (self.after,) if isinstance(self.after, str) else self.after
+
+    def _copies(self, before: fx.GraphModule) -> dict[str, str]:
+        """Return the path of each block by that of its copy."""
+        copies: dict[str, str] = {}
+        for path in self._paths:
+            copies[_next_path(before, path, copies)] = path
+        return copies
 
     def lineages(self, before: fx.GraphModule, after: fx.GraphModule) -> Mapping[str, Lineage]:
         """Let each new parameter join the group of the one that it was copied from, without any state."""
-        path = _next_path(before, self.after)
-        names = [name for name, _ in before.named_parameters(remove_duplicate=False) if _within(name, self.after)]
-        vectors = [name for name in names if before.get_parameter(name).dim() == 1]
-        copies = {path + name.removeprefix(self.after): Lineage((name,)) for name in names}
-        return copies | {f"{path}_gate": Lineage(((vectors or names)[0],))} if names else copies
+        found: dict[str, Lineage] = {}
+        for copied, block in self._copies(before).items():
+            names = [name for name, _ in before.named_parameters(remove_duplicate=False) if _within(name, block)]
+            found |= {copied + name.removeprefix(block): Lineage((name,)) for name in names}
+            vectors = [name for name in names if before.get_parameter(name).dim() < 2]
+            found[f"{copied}_gate"] = Lineage((*vectors[:1], *names[:1]))
+        return found
 
-    def growths(self, before: fx.GraphModule, after: fx.GraphModule) -> tuple[SiteGrowth, ...]:
-        """Return the line of the growth history."""
-        path = _next_path(before, self.after)
-        names = {
-            name: p.numel() for name, p in after.named_parameters() if _within(name, path) or name == f"{path}_gate"
-        }
-        return (SiteGrowth(self.after, path, self.name, 0, sum(names.values()), score="", held_out=None, stderr=None),)
+    def growths(self, before: fx.GraphModule, after: fx.GraphModule) -> tuple[Growth, ...]:
+        """Return a line of the growth history for each copy."""
+        sizes = {name: parameter.numel() for name, parameter in after.named_parameters()}
+        return tuple(
+            Growth(
+                kind="block",
+                site=block,
+                parameters=sum(size for name, size in sizes.items() if _of_copy(name, copied)),
+                path=copied,
+            )
+            for copied, block in self._copies(before).items()
+        )
+
+    def inverse(self, graph_module: fx.GraphModule, edit: int) -> tuple[Insertion, ...]:
+        """Return the copies that are still there."""
+        return inserted_by(graph_module, edit)
+
+
+def _insert(graph_module: fx.GraphModule, path: str) -> None:
+    """Put a silenced copy of the block at `path` behind it."""
+    region = find_region(graph_module, path)
+    branches = residual_branches(graph_module, region)
+    silenced = [zeros_of(graph_module, branch, path) for branch in branches] if branches else [None]
+    copied = _Copy(graph_module, region, _next_path(graph_module, path))
+    if all(silenced):
+        copied.connect(gated=False)
+        copied.zero({name for names in silenced for name in names or ()})
+    else:
+        copied.connect(gated=True)
 
 
 class _Copy:
@@ -105,13 +139,14 @@ class _Copy:
                 place = values[node] = graph.node_copy(node, lambda value: values.get(value, value))
             for known in ("tensor_meta", "type"):  # behind a block a value may have a gradient that it had not before
                 place.meta.pop(known, None)
-            self._sign(place, node)
+            self._sign(place, node, part_of(node))
         last = values[self.region.exit]
         first = next(values[node] for node in self.region.nodes if self.region.entry in node.all_input_nodes)
-        _add_provenance(first, entry=first.all_input_nodes.index(entry))
+        ends = BlockNode(self.path, entry=first.all_input_nodes.index(entry))
+        mark(first, ends)
         if gated:
             last = self._gate(entry, last)
-        _add_provenance(last, exit=True)
+        mark(last, replace(ends, exit=True) if last is first else BlockNode(self.path, exit=True))
         for reader in readers:
             reader.replace_input_with(entry, last)
 
@@ -138,7 +173,7 @@ class _Copy:
         with graph.inserting_after(product):
             total = graph.call_function(add_rows, (entry, product, None, channel_dim))
         for node in (gate, product, total):
-            self._sign(node, self.region.exit)
+            self._sign(node, self.region.exit, None)
         return total
 
     def _copy_state(self, node: fx.Node) -> None:
@@ -161,43 +196,36 @@ class _Copy:
     def _renamed(self, path: str) -> str:
         return self.path + path[len(self.region.path) :] if _within(path, self.region.path) else path
 
-    def _sign(self, node: fx.Node, original: fx.Node) -> None:
+    def _sign(self, node: fx.Node, original: fx.Node, part: PseudoLayerNode | ResidualEdge | None) -> None:
         """Say whose node it is; what belonged to the block belongs to the copy."""
         if node.op in ("call_module", "get_attr"):
             node.target = self._renamed(str(node.target))
-        made = (
-            annotation(original).get("provenance", {})
-            if node.target == original.target or node.op != "get_attr"
-            else {}
-        )
-        renamed = {key: self._renamed(value) if isinstance(value, str) else value for key, value in made.items()}
-        for key in ("entry", "exit", "moved"):
-            renamed.pop(key, None)
-        annotate(node, scores=None, provenance={"role": "block", **renamed, "block": self.path})
+        annotate(node, scores=None, provenance=None)
+        mark(node, BlockNode(self.path))
+        if part is not None:
+            mark(node, replace(part, path=self._renamed(part.path), site=self._renamed(part.site)))
         stack = original.meta.get("nn_module_stack", {})
         node.meta["nn_module_stack"] = {
             self._renamed(key): (self._renamed(path), kind) for key, (path, kind) in stack.items()
         }
 
 
-def _add_provenance(node: fx.Node, **fields: object) -> None:
-    annotate(node, provenance={**annotation(node).get("provenance", {}), **fields})
-
-
-def _next_path(graph_module: fx.GraphModule, path: str) -> str:
+def _next_path(graph_module: fx.GraphModule, path: str, taken: Collection[str] = ()) -> str:
     """Return the next free number beside a numbered block, or ``<path>_copy_<index>`` beside another one."""
     parent, _, name = path.rpartition(".")
-    found = numbered(name)
-    if found is None:
-        return fresh_path(graph_module, f"{path}_copy")
-    stem, number = found
-    while resolves(graph_module, f"{parent}.{stem}{number}".lstrip(".")):
+    stem, number = numbered(name) or (f"{name}_copy_", 0)
+    place = f"{parent}.{stem}".lstrip(".")
+    while resolves(graph_module, f"{place}{number}") or f"{place}{number}" in taken:
         number += 1
-    return f"{parent}.{stem}{number}".lstrip(".")
+    return f"{place}{number}"
 
 
 def _within(name: str, path: str) -> bool:
     return name == path or name.startswith(f"{path}.")
+
+
+def _of_copy(name: str, copied: str) -> bool:
+    return _within(name, copied) or name == f"{copied}_gate"
 
 
 def _attach(graph_module: fx.GraphModule, path: str, value: Any) -> None:

@@ -17,9 +17,11 @@ from fxgrow.graph.sites import Site, find_sites, site_input
 from fxgrow.operators import Attachment, PseudoLayer, find_operator
 from fxgrow.operators.base import check_trainable
 from fxgrow.passes.base import Pass
-from fxgrow.primitives.modules import add_module, fresh_path
+from fxgrow.passes.insertion import Insertion, inserted_by
+from fxgrow.primitives.modules import add_module, fresh_path, parameter_count
 from fxgrow.primitives.residual import add_rows
-from fxgrow.record.annotations import annotate
+from fxgrow.record.provenance import PseudoLayerNode, ResidualEdge, mark
+from fxgrow.record.record import Evidence, Growth
 
 
 @dataclass(frozen=True)
@@ -49,12 +51,14 @@ class InsertPseudoLayers(Pass):
         seed: Seed of the operator's random initialisation, together with the pseudo-layer's path.
         directions: Where an operator starts from eigenvectors: those of the chosen rows, ``(rows, features)``, by site.
             They are data and not part of the pass's text; a replayed edit starts from random ones instead.
+        evidence: The scores for which the rows were chosen, by site: data for the growth history.
     """
 
     rows: Mapping[str, tuple[int, ...]]
     operator: str = "serial"
     seed: int = 0
     directions: Mapping[str, Tensor] = field(default_factory=dict, compare=False, repr=False, metadata={"data": True})
+    evidence: Mapping[str, Evidence] = field(default_factory=dict, compare=False, repr=False, metadata={"data": True})
 
     name: ClassVar[str] = "insert-pseudo-layers"
     idempotent: ClassVar[bool] = False
@@ -75,6 +79,26 @@ class InsertPseudoLayers(Pass):
         grown = {path: _grown_values(operations, sites[path], reads) for path in self.rows}
         for path, rows in self.rows.items():
             self._insert(graph_module, sites[path], tuple(rows), grown[path])
+
+    def growths(self, before: fx.GraphModule, after: fx.GraphModule) -> tuple[Growth, ...]:
+        """Return a line of the growth history for each site."""
+        paths = {site: fresh_path(before, f"{site}_pseudo") for site in self.rows}
+        return tuple(
+            Growth(
+                kind="pseudo-layer",
+                site=site,
+                parameters=parameter_count(after.get_submodule(paths[site])),
+                neurons=len(rows),
+                path=paths[site],
+                operator=self.operator,
+                evidence=self.evidence.get(site),
+            )
+            for site, rows in self.rows.items()
+        )
+
+    def inverse(self, graph_module: fx.GraphModule, edit: int) -> tuple[Insertion, ...]:
+        """Return the pseudo-layers that are still there."""
+        return inserted_by(graph_module, edit)
 
     def _insert(
         self, graph_module: fx.GraphModule, site: Site, rows: tuple[int, ...], grown_values: Sequence[fx.Node]
@@ -129,9 +153,9 @@ class _Insertion:
             addition = self._inline(graph, read, grown)
             index = graph.get_attr(f"{self.path}.rows") if self.indexed else None
         if index is not None:
-            self._sign(index, grown, role="pseudo-layer")
+            self._sign(index, grown)
         edge.args = (grown, addition, index, self.site.map.channel_dim)
-        self._sign(edge, grown, role="residual-edge", rows=list(self.rows))
+        self._sign(edge, grown, edge=True)
         for reader in readers:
             reader.replace_input_with(grown, edge)
 
@@ -144,12 +168,13 @@ class _Insertion:
                 values[node] = graph.node_copy(node, lambda argument: values[argument])
                 if node.op in ("call_module", "get_attr"):
                     values[node].target = f"{self.path}.{node.target}"
-                self._sign(values[node], grown, role="pseudo-layer")
+                self._sign(values[node], grown)
         return values[self.trace.output_node().args[0]]  # type: ignore[index]
 
-    def _sign(self, node: fx.Node, grown: fx.Node, **provenance: object) -> None:
+    def _sign(self, node: fx.Node, grown: fx.Node, *, edge: bool = False) -> None:
         """Say whose node it is, and let it belong to the module that grew, so that blocks stay whole."""
-        annotate(node, provenance={"pseudo_layer": self.path, "site": self.site.path, **provenance})
+        names = self.path, self.site.path
+        mark(node, ResidualEdge(*names, self.rows) if edge else PseudoLayerNode(*names))
         node.meta.pop("nn_module_stack", None)
         if "nn_module_stack" in grown.meta:
             node.meta["nn_module_stack"] = grown.meta["nn_module_stack"]

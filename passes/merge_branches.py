@@ -13,12 +13,13 @@ from fxgrow.graph.activations import elementwise
 from fxgrow.graph.sites import Site, find_sites, site_input
 from fxgrow.operators.base import set_rows
 from fxgrow.passes.base import Pass
+from fxgrow.passes.insertion import Insertion
 from fxgrow.primitives.linear_map import LinearMap
 from fxgrow.primitives.modules import fetch_attribute
 from fxgrow.primitives.residual import add_rows
-from fxgrow.record.annotations import annotate, annotation
 from fxgrow.record.lineage import Lineage, Moments
-from fxgrow.record.record import SiteGrowth, revise_growths
+from fxgrow.record.provenance import Provenance, PseudoLayerNode, ResidualEdge, edge_of, mark, part_of, provenance_of
+from fxgrow.record.record import Growth, revise_growths
 
 _CHANNELWISE = {operator.add, operator.sub, operator.mul, operator.neg}
 
@@ -51,6 +52,10 @@ class MergeBranches(Pass):
             for chain in merge.chains:
                 merge.connect(graph_module.graph, chain)
             revise_growths(graph_module, merge.revised)
+
+    def inverse(self, graph_module: fx.GraphModule, edit: int) -> tuple[Insertion, ...]:
+        """Return nothing: what was merged is undone with the pseudo-layers."""
+        return ()
 
     def lineages(self, before: fx.GraphModule, after: fx.GraphModule) -> Mapping[str, Lineage]:
         """Let each merged parameter have the moments of its parts, one after the other."""
@@ -114,26 +119,27 @@ class _Merge:
         if index is None:
             with graph.inserting_before(kept):
                 index = graph.get_attr(f"{self.oldest}.rows")
-            annotate(index, provenance={**annotation(kept)["provenance"], "role": "pseudo-layer"})
+            mark(index, PseudoLayerNode(self.oldest, self.site.path))
         kept.args = (start, addition, index, kept.args[3])
-        made = [annotation(edge)["provenance"] for edge in edges.values()]
-        edits = sorted({edit for item in made for edit in [item["edit"], *item.get("merged", [])]})
-        annotate(kept, provenance={**annotation(kept)["provenance"], "rows": self._rows(), "merged": edits})
+        edits = sorted({edit for edge in edges.values() for edit in _made(edge).edits})
+        mark(kept, replace(_edge(kept), rows=self._rows(), merged=tuple(edits)))
         for node in reversed(graph.nodes):
-            layer = annotation(node).get("provenance", {}).get("pseudo_layer")
-            if layer in self.paths[1:] and node is not kept and not node.users:
+            part = part_of(node)
+            if part is None:
+                continue
+            if part.path in self.paths[1:] and node is not kept and not node.users:
                 graph.erase_node(node)
-            elif layer == self.oldest:  # the number of its channels has changed
+            elif part.path == self.oldest:  # the number of its channels has changed
                 for key in ("tensor_meta", "type"):
                     node.meta.pop(key, None)
 
-    def revised(self, line: SiteGrowth) -> SiteGrowth:
+    def revised(self, line: Growth) -> Growth:
         """Let the history name the pseudo-layer that is left."""
-        return replace(line, pseudo_layer=self.oldest) if line.pseudo_layer in self.paths else line
+        return replace(line, path=self.oldest) if line.path in self.paths else line
 
-    def _rows(self) -> list[int]:
+    def _rows(self) -> tuple[int, ...]:
         edges = {_layer(edge): edge for edge in self.chains[0]}
-        return [row for path in self.paths for row in annotation(edges[path])["provenance"]["rows"]]
+        return tuple(row for path in self.paths for row in _edge(edges[path]).rows or ())
 
 
 def _merges(graph_module: fx.GraphModule) -> list[_Merge]:
@@ -144,7 +150,7 @@ def _merges(graph_module: fx.GraphModule) -> list[_Merge]:
         if any(found != named[0] for found in named):  # one call has something in between that another has not
             continue
         for chains in zip(*runs, strict=True):
-            ordered = sorted(chains[0], key=lambda edge: (annotation(edge)["provenance"]["edit"], _layer(edge)))
+            ordered = sorted(chains[0], key=lambda edge: (_made(edge).edit, _layer(edge)))
             merges.append(_Merge(site, tuple(_layer(edge) for edge in ordered), chains))
     return merges
 
@@ -166,14 +172,26 @@ def _runs(graph_module: fx.GraphModule, call: fx.Node) -> list[tuple[fx.Node, ..
 
 def _edge_on(value: fx.Node) -> fx.Node | None:
     for user in value.users:
-        made = annotation(user).get("provenance", {})
-        if made.get("role") == "residual-edge" and "rows" in made and user.target is add_rows and user.args[0] is value:
+        made = edge_of(user)
+        if made is not None and made.rows is not None and user.target is add_rows and user.args[0] is value:
             return user
     return None
 
 
+def _made(edge: fx.Node) -> Provenance:
+    made = provenance_of(edge)
+    assert made is not None
+    return made
+
+
+def _edge(node: fx.Node) -> ResidualEdge:
+    edge = edge_of(node)
+    assert edge is not None
+    return edge
+
+
 def _layer(edge: fx.Node) -> str:
-    return annotation(edge)["provenance"]["pseudo_layer"]
+    return _edge(edge).path
 
 
 def _kind(graph_module: fx.GraphModule, edge: fx.Node, read: fx.Node) -> object:
@@ -185,7 +203,8 @@ def _kind(graph_module: fx.GraphModule, edge: fx.Node, read: fx.Node) -> object:
         node = pending.pop()
         if node is read or node in found:
             continue
-        if annotation(node).get("provenance", {}).get("pseudo_layer") != path:
+        part = part_of(node)
+        if part is None or part.path != path:
             return None
         found.add(node)
         pending.extend(node.all_input_nodes)
@@ -212,7 +231,7 @@ def _spell(
         linear = replace(LinearMap.of_module(module), neurons=0, in_channels=0, groups=int(gathered))
         return relative, linear, module.bias is None, arguments
     if node.op == "get_attr":
-        value, rows = fetch_attribute(graph_module, str(node.target)), len(annotation(edge)["provenance"]["rows"])
+        value, rows = fetch_attribute(graph_module, str(node.target)), len(_edge(edge).rows or ())
         plain = relative == ".channels" or (isinstance(value, nn.Parameter) and value.shape[:1] == (rows,))
     else:
         plain = node.op == "call_module" or node.target in _CHANNELWISE or node.target == "index_select"

@@ -1,18 +1,20 @@
 """Pipelines: passes in order, written as text that reads back to the same passes."""
 
-import difflib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, get_args
 
 import torch.fx as fx
+from torch import nn
 
-from fxgrow.errors import FxgrowError, PassError, PipelineError
+from fxgrow.errors import FxgrowError, PassError, PipelineError, did_you_mean
+from fxgrow.optimizers import Optimizers, unchanged_on_failure
 from fxgrow.passes.base import Pass, PassResult
 from fxgrow.passes.grammar import PassText, read_pipeline
 from fxgrow.passes.options import Option, options_of, read_value, spell_value
 from fxgrow.passes.registry import find_pass
+from fxgrow.primitives.unwrapping import unwrap
 
 #: how a pipeline checks each pass: not at all; the invariants of the graph; and the function and its gradients too
 Verify = Literal["none", "structure", "full"]
@@ -36,7 +38,8 @@ class Pipeline:
 
     def __call__(
         self,
-        graph_module: fx.GraphModule,
+        graph_module: nn.Module,
+        optimizer: Optimizers | None = None,
         *,
         verify: Verify = "structure",
         after_each: Callable[[Step], None] | None = None,
@@ -45,6 +48,7 @@ class Pipeline:
 
         Args:
             graph_module: The graph to rewrite.
+            optimizer: The optimizer that trains it, or several; it is as it was where any pass fails.
             verify: ``"none"``, ``"structure"`` (the invariants of `fxgrow.passes.invariants`) or ``"full"``: besides,
                 after every pass that claims to preserve the function, outputs and gradients on random inputs, drawn
                 from the shapes on the placeholders, are compared by `fxgrow.verify`.
@@ -57,18 +61,19 @@ class Pipeline:
             raise PassError(
                 "there is no such check", where=f"verify={verify!r}", fix="use 'none', 'structure' or 'full'"
             )
-        current, modified = graph_module, False
-        for number, applied in enumerate(self.passes, start=1):
-            try:
-                step = _run(applied, current, verify)
-            except FxgrowError as error:
-                where = f"pass {number} of {len(self.passes)}" + (f", {error.where}" if error.where else "")
-                raise PipelineError(
-                    error.what, where=where, fix=error.fix, failed=str(applied), before=current
-                ) from error
-            current, modified = step.result.graph_module, modified or step.result.modified
-            if after_each is not None:
-                after_each(step)
+        current, modified = unwrap(graph_module), False
+        with unchanged_on_failure(optimizer):
+            for number, applied in enumerate(self.passes, start=1):
+                try:
+                    step = _run(applied, current, optimizer, verify)
+                except FxgrowError as error:
+                    where = f"pass {number} of {len(self.passes)}" + (f", {error.where}" if error.where else "")
+                    raise PipelineError(
+                        error.what, where=where, fix=error.fix, failed=str(applied), before=current
+                    ) from error
+                current, modified = step.result.graph_module, modified or step.result.modified
+                if after_each is not None:
+                    after_each(step)
         return PassResult(current, modified)
 
     def __str__(self) -> str:
@@ -76,9 +81,9 @@ class Pipeline:
         return ",".join(str(applied) for applied in self.passes)
 
 
-def _run(applied: Pass, before: fx.GraphModule, verify: Verify) -> Step:
+def _run(applied: Pass, before: fx.GraphModule, optimizer: Optimizers | None, verify: Verify) -> Step:
     start = time.perf_counter()
-    result = applied(before, check=verify != "none")
+    result = applied(before, optimizer, check=verify != "none")
     seconds = time.perf_counter() - start
     if verify == "full" and applied.preserves_function:
         from fxgrow.verification import verify as verify_function
@@ -127,7 +132,6 @@ def _read(pass_name: str, option: Option, value: object) -> object:
 
 
 def _unknown_option(pass_name: str, name: str, options: dict[str, Option]) -> PassError:
-    close = difflib.get_close_matches(name, options, n=1)
-    hint = f"did you mean {close[0]!r}? " if close else ""
+    hint = did_you_mean(name, options)
     known = ", ".join(f"{option.name}: {option.type_name}" for option in options.values())
     return PassError(f"it has no option {name!r}", where=pass_name, fix=f"{hint}its options: {known or 'none'}")

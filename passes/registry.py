@@ -4,14 +4,13 @@ Passes are named here and imported when they are asked for, so that listing the 
 plugin does not stand in the way of the others.
 """
 
-import difflib
 import importlib
 import inspect
 from collections import defaultdict
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 
-from fxgrow.errors import PassError
+from fxgrow.errors import PassError, did_you_mean
 from fxgrow.passes.base import Pass
 from fxgrow.passes.options import Option, options_of
 
@@ -73,8 +72,7 @@ def find_pass(name: str) -> type[Pass]:
         return _REGISTERED[name]
     entries = _installed().get(name, [])
     if not entries:
-        close = difflib.get_close_matches(name, available_passes(), n=1)
-        hint = f"did you mean {close[0]!r}? " if close else ""
+        hint = did_you_mean(name, available_passes())
         raise PassError(
             "there is no pass of this name",
             where=f"pass {name!r}",

@@ -13,7 +13,7 @@ from fxgrow.passes.base import Pass
 from fxgrow.primitives.linear_map import pointwise
 from fxgrow.primitives.modules import add_module, fetch_attribute, fresh_path
 from fxgrow.primitives.residual import add_rows
-from fxgrow.record.annotations import annotate, annotation
+from fxgrow.record.provenance import BlockNode, Provenance, PseudoLayerNode, mark, provenance_of
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,11 @@ def _rewire(graph: fx.Graph, edge: fx.Node, index: fx.Node, path: str) -> None:
     output, addition, _, channel_dim = edge.args
     with graph.inserting_before(edge):
         spread = graph.call_module(path, (addition,))
-    annotate(spread, provenance={**annotation(edge).get("provenance", {}), "role": "pseudo-layer"})
+    made = provenance_of(edge) or Provenance()
+    if made.part is not None:
+        mark(spread, PseudoLayerNode(made.part.path, made.part.site))
+    if made.block is not None:
+        mark(spread, BlockNode(made.block.path))
     spread.meta["nn_module_stack"] = edge.meta.get("nn_module_stack", {})
     edge.args = (output, spread, None, channel_dim)
     if not index.users:

@@ -1,21 +1,21 @@
 """Undo: take insertions out of the graph again, as if they had never been made."""
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch.fx as fx
+from torch import nn
 
 from fxgrow.errors import PassError
 from fxgrow.passes.base import Pass
+from fxgrow.passes.insertion import Insertion
+from fxgrow.passes.pipeline import parse
 from fxgrow.primitives.modules import resolves
-from fxgrow.record.annotations import annotation
+from fxgrow.primitives.unwrapping import unwrap
+from fxgrow.record.digest import digest
+from fxgrow.record.provenance import Provenance, provenance_of
 from fxgrow.record.record import record_of, update_record
-
-#: edits that insert something between values that stay as they are
-INSERTIONS = ("insert-pseudo-layers", "add-residual-edge", "insert-block")
-#: edits that only change what others inserted, or leave nothing to undo
-REVERSIBLE = (*INSERTIONS, "fold-pairs", "merge-branches", "functionalize-inplace", "undo")
 
 
 @dataclass(frozen=True)
@@ -27,10 +27,10 @@ class Undo(Pass):
         lines in the growth history.
 
     Leaves alone:
-        Every parameter that the base has. Undone can be `insert-pseudo-layers`, `add-residual-edge` and `insert-block`,
-        folded or merged since or not. Not undone can be edits that changed what was there (`widen`, `slim`,
-        `eliminate-dead-code`): with such an edit behind an insertion, name the edits to undo. `functionalize-inplace`
-        stays.
+        Every parameter that the base has. Each pass says what is to be taken out for it (`Pass.inverse`): for
+        `insert-pseudo-layers`, `add-residual-edge` and `insert-block` what they inserted, folded or merged since or
+        not; for passes that change only what others inserted, and for normalisations, nothing. Edits that changed what
+        was there (`widen`, `slim`) cannot be undone: with such an edit behind an insertion, name the edits to undo.
         Refused are an edit inside of whose insertion a later one grew, one of several that were merged, and an edge
         for which other nodes were moved.
 
@@ -70,76 +70,94 @@ class Undo(Pass):
             _detach(graph_module, path)
         _forget(graph_module, paths)
 
-    def _choose(self, graph_module: fx.GraphModule) -> list["Insertion"]:
-        log, found = record_of(graph_module).edits, list(insertions(graph_module))
-        if self.edits is None:
-            wanted = {index for insertion in found for index in insertion.edits}
-            for index, edit in enumerate(log):
-                if wanted and index > min(wanted) and edit.partition("{")[0] not in REVERSIBLE:
-                    fix = "name the edits to undo, as in undo{edits=[0]}"
-                    raise PassError(
-                        "it changed what was there, and cannot be undone", where=_spell(index, edit), fix=fix
-                    )
-        else:
-            wanted = set(self.edits)
-            for index in sorted(wanted):
-                if not 0 <= index < len(log) or log[index].partition("{")[0] not in INSERTIONS:
-                    what = "it inserted nothing" if 0 <= index < len(log) else f"the log has {len(log)} edits"
-                    where = _spell(index, log[index] if 0 <= index < len(log) else "")
-                    raise PassError(what, where=where, fix=f"name edits of {', '.join(INSERTIONS)}")
-        chosen = [insertion for insertion in reversed(found) if insertion.edits & wanted]
-        for insertion in chosen:
+    def _choose(self, graph_module: fx.GraphModule) -> list[Insertion]:
+        """Return what goes, the last first."""
+        inverses = _inverses(graph_module)
+        _refuse_lasting(graph_module, inverses, self.edits)
+        wanted = set(range(len(inverses)) if self.edits is None else self.edits)
+        found = dict.fromkeys(item for index in sorted(wanted) for item in inverses[index] or ())
+        for insertion in found:
             if not insertion.edits <= wanted:
                 together = ", ".join(str(index) for index in sorted(insertion.edits))
                 raise PassError(f"edits {together} were merged", where=insertion.path, fix="undo them together")
             if insertion.moved:
                 raise PassError("other nodes were moved for it", where=insertion.path, fix="trace the model again")
-        return chosen
+        return sorted(found, key=lambda insertion: insertion.exit, reverse=True)
 
     def _refuse_dependents(self, graph_module: fx.GraphModule, doomed: list[fx.Node], paths: set[str]) -> None:
         going = set(doomed)
-        for insertion in insertions(graph_module):
+        for insertion in (item for inverse in _inverses(graph_module) for item in inverse or ()):
             inside = any(insertion.site == path or insertion.site.startswith(f"{path}.") for path in paths)
             if inside and insertion.exit not in going:
                 where = _where(graph_module, insertion.exit)
                 fix = f"undo edit {max(insertion.edits)} too"
                 raise PassError(f"it grew at {insertion.site}, which would go", where=where, fix=fix)
 
+    def inverse(self, graph_module: fx.GraphModule, edit: int) -> tuple[Insertion, ...]:
+        """Return nothing: what was undone is not inserted again."""
+        return ()
 
-@dataclass(frozen=True)
-class Insertion:
-    """One thing that an edit inserted, at one call."""
-
-    path: str  #: module path of the pseudo-layer, the gate or the block
-    site: str  #: module path of what it was put behind
-    edits: frozenset[int]
-    exit: fx.Node  #: whose value took the place of `bypass`
-    bypass: fx.Node
-    moved: bool
+    def log(self, before: fx.GraphModule, after: fx.GraphModule) -> tuple[str, ...]:
+        """Forget edits that were undone, where the graph is the one that the edits before them made."""
+        record = record_of(before)
+        undone = {index for insertion in self._choose(before) for index in insertion.edits}
+        if digest(after) == record.base_digest:
+            return ()
+        first = min(undone)
+        return record.edits[:first] if undone >= set(range(first, len(record.edits))) else super().log(before, after)
 
 
-def insertions(graph_module: fx.GraphModule) -> Iterator[Insertion]:
-    """Yield what was inserted, in the order of the graph; what was copied with a block belongs to the block."""
-    entries: dict[str, fx.Node] = {}
-    for node in graph_module.graph.nodes:
-        made = annotation(node).get("provenance", {})
-        if "block" in made:
-            if "entry" in made:
-                entries.setdefault(made["block"], node.all_input_nodes[made["entry"]])
-            if made.get("exit"):
-                path = made["block"]
-                yield Insertion(path, "", frozenset([made["edit"]]), node, entries[path], moved=False)
-        elif made.get("role") == "residual-edge":
-            edits = frozenset([made["edit"], *made.get("merged", [])])
-            bypass = node.args[0]
-            assert isinstance(bypass, fx.Node)
-            yield Insertion(made["pseudo_layer"], made["site"], edits, node, bypass, made.get("moved", False))
+def edits_of_events(graph_module: nn.Module, events: Sequence[int]) -> tuple[int, ...]:
+    """Return the edits of growth events that inserted something that is still there.
+
+    Raises:
+        PassError: If an event does not exist, or cannot be undone.
+    """
+    graph_module = unwrap(graph_module)
+    record, inverses, edits = record_of(graph_module), _inverses(graph_module), set[int]()
+    ends = [*(event.first_edit for event in record.history[1:]), len(record.edits)]
+    for number in events:
+        if not 0 <= number < len(record.history):
+            fix = f"name events from 0 to {len(record.history) - 1}" if record.history else "grow it first"
+            raise PassError(f"the history has {len(record.history)} events", where=f"growth event {number}", fix=fix)
+        first = record.history[number].first_edit
+        own = {index for index in range(first, ends[number]) if inverses[index]}
+        if not own:
+            kinds = ", ".join(sorted({growth.kind for growth in record.history[number].growths}))
+            raise PassError(f"a grown {kinds} cannot be undone", where=f"growth event {number}", fix=_FIX)
+        edits |= own
+    return tuple(sorted(edits))
+
+
+_FIX = "name only what inserted something: pseudo-layers, residual edges, blocks"
+
+
+def _inverses(graph_module: fx.GraphModule) -> list[tuple[Insertion, ...] | None]:
+    """Ask the pass of each edit in the log what there is to take out; None where it cannot be undone."""
+    log = record_of(graph_module).edits
+    return [parse(edit).passes[0].inverse(graph_module, index) for index, edit in enumerate(log)]
+
+
+def _refuse_lasting(
+    graph_module: fx.GraphModule, inverses: Sequence[tuple[Insertion, ...] | None], edits: tuple[int, ...] | None
+) -> None:
+    """Refuse edits that cannot be undone: named ones, or else those that grew or lie behind an insertion."""
+    record = record_of(graph_module)
+    grown = {event.first_edit for event in record.history}
+    first = next((index for index, inverse in enumerate(inverses) if inverse), len(inverses))
+    named = (index for index in range(len(inverses)) if index in grown or index > first) if edits is None else edits
+    for index in sorted(named):
+        if not 0 <= index < len(inverses):
+            fix = f"name edits from 0 to {len(inverses) - 1}" if inverses else "grow it first"
+            raise PassError(f"the log has {len(inverses)} edits", where=f"edit {index}", fix=fix)
+        if inverses[index] is None:
+            where = _spell(index, record.edits[index])
+            raise PassError("it changed what was there, and cannot be undone", where=where, fix=_FIX)
 
 
 def _belongs(node: fx.Node, path: str) -> bool:
-    made = annotation(node).get("provenance", {})
-    owner = made.get("block") or made.get("pseudo_layer", "")
-    return owner == path
+    made = provenance_of(node)
+    return made is not None and made.owner == path
 
 
 def _detach(graph_module: fx.GraphModule, path: str) -> None:
@@ -151,20 +169,17 @@ def _detach(graph_module: fx.GraphModule, path: str) -> None:
 
 def _forget(graph_module: fx.GraphModule, paths: set[str]) -> None:
     """Take the insertions out of the growth history."""
-    record = record_of(graph_module)
     history = []
-    for event in record.history:
-        left = tuple(growth for growth in event.sites if growth.pseudo_layer not in paths)
+    for event in record_of(graph_module).history:
+        left = tuple(growth for growth in event.growths if growth.path not in paths)
         if left:
-            history.append(replace(event, sites=left))
-    names = tuple(name for name in record.new_parameters if resolves(graph_module, name))
-    update_record(graph_module, history=tuple(history), new_parameters=names)
+            history.append(replace(event, growths=left))
+    update_record(graph_module, history=tuple(history))
 
 
 def _where(graph_module: fx.GraphModule, node: fx.Node) -> str:
-    index = annotation(node).get("provenance", {}).get("edit", -1)
-    log = record_of(graph_module).edits
-    return _spell(index, log[index] if 0 <= index < len(log) else "")
+    made, log = provenance_of(node) or Provenance(), record_of(graph_module).edits
+    return _spell(made.edit, log[made.edit] if 0 <= made.edit < len(log) else "")
 
 
 def _spell(index: int, edit: str) -> str:

@@ -11,7 +11,7 @@ from fxgrow.errors import PassError
 from fxgrow.passes.base import Pass
 from fxgrow.primitives.modules import parameter_count
 from fxgrow.record.lineage import Lineage
-from fxgrow.record.record import SiteGrowth
+from fxgrow.record.record import Growth
 from fxgrow.widths.axes import Axis, leaves, resizable
 from fxgrow.widths.hidden_units import Units
 from fxgrow.widths.layout_analysis import find_layouts
@@ -74,10 +74,9 @@ class Widen(Pass):
         """Return how moments are resized with the parameters: halved with the gradients, zero for new units."""
         return self.plan(before).lineages()
 
-    def growths(self, before: fx.GraphModule, after: fx.GraphModule) -> tuple[SiteGrowth, ...]:
+    def growths(self, before: fx.GraphModule, after: fx.GraphModule) -> tuple[Growth, ...]:
         """Return the line of the growth history."""
-        added = parameter_count(after) - parameter_count(before)
-        return (SiteGrowth(self.site, "", self.name, self.by, added, score="", held_out=None, stderr=None),)
+        return (Growth("width", self.site, parameter_count(after) - parameter_count(before), neurons=self.by),)
 
     def plan(self, graph_module: fx.GraphModule) -> Resizing:
         """Return which tensors are resized, and how.

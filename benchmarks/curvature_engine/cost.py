@@ -10,11 +10,11 @@ from measuring.machine import Row, row, seconds
 from curvature_engine.models import ALL_LINEAR, MLP_UNITS, batch, deit_small
 from fxgrow.curvature import StepRecorder, analyze
 from fxgrow.curvature.analysis import select_sites
-from fxgrow.curvature.batches import read_batches
 from fxgrow.curvature.eigen import splittable
 from fxgrow.curvature.lanczos import lanczos, start_vectors
 from fxgrow.curvature.matrices import CapturedCall, CurvatureMatrices
 from fxgrow.curvature.probe import Probe, captured_groups, solving
+from fxgrow.curvature.probe_data import read_batches
 from fxgrow.curvature.reading import Reading
 from fxgrow.graph.sites import find_sites
 
@@ -59,7 +59,7 @@ def eigenvalues(
 ) -> None:
     """Find least eigenvalues without held-out values; with no iterations capture only."""
     sites = {path: s for path, s in select_sites(find_sites(graph_module), patterns).items() if s.refusal is None}
-    read = read_batches([(x, y)], torch.device("cpu"), seed=0)
+    read = read_batches(graph_module, [(x, y)], seed=0)
     probe = Probe(graph_module, F.cross_entropy, read, sites, max(iterations, 1), 0, None, ROOM)
     readings, others = splittable(graph_module, sites)
     for group in captured_groups(probe, [*readings, *(Reading.branch(sites[path]) for path in others)]):

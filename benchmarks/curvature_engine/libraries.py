@@ -13,8 +13,8 @@ from torch import nn
 
 from curvature_engine.models import batch
 from fxgrow.curvature import analyze, spectra
-from fxgrow.curvature.batches import read_batches
 from fxgrow.curvature.hessian import HessianOperator
+from fxgrow.curvature.probe_data import read_batches
 
 
 def rows(quick: bool) -> Iterator[Row]:
@@ -71,9 +71,7 @@ def products(model: nn.Module, x: torch.Tensor, y: torch.Tensor) -> Iterator[Row
     """Yield the time of a whole-model Hessian-vector product, over other libraries'."""
     parameters = [p for p in model.parameters() if p.requires_grad]
     graph_module = torch.fx.symbolic_trace(model)
-    own = HessianOperator(
-        graph_module, F.cross_entropy, read_batches([(x, y)], torch.device("cpu"), seed=0), parameters
-    )
+    own = HessianOperator(graph_module, F.cross_entropy, read_batches(graph_module, [(x, y)], seed=0), parameters)
     vector = torch.randn(own.shape[0])
     own @ vector
     mine = seconds(lambda: own @ vector, 5)

@@ -1,7 +1,6 @@
 """The command line: one module for each verb, thin over the API. Nothing here imports torch before a verb runs."""
 
 import argparse
-import difflib
 import importlib
 import os
 import sys
@@ -10,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from fxgrow.cli.parser import Parser
-from fxgrow.errors import FxgrowError
+from fxgrow.errors import FxgrowError, did_you_mean
 
 #: The verbs, in the order of the help. Each is a module here with `add_parser(verbs)`, which sets `run` and `parser`.
 VERBS = ("trace", "score", "grow", "verify", "inspect", "run", "demo", "doctor")
@@ -67,11 +66,11 @@ def _run(arguments: list[str]) -> int:
         _complete(parser)
     verb = next((argument for argument in arguments if not argument.startswith("-")), None)
     if verb is not None and verb not in VERBS:
-        parser.error(f"there is no verb {verb!r}{_guess(verb, VERBS)}")
+        parser.error(f"there is no verb {verb!r}; {did_you_mean(verb, VERBS)}the verbs are {', '.join(VERBS)}")
     args, unknown = parser.parse_known_args(arguments)
     if unknown:
         options = args.parser.option_names()
-        args.parser.error(f"it has no argument {unknown[0]!r}{_guess(unknown[0], options)}")
+        args.parser.error(f"it has no argument {unknown[0]!r}; {did_you_mean(unknown[0], options)}".rstrip("; "))
     status: Any = args.run(args)
     sys.stdout.flush()
     return int(status or 0)
@@ -99,11 +98,6 @@ def build_parser() -> Parser:
     for verb in VERBS:
         importlib.import_module(f"fxgrow.cli.{verb}").add_parser(verbs)
     return parser
-
-
-def _guess(word: str, known: Sequence[str]) -> str:
-    close = difflib.get_close_matches(word, known, n=1)
-    return f", did you mean {close[0]!r}?" if close else ""
 
 
 def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:

@@ -1,8 +1,8 @@
 """Curvature: how much the loss would gain if a neuron had more capacity, measured at every neuron."""
 
 from fxgrow.curvature.analysis import analyze as analyze
-from fxgrow.curvature.batches import FewSamplesWarning as FewSamplesWarning
 from fxgrow.curvature.probe import Probe as Probe
+from fxgrow.curvature.probe_data import FewSamplesWarning as FewSamplesWarning
 from fxgrow.curvature.registry import Measurement as Measurement
 from fxgrow.curvature.registry import Score as Score
 from fxgrow.curvature.registry import find_score as find_score

@@ -1,21 +1,21 @@
 """`analyze`: measure a score at every neuron of a traced model, and write it on the nodes."""
 
-import difflib
 from collections.abc import Iterable, Mapping
-from fnmatch import fnmatchcase
+from dataclasses import replace
 from typing import Any
 
-import torch.fx as fx
-from torch import nn
+from torch import Tensor, nn
 
-from fxgrow.curvature.batches import read_batches
 from fxgrow.curvature.capture import LossFunction
 from fxgrow.curvature.probe import Probe
-from fxgrow.curvature.registry import Score, find_score
-from fxgrow.curvature.scores import Scores
+from fxgrow.curvature.probe_data import CountSamples, read_batches
+from fxgrow.curvature.registry import Score, find_score, score_names
+from fxgrow.curvature.scores import Scores, SiteScores
 from fxgrow.errors import AnalysisError
-from fxgrow.execution.inputs import device_of
+from fxgrow.graph.selection import select
 from fxgrow.graph.sites import Site, find_sites
+from fxgrow.primitives.unwrapping import unwrap
+from fxgrow.record.annotations import NO_GRADIENT
 from fxgrow.record.digest import digest
 
 DEFAULT_ITERATIONS = 16
@@ -34,6 +34,7 @@ def analyze(
     seed: int = 0,
     max_memory: int = DEFAULT_MAX_MEMORY,
     max_samples: int | None = None,
+    samples: CountSamples | None = None,
 ) -> Scores:
     """Score every neuron of a traced model, and write the scores on the nodes that call its sites.
 
@@ -43,9 +44,12 @@ def analyze(
     Args:
         traced: A GraphModule, as `fxgrow.trace` or ``torch.fx.symbolic_trace`` makes it; it may be wrapped in
             DistributedDataParallel or by ``torch.compile``.
-        loss_fn: Maps the model's output and the target to the *mean* loss over the batch.
-        batches: Pairs ``(inputs, target)``; inputs are a tensor, a tuple of inputs or a dict by keyword. Take at least
-            256 samples (the leading dimension); batches of different sizes count by their samples.
+        loss_fn: Maps the model's output and the target to the loss over a whole batch, usually a mean
+            (`docs/curvature.md` says what each score takes it for). None for a model that computes its loss itself and
+            returns it: as ``loss``, or as the only scalar of its output.
+        batches: Pairs ``(inputs, target)``; inputs are a tensor, a tuple of inputs or a dict by keyword. With
+            ``loss_fn=None`` inputs alone, the labels among them. Take at least 256 samples; batches of different sizes
+            count by their samples.
         score: The name of a score (`fxgrow.curvature.score_names`), or a `Score` with options of its own.
         sites: Module paths or shell patterns (``"blocks.*.mlp.*"``) of the sites to score; all of them if None.
         iterations: Lanczos iterations of an eigen-score, at most.
@@ -54,12 +58,15 @@ def analyze(
         seed: Seed of whatever the score draws, and of dropout while the model runs.
         max_memory: Bytes that captured tensors and solvers may take, beside a training step's own memory.
         max_samples: Stop reading batches when there are this many samples; None reads all.
+        samples: Says how many samples a batch holds, given the batch as `batches` yields it. Needed only where neither
+            the target nor the model shows it (`fxgrow.curvature.probe_data.SampleCounter`).
 
     Returns:
         The scores by the site's module path; sites without one are in `Scores.refusals`, with the reason.
 
     Raises:
         AnalysisError: If the batches, the loss or an option do not fit.
+        TraceError: If the model is not traced.
 
     Example:
         >>> import torch
@@ -71,26 +78,49 @@ def analyze(
     """
     graph_module = unwrap(traced)
     chosen = find_score(score)() if isinstance(score, str) else score
+    if not isinstance(chosen, Score):
+        fix = f"give one of {', '.join(score_names())}, or a Score object"
+        raise AnalysisError(f"it is a {type(chosen).__name__}", where="score", fix=fix)
+    if loss_fn is not None and not callable(loss_fn):
+        fix = "give a function of output and target, or None if the model computes its loss itself"
+        raise AnalysisError(f"it is a {type(loss_fn).__name__}, which cannot be called", where="loss_fn", fix=fix)
     for name, value in (("iterations", iterations), ("max_memory", max_memory), ("max_samples", max_samples or 1)):
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             raise AnalysisError("it is not a positive whole number", where=f"{name} {value!r}", fix="give 1 or more")
+    if isinstance(seed, bool) or not isinstance(seed, int):
+        raise AnalysisError("it is not a whole number", where=f"seed {seed!r}", fix="give one")
     if settled is not None and not 0 < settled <= 1:
         raise AnalysisError("it is no rank correlation", where=f"settled {settled!r}", fix="give a number up to 1")
     wanted = select_sites(find_sites(graph_module), sites)
-    read = read_batches(batches, device_of(graph_module), seed=seed, max_samples=max_samples)
+    read = read_batches(
+        graph_module, batches, seed=seed, max_samples=max_samples, samples=samples, targets=loss_fn is not None
+    )
     growable = {path: site for path, site in wanted.items() if site.refusal is None}
     probe = Probe(graph_module, loss_fn, read, growable, iterations, seed, settled, max_memory)
     measured = chosen.measure(probe)
     refusals = {path: site.refusal for path, site in wanted.items() if site.refusal is not None}
+    found, dark = only_reached(measured.sites, probe.reached_rows())
     scores = Scores(
-        sites=dict(measured.sites),
+        sites=found,
         score=chosen.name,
         digest=digest(graph_module),
         samples=probe.samples,
-        refusals={**refusals, **measured.refusals},
+        refusals={**refusals, **measured.refusals, **dark},
     )
     scores.annotate(graph_module)
     return scores
+
+
+def only_reached(
+    sites: Mapping[str, SiteScores], reached: Mapping[str, Tensor]
+) -> tuple[dict[str, SiteScores], dict[str, str]]:
+    """Mark the neurons that no gradient reaches, and give the reason where a site has no other."""
+    dark = {path: NO_GRADIENT for path, rows in reached.items() if not bool(rows.any())}
+    marked = {
+        path: scores if bool(reached[path].all()) else replace(scores, reached=reached[path])
+        for path, scores in sites.items()
+    }
+    return marked, dark
 
 
 def select_sites(sites: Mapping[str, Site], patterns: Iterable[str] | None) -> dict[str, Site]:
@@ -103,28 +133,10 @@ def select_sites(sites: Mapping[str, Site], patterns: Iterable[str] | None) -> d
         raise AnalysisError("it has no linear map that fxgrow knows", where="the traced model", fix="trace it deeper")
     if patterns is None:
         return dict(sites)
-    patterns = [patterns] if isinstance(patterns, str) else list(patterns)
-    for pattern in patterns:
-        if not any(fnmatchcase(path, pattern) for path in sites):
-            close = difflib.get_close_matches(pattern, sites, n=1)
-            hint = f"did you mean {close[0]!r}? " if close else ""
-            fix = f"{hint}`fxgrow inspect` lists the sites"
-            raise AnalysisError("no site has this module path", where=pattern, fix=fix)
-    return {path: site for path, site in sites.items() if any(fnmatchcase(path, pattern) for pattern in patterns)}
-
-
-def unwrap(model: nn.Module) -> fx.GraphModule:
-    """Return the GraphModule inside DistributedDataParallel and torch.compile.
-
-    Raises:
-        AnalysisError: If there is none.
-    """
-    while not isinstance(model, fx.GraphModule):
-        inner = getattr(model, "_orig_mod", None) or (
-            model.module if isinstance(model, nn.parallel.DistributedDataParallel | nn.DataParallel) else None
+    patterns = [patterns] if isinstance(patterns, str) else patterns
+    patterns = list(patterns) if isinstance(patterns, Iterable) else [patterns]
+    if not all(isinstance(pattern, str) for pattern in patterns):
+        raise AnalysisError(
+            "they are no module paths", where=f"sites {patterns}", fix="give a list of strings, or None"
         )
-        if inner is None:
-            fix = "trace it first: fxgrow.trace(model, example_inputs)"
-            raise AnalysisError(f"a {type(model).__name__} is no GraphModule", where="the model", fix=fix)
-        model = inner
-    return model
+    return select(dict(sites), patterns, AnalysisError)

@@ -1,7 +1,7 @@
 """Capture through the graph: values at chosen nodes, and the loss's gradients there, without hooks."""
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -9,12 +9,13 @@ import torch
 import torch.fx as fx
 from torch import Tensor
 
-from fxgrow.curvature.batches import Batch
-from fxgrow.errors import AnalysisError, TraceError
+from fxgrow.curvature.batches import Batch, tensors_in
+from fxgrow.errors import AnalysisError, FxgrowError, TraceError, first_line
 from fxgrow.execution.inputs import bind_placeholders
 from fxgrow.execution.preservation import preserved
 
-LossFunction = Callable[[Any, Any], Tensor]
+#: maps the model's output and the target to the loss over a batch; None where the model's output holds the loss
+LossFunction = Callable[[Any, Any], Tensor] | None
 
 
 class ForwardPass:
@@ -62,6 +63,20 @@ def _explained() -> Iterator[None]:
 
 
 @contextmanager
+def _own_errors(what: str, batch: Batch) -> Iterator[None]:
+    """Say of an error in the user's code on which batch it came; running out of memory stays what it is."""
+    try:
+        yield
+    except (FxgrowError, MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:
+        fix = "give batches (inputs, target) as in training, for which it runs"
+        raise AnalysisError(
+            f"{what} fails on it: {first_line(error)}", where=f"batch {batch.index}", fix=fix
+        ) from error
+
+
+@contextmanager
 def forward_pass(
     graph_module: fx.GraphModule,
     loss_fn: LossFunction,
@@ -79,7 +94,7 @@ def forward_pass(
 
     Args:
         graph_module: The model.
-        loss_fn: Maps output and target to the mean loss over the batch.
+        loss_fn: Maps output and target to the loss over the batch; None takes it from the output.
         batch: The inputs and the target.
         values: Nodes whose values are recorded.
         differentiable: Nodes whose values are recorded and can be differentiated by, also if all weights are frozen.
@@ -95,10 +110,11 @@ def forward_pass(
     for _ in range(2):  # a copy that nobody else holds is overwritten by nobody
         with preserved(graph_module, seed=seed), torch.inference_mode(False), torch.enable_grad():
             recorder = Recorder(graph_module, wanted, differentiable, copied)
-            output = recorder.run(*arguments(graph_module, batch))
+            with _own_errors("the model", batch):
+                output = recorder.run(*arguments(graph_module, batch))
             mutated = recorder.mutated()
             if not mutated:
-                run = ForwardPass(recorder.values, output, _loss(loss_fn, output, batch))
+                run = ForwardPass(recorder.values, output, loss_of(loss_fn, output, batch))
                 del recorder, output
                 try:
                     yield run
@@ -169,9 +185,18 @@ def arguments(graph_module: fx.GraphModule, batch: Batch) -> list[Any]:
     return [bound[node] for node in graph_module.graph.find_nodes(op="placeholder")]
 
 
-def _loss(loss_fn: LossFunction, output: Any, batch: Batch) -> Tensor:
-    loss = loss_fn(output, batch.target)
+def loss_of(loss_fn: LossFunction, output: Any, batch: Batch) -> Tensor:
+    """Return the loss over one whole batch, as the user's function or the model itself computes it.
+
+    Raises:
+        AnalysisError: If there is none, or it is not a finite scalar that depends on the model.
+    """
     where = f"the loss of batch {batch.index}"
+    if loss_fn is None:
+        loss: Any = _loss_inside(output, where)
+    else:
+        with _own_errors("the loss function", batch):
+            loss = loss_fn(output, batch.target)
     if not isinstance(loss, Tensor):
         raise AnalysisError(f"it is a {type(loss).__name__}, not a tensor", where=where, fix="return the mean loss")
     if loss.numel() != 1:
@@ -180,7 +205,19 @@ def _loss(loss_fn: LossFunction, output: Any, batch: Batch) -> Tensor:
     if not math.isfinite(loss.detach().item()):
         fix = "look at that batch's inputs and targets, or score an earlier state of the model"
         raise AnalysisError(f"it is {loss.detach().item()}", where=where, fix=fix)
-    if not loss.requires_grad:
+    if torch.is_grad_enabled() and not loss.requires_grad:
         fix = "compute it from the output by differentiable operations"
         raise AnalysisError("it does not depend on the model's output", where=where, fix=fix)
     return loss
+
+
+def _loss_inside(output: Any, where: str) -> Tensor:
+    """Return the loss in a model's output: what is called so, or the only floating-point scalar in it."""
+    named = output.get("loss") if isinstance(output, Mapping) else getattr(output, "loss", None)
+    found = [named] if isinstance(named, Tensor) else [t for t in tensors_in(output) if t.numel() == 1 and t.ndim < 2]
+    found = [scalar for scalar in found if scalar.is_floating_point()]
+    if len(found) != 1:
+        what = f"there are {len(found)} scalars in the model's output that may be it" if found else "the model has none"
+        fix = "give batches with the labels from which the model computes it, or a loss_fn(output, target)"
+        raise AnalysisError(what, where=where, fix=fix)
+    return found[0]

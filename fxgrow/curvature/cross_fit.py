@@ -2,16 +2,15 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
-from fxgrow.curvature.batches import Batch
 from fxgrow.curvature.lanczos import RitzPairs, Wanted, lanczos, start_vectors
 from fxgrow.curvature.matrices import CurvatureMatrices, deal_out
 from fxgrow.curvature.scores import SiteScores
 from fxgrow.curvature.statistics import mean_and_error, spearman
-from fxgrow.execution.structures import chosen
 
 
 @dataclass(frozen=True, eq=False)
@@ -19,9 +18,9 @@ class CrossFit:
     """Extreme eigenpairs over all data and over each half, and the held-out quotients."""
 
     whole: RitzPairs
-    half_values: tuple[Tensor, Tensor]
-    held_out: Tensor
-    stderr: Tensor
+    half_values: tuple[Tensor, ...]  #: of either half; empty where the data cannot be halved
+    held_out: Tensor | None
+    stderr: Tensor | None
     iterations: int  #: Lanczos iterations that were made
 
     def scores(self, *, sign: int, matrix: str) -> SiteScores:
@@ -33,7 +32,7 @@ class CrossFit:
             matrix=matrix,
             eigenvectors=self.whole.vectors.cpu(),
             sign=sign,
-            reliability=spearman(*self.half_values),
+            reliability=spearman(*self.half_values) if self.half_values else None,
             residuals=self.whole.residuals,
             iterations=self.iterations,
         )
@@ -43,18 +42,22 @@ class CrossFit:
         """Put the neurons of several parts of one site one after the other."""
         wholes = [part.whole for part in parts]
         fields = ("values", "vectors", "residuals")
-        first, second = zip(*(part.half_values for part in parts), strict=True)
         return cls(
             whole=RitzPairs(*(torch.cat([getattr(whole, field) for whole in wholes]) for field in fields)),
-            half_values=(torch.cat(first), torch.cat(second)),
-            held_out=torch.cat([part.held_out for part in parts]),
-            stderr=torch.cat([part.stderr for part in parts]),
+            half_values=tuple(torch.cat(values) for values in zip(*(part.half_values for part in parts), strict=True)),
+            held_out=_joined([part.held_out for part in parts]),
+            stderr=_joined([part.stderr for part in parts]),
             iterations=max(part.iterations for part in parts),
         )
 
 
+def _joined(parts: Sequence[Tensor | None]) -> Tensor | None:
+    known = [part for part in parts if part is not None]
+    return torch.cat(known) if known else None
+
+
 def cross_fit(
-    halves: tuple[CurvatureMatrices, CurvatureMatrices],
+    halves: Sequence[CurvatureMatrices],
     *,
     iterations: int,
     seed: int,
@@ -74,16 +77,22 @@ def cross_fit(
     solver for all data starts between the halves' vectors, which is worth about two iterations.
 
     Args:
-        halves: The matrices of a site's neurons over either half of the data.
+        halves: The matrices of a site's neurons over either half of the data; or over all of it, where it cannot be
+            halved: then there is no held-out quotient.
         iterations: Lanczos iterations.
         seed: Seed of the first Lanczos vector.
         wanted: Which end of the spectrum. With ``"largest"`` values are absolute, and a held-out quotient is positive
             where it has the sign of the eigenvalue that its vector was found for.
         settled: Stop early when the ranking has settled (`fxgrow.curvature.lanczos.lanczos`).
     """
-    whole = CurvatureMatrices(halves[0].map, (*halves[0].captured, *halves[1].captured))
+    whole = CurvatureMatrices(halves[0].map, tuple(call for half in halves for call in half.captured))
     steps = iterations if iterations >= whole.map.features else (iterations + 1) // 2
     random = start_vectors(whole.map.neurons, whole.map.features, seed, whole.captured[0].input)
+    if len(halves) == 1:
+        tridiagonals = lanczos(whole, random, iterations, settled=settled)
+        overall = tridiagonals.pairs(wanted)
+        overall = replace(overall, values=overall.values.abs()) if wanted == "largest" else overall
+        return CrossFit(overall, (), None, None, tridiagonals.diagonal.shape[1])
     found = [lanczos(half, random, steps, settled=settled).pairs(wanted) for half in halves]
     tridiagonals = lanczos(whole, _warm_start(found, random), iterations, settled=settled)
     overall = tridiagonals.pairs(wanted)
@@ -106,59 +115,59 @@ def _warm_start(halves: Sequence[RitzPairs], random: Tensor) -> Tensor:
     return between + 0.1 * torch.nn.functional.normalize(random, dim=1)
 
 
-#: maps vectors ``(problems, size)`` to the products for the mean loss over one batch
-BatchOperator = Callable[[Batch, Tensor], Tensor]
+Share = TypeVar("Share")
 
 
 def least_eigenvalues(
-    operator: BatchOperator, batches: Sequence[Batch], start: Tensor, iterations: int, *, matrix: str
+    operator: Callable[[Share, Tensor], Tensor],
+    shares: Sequence[tuple[Share, int]],
+    start: Tensor,
+    iterations: int,
+    *,
+    matrix: str,
 ) -> SiteScores:
-    """Return least eigenvalues over all batches, and held-out quotients of vectors found on either half.
+    """Return least eigenvalues over shares of the data, and held-out quotients of vectors found on either half.
 
-    The standard error is that over batches. A single batch is cut in two first.
+    The standard error is that over shares. One share alone is not cut: then there is no held-out value.
+
+    Args:
+        operator: Maps a share and vectors ``(problems, size)`` to the products for the mean loss over that share.
+        shares: The shares of the data, each with the number of its samples.
+        start: Where Lanczos starts, ``(problems, size)``.
+        iterations: Lanczos iterations.
+        matrix: What the matrices are called.
     """
-    batches = halved(batches[0]) if len(batches) == 1 else tuple(batches)
-    halves = deal_out({batch.index: batch.samples for batch in batches})
-    parts = [[batch for batch in batches if halves[batch.index] == half] for half in (0, 1)]
-    whole = _least(operator, batches, start, iterations)
+    whole = _least(operator, shares, start, iterations)
+    vectors = whole.vectors.cpu()
+    if len(shares) == 1:
+        return SiteScores(whole.values, None, None, matrix, vectors, residuals=whole.residuals)
+    halves = deal_out({index: samples for index, (_, samples) in enumerate(shares)})
+    parts = [[share for index, share in enumerate(shares) if halves[index] == half] for half in (0, 1)]
     found = [_least(operator, part, start, iterations) for part in parts]
     crossed = [_quotients(operator, part, pairs.vectors) for pairs, part in zip(found, reversed(parts), strict=True)]
     held_out, error = mean_and_error(crossed)
+    reliability = spearman(found[0].values, found[1].values)
     return SiteScores(
-        values=whole.values,
-        held_out=held_out,
-        stderr=error,
-        matrix=matrix,
-        eigenvectors=whole.vectors.cpu(),
-        sign=-1,
-        reliability=spearman(found[0].values, found[1].values),
-        residuals=whole.residuals,
+        whole.values, held_out, error, matrix, vectors, reliability=reliability, residuals=whole.residuals
     )
 
 
-def halved(batch: Batch) -> tuple[Batch, Batch]:
-    """Cut a batch in two: every tensor of inputs and target with one entry for each sample, even ones and odd ones."""
-    return _part(batch, 0), _part(batch, 1)
-
-
-def _part(batch: Batch, half: int) -> Batch:
-    samples = range(half, batch.samples, 2)
-    inputs, target = (chosen(value, samples, of=batch.samples) for value in (batch.inputs, batch.target))
-    return replace(batch, index=half, inputs=inputs, target=target, samples=len(samples))
-
-
-def _least(operator: BatchOperator, batches: Sequence[Batch], start: Tensor, iterations: int) -> RitzPairs:
-    samples = sum(batch.samples for batch in batches)
+def _least(
+    operator: Callable[[Share, Tensor], Tensor], shares: Sequence[tuple[Share, int]], start: Tensor, iterations: int
+) -> RitzPairs:
+    total = sum(samples for _, samples in shares)
 
     def mean(vectors: Tensor) -> Tensor:
-        total = torch.zeros_like(vectors)
-        for batch in batches:
-            total += operator(batch, vectors) * (batch.samples / samples)
-        return total
+        products = torch.zeros_like(vectors)
+        for share, samples in shares:
+            products += operator(share, vectors) * (samples / total)
+        return products
 
     return lanczos(mean, start, iterations).pairs("least")
 
 
-def _quotients(operator: BatchOperator, batches: Sequence[Batch], vectors: Tensor) -> tuple[Tensor, Tensor]:
-    values = [(vectors * operator(batch, vectors)).sum(1).double().cpu() for batch in batches]
-    return torch.stack(values), torch.tensor([batch.samples for batch in batches], dtype=torch.float64)
+def _quotients(
+    operator: Callable[[Share, Tensor], Tensor], shares: Sequence[tuple[Share, int]], vectors: Tensor
+) -> tuple[Tensor, Tensor]:
+    values = [(vectors * operator(share, vectors)).sum(1).double().cpu() for share, _ in shares]
+    return torch.stack(values), torch.tensor([samples for _, samples in shares], dtype=torch.float64)

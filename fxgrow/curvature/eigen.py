@@ -9,7 +9,7 @@ import torch.fx as fx
 from fxgrow.curvature.cross_fit import CrossFit, cross_fit
 from fxgrow.curvature.elementwise import region_after
 from fxgrow.curvature.lanczos import Wanted
-from fxgrow.curvature.matrices import UNSPLIT, CurvatureMatrices, split_in_halves
+from fxgrow.curvature.matrices import CurvatureMatrices, split_in_halves
 from fxgrow.curvature.probe import Probe, captured_groups, solving
 from fxgrow.curvature.reading import Reading
 from fxgrow.curvature.registry import Measurement, Score
@@ -100,23 +100,19 @@ def measure_eigenvalues(
     """
     found: dict[str, list[CrossFit]] = {}
     matrices: dict[str, str] = {}
-    refused = dict(refusals)
     for group in captured_groups(probe, readings):
         while group:
             reading, captured = group.pop(0)
             path = reading.site.path
             halves = split_in_halves(captured)
             del captured
-            if halves is None:
-                refused[path] = UNSPLIT
-                continue
-            first, second = (CurvatureMatrices(reading.map, half) for half in halves)
-            found.setdefault(path, []).append(_solve(probe, (first, second), wanted))
+            parts = [CurvatureMatrices(reading.map, half) for half in halves]
+            found.setdefault(path, []).append(_solve(probe, parts, wanted))
             matrices[path] = reading.matrix
-            del halves, first, second
+            del halves, parts
     sign = -1 if wanted == "least" else 1
     scores = {path: CrossFit.join(parts).scores(sign=sign, matrix=matrices[path]) for path, parts in found.items()}
-    return Measurement({path: scores[path] for path in probe.sites if path in scores}, refused)
+    return Measurement({path: scores[path] for path in probe.sites if path in scores}, refusals)
 
 
 def splittable(graph_module: fx.GraphModule, sites: Mapping[str, Site]) -> tuple[list[Reading], dict[str, str]]:
@@ -133,6 +129,6 @@ def splittable(graph_module: fx.GraphModule, sites: Mapping[str, Site]) -> tuple
     return readings, refusals
 
 
-def _solve(probe: Probe, halves: tuple[CurvatureMatrices, CurvatureMatrices], wanted: Wanted) -> CrossFit:
+def _solve(probe: Probe, halves: list[CurvatureMatrices], wanted: Wanted) -> CrossFit:
     with solving(probe):
         return cross_fit(halves, iterations=probe.iterations, seed=probe.seed, wanted=wanted, settled=probe.settled)

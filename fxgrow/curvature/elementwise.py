@@ -14,6 +14,7 @@ from fxgrow.graph.activations import apply, pointwise, twice_differentiable
 from fxgrow.graph.operations import operations_of
 from fxgrow.record.location import module_path
 
+Scalar = Callable[[Tensor], Tensor]
 Shape = Literal["straight", "kinked", "curved"]
 
 _BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
@@ -27,12 +28,21 @@ class ElementwiseRegion:
     """
 
     exit: fx.Node  #: the node that computes a
-    function: Callable[[Tensor], Tensor]
-    surrogate: bool  #: whether a softplus stands in for a ReLU, whose own second derivative is zero
+    function: Scalar  #: h
+    twice_differentiable: Scalar  #: h, or for a ReLU, whose second derivative is zero, the softplus that stands in
+
+    @property
+    def surrogate(self) -> bool:
+        """Whether something stands in for h."""
+        return self.twice_differentiable is not self.function
+
+    def first_derivative(self, output: Tensor) -> Tensor:
+        """Return h'(O), of the shape of `output`."""
+        return first_derivative(self.function, output)
 
     def second_derivative(self, output: Tensor) -> Tensor:
         """Return h''(O), of the shape of `output`."""
-        return second_derivative(self.function, output)
+        return second_derivative(self.twice_differentiable, output)
 
 
 def region_after(graph_module: fx.GraphModule, call: fx.Node) -> ElementwiseRegion | str:
@@ -47,8 +57,9 @@ def region_after(graph_module: fx.GraphModule, call: fx.Node) -> ElementwiseRegi
             continue
         shapes = {_shape_of(graph_module, node) for node in nodes}
         if shapes != {"straight"}:
-            curved = "curved" in shapes
-            return ElementwiseRegion(exit_node, _compile(graph_module, call, nodes, not curved), not curved)
+            function = _compile(graph_module, call, nodes, rounded=False)
+            smooth = function if "curved" in shapes else _compile(graph_module, call, nodes, rounded=True)
+            return ElementwiseRegion(exit_node, function, smooth)
     return _reason(graph_module, call)
 
 
@@ -170,11 +181,17 @@ def _reason(graph_module: fx.GraphModule, call: fx.Node) -> str:
     return f"{module_path(reader) or reader.name} behind it is no elementwise activation"
 
 
-Scalar = Callable[[Tensor], Tensor]
-
 #: sharpness of the softplus that stands in for a kink, as in the published code of splitting steepest descent
 SOFTPLUS_BETA = 3.0
 _STEP = 1 / 16
+
+
+def first_derivative(function: Scalar, z: Tensor) -> Tensor:
+    """Return f'(z) elementwise, of the shape of `z`."""
+    with torch.enable_grad(), torch.autocast(z.device.type, enabled=False):
+        z = z.detach().requires_grad_()
+        (first,) = torch.autograd.grad(function(z).sum(), z, materialize_grads=True)
+    return first.detach()
 
 
 def second_derivative(function: Scalar, z: Tensor) -> Tensor:

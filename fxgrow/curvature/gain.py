@@ -206,6 +206,8 @@ def output_factors(loss_fn: LossFunction, output: object, batch: Batch) -> Tenso
     where = f"the output of batch {batch.index}"
     if not isinstance(output, Tensor) or output.ndim != 2 or len(output) != batch.samples:
         raise AnalysisError("it is not one tensor (samples, outputs)", where=where, fix=_FIX)
+    if loss_fn is None:
+        raise AnalysisError("the loss is inside the model", where=where, fix=_FIX)
     if output.numel() * output.shape[1] > _LARGEST:
         raise AnalysisError(f"{output.shape[1]} outputs are too many", where=where, fix=_FIX)
     hessians = _output_hessians(loss_fn, output, batch) * batch.samples
@@ -222,7 +224,8 @@ def output_factors(loss_fn: LossFunction, output: object, batch: Batch) -> Tenso
 def _output_hessians(loss_fn: LossFunction, output: Tensor, batch: Batch) -> Tensor:
     """Return the diagonal blocks of the mean loss's Hessian, ``(samples, outputs, outputs)``, in float64.
 
-    An sample's loss depends on its own output only, so one product serves the same row of all samples' blocks.
+    A sample's loss depends on its own output only, so one product serves the same row of all samples' blocks. That it
+    does is checked by a product with opposite signs for every other sample.
     """
     with torch.enable_grad():
         leaf = output.detach().requires_grad_()
@@ -233,5 +236,11 @@ def _output_hessians(loss_fn: LossFunction, output: Tensor, batch: Batch) -> Ten
             torch.autograd.grad(gradient[:, index].sum(), leaf, retain_graph=True, materialize_grads=True)[0]
             for index in range(output.shape[1])
         ]
+        probe = torch.linspace(0.5, 1, output.shape[1], device=output.device).expand_as(output).clone().to(output)
+        probe[1::2] *= -1
+        (product,) = torch.autograd.grad((gradient * probe).sum(), leaf, materialize_grads=True)
     hessians = torch.stack(rows, dim=1).detach().double()
+    own = torch.einsum("nij,ni->nj", hessians, probe.double())
+    if bool(((product - own).abs() > 1e-3 * hessians.abs().max()).any()):
+        raise AnalysisError("it compares samples with each other", where=f"the loss of batch {batch.index}", fix=_FIX)
     return (hessians + hessians.transpose(1, 2)) / 2

@@ -65,7 +65,9 @@ class HessianScore(Score):
         def operator(batch: Batch, vectors: Tensor) -> Tensor:
             return _signed_products(probe, site, batch, vectors, signs)
 
-        return least_eigenvalues(operator, probe.batches, start, probe.iterations, matrix="hessian")
+        return least_eigenvalues(
+            operator, [(batch, batch.samples) for batch in probe.batches], start, probe.iterations, matrix="hessian"
+        )
 
 
 def hadamard_signs(neurons: int, count: int) -> Tensor:

@@ -18,7 +18,8 @@ from torch import Tensor
 from fxgrow.curvature.batches import Batch
 from fxgrow.primitives.linear_map import LinearMap
 
-UNSPLIT = "one batch whose input does not have the samples in front cannot be halved; give at least two batches"
+#: why a score that is made of two halves has none
+UNSPLIT = "one batch that does not show its samples here cannot be halved; give at least two batches"
 #: numbers in one block of the product X V^T, so that it stays in the cache between its two uses
 _BLOCK = 1 << 20
 
@@ -131,22 +132,19 @@ def _blocks(inputs: Tensor, coefficients: Tensor, step: int) -> Iterator[tuple[T
     return zip(torch.split(inputs, step), torch.split(coefficients, step), strict=True)
 
 
-def split_in_halves(
-    captured: Iterable[CapturedCall],
-) -> tuple[tuple[CapturedCall, ...], tuple[CapturedCall, ...]] | None:
+def split_in_halves(captured: Iterable[CapturedCall]) -> list[tuple[CapturedCall, ...]]:
     """Split probe data into two halves of whole samples.
 
-    Several batches are dealt out whole (`deal_out`); the samples of a single batch are dealt out in turn. None where a
-    single batch does not show which rows belong to which sample.
+    Several batches are dealt out whole (`deal_out`); the samples of a single batch are dealt out in turn. A single
+    batch that does not show which rows belong to which sample stays whole.
     """
     captured = tuple(captured)
     if len({call.source for call in captured}) == 1:
         if any(call.parts < 2 for call in captured):
-            return None
-        return tuple(call.half(0) for call in captured), tuple(call.half(1) for call in captured)
+            return [captured]
+        return [tuple(call.half(half) for call in captured) for half in (0, 1)]
     halves = deal_out({call.source[0]: call.samples for call in captured})
-    first, second = (tuple(call for call in captured if halves[call.source[0]] == half) for half in (0, 1))
-    return first, second
+    return [tuple(call for call in captured if halves[call.source[0]] == half) for half in (0, 1)]
 
 
 def in_halves(

@@ -19,6 +19,7 @@ from fxgrow.curvature.reading import Reading
 from fxgrow.curvature.sample_dimension import SampleDimension, find_sample_dimensions
 from fxgrow.errors import AnalysisError
 from fxgrow.execution.inputs import device_of
+from fxgrow.execution.preservation import preserved
 from fxgrow.graph.sites import Site
 
 #: how many tensors of the size of all Lanczos vectors are alive at once, for each iteration: the basis and a copy
@@ -38,6 +39,7 @@ class Probe:
     settled: float | None  #: stop Lanczos when the rank correlation with two iterations before reaches this
     max_memory: int  #: bytes that captured tensors and solvers may take, beside a training step's own memory
     _dimensions: dict[fx.Node, SampleDimension | None] = field(default_factory=dict, init=False)
+    _reached: dict[str, Tensor] = field(default_factory=dict, init=False)
 
     @property
     def samples(self) -> int:
@@ -67,6 +69,45 @@ class Probe:
             self._dimensions.update(find_sample_dimensions(self.graph_module, unknown, self.batches[0]))
         return self._dimensions
 
+    def note(self, reading: Reading, values: Mapping[fx.Node, Tensor], gradients: Mapping[fx.Node, Tensor]) -> None:
+        """Note which neurons of a site got a gradient of the loss in a batch that was run for a score."""
+        known = self._reached.get(reading.site.path)
+        if known is None or not bool(known.all()):
+            reached = reading.reached_rows(values, gradients)
+            if reached is not None:
+                self._reached[reading.site.path] = reached if known is None else known | reached
+
+    def reached_rows(self) -> Mapping[str, Tensor]:
+        """Return for each site which of its neurons get a gradient of the loss from some sample, ``(neurons,)``.
+
+        What no gradient reaches now because a weight behind it starts at zero will be reached when that weight moves:
+        zeros are therefore taken for small numbers, where they are trained.
+        """
+        self._look_at([site for path, site in self.sites.items() if path not in self._reached])
+        dark = [site for path, site in self.sites.items() if not bool(self._reached[path].all())]
+        zeros = [p for p in self.graph_module.parameters() if p.requires_grad and bool((p == 0).any())]
+        if dark and zeros:
+            with preserved(self.graph_module), torch.no_grad():
+                generator = torch.Generator().manual_seed(self.seed)
+                for parameter in zeros:
+                    small = 1e-3 * torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
+                    parameter.copy_(torch.where(parameter == 0, small.to(parameter), parameter))
+                self._look_at(dark)
+        return self._reached
+
+    def _look_at(self, sites: Sequence[Site]) -> None:
+        """Run batches until all neurons of some sites were seen to get a gradient, or all batches were run."""
+        readings = [Reading.branch(site) for site in sites]
+        for batch in self.batches:
+            readings = [r for r in readings if not bool(self._reached.get(r.site.path, torch.zeros(1)).all())]
+            nodes = [node for reading in readings for node in reading.differentiated]
+            if not nodes:
+                return
+            with self.forward(batch, differentiable=nodes) as run:
+                gradients = run.gradients(list(dict.fromkeys(nodes)))
+                for reading in readings:
+                    self.note(reading, run.values, gradients)
+
 
 def captured_groups(probe: Probe, readings: Iterable[Reading]) -> Iterator[list[tuple[Reading, list[CapturedCall]]]]:
     """Yield readings with all that they read over the probe data, in groups that fit `probe.max_memory`.
@@ -93,6 +134,7 @@ def captured_groups(probe: Probe, readings: Iterable[Reading]) -> Iterator[list[
                 last_reader = {node: reading for reading in group for node in reading.differentiated}
                 gradients = run.gradients(list(last_reader))
                 for reading in group:
+                    probe.note(reading, run.values, gradients)
                     captured[reading].extend(reading.captured(run.values, gradients, batch, dimensions))
                     for node in set(reading.differentiated):
                         if last_reader[node] is reading:
@@ -163,9 +205,11 @@ def each_batch(probe: Probe, readings: Sequence[Reading]) -> Iterator[dict[Readi
     values = [node for reading in readings for node in reading.values]
     nodes = list(dict.fromkeys(node for reading in readings for node in reading.differentiated))
     dimensions = probe.dimensions(node for reading in readings for node in reading.inputs)
-    for batch in probe.batches:
+    for batch in probe.batches if nodes else ():
         with probe.forward(batch, values=values, differentiable=nodes) as run:
             gradients = run.gradients(nodes)
+            for reading in readings:
+                probe.note(reading, run.values, gradients)
             seen = {reading: reading.captured(run.values, gradients, batch, dimensions) for reading in readings}
             del gradients
         yield seen

@@ -99,6 +99,22 @@ class Reading:
         parts = min(parts for _, _, parts in calls)
         return [CapturedCall(x, c, parts, batch.samples, (batch.index, 0)) for x, c, _ in calls]
 
+    def reached_rows(self, values: Mapping[fx.Node, Tensor], gradients: Mapping[fx.Node, Tensor]) -> Tensor | None:
+        """Return which neurons of the site get a gradient in one batch, ``(neurons,)`` of bool.
+
+        That is where dL/dO is not zero at some position: it is zero where nothing reads the output, where it is cut off
+        before the loss, and at a neuron that a ReLU has killed. None if this reading is of something else.
+        """
+        if self.differentiated != self.site.calls and not self.regions:
+            return None
+        reached = torch.zeros(self.site.neurons, dtype=torch.bool)
+        for index, (call, node) in enumerate(zip(self.site.calls, self.differentiated, strict=True)):
+            some = gradients[node] != 0
+            if self.regions and bool(some.any()):
+                some &= _in_blocks(self.regions[index].first_derivative, for_solving(values[call])) != 0
+            reached |= some.movedim(self.site.map.channel_dim, 0).flatten(1).any(1).cpu()
+        return reached
+
     def _call(
         self,
         index: int,

@@ -6,7 +6,6 @@ A package adds a score by an entry point in the group ``fxgrow.scores`` that nam
     my-score = "my_package.scores:MyScore"
 """
 
-import difflib
 import importlib
 import zlib
 from abc import ABC, abstractmethod
@@ -20,7 +19,7 @@ from torch import Tensor
 
 from fxgrow.curvature.probe import Probe
 from fxgrow.curvature.scores import SiteScores
-from fxgrow.errors import AnalysisError
+from fxgrow.errors import AnalysisError, did_you_mean
 from fxgrow.graph.sites import Site
 
 GROUP = "fxgrow.scores"
@@ -99,9 +98,8 @@ def find_score(name: str) -> type[Score]:
         entries = [entry for entry in entry_points(group=GROUP) if entry.name == name]
         if not entries:
             names = score_names()
-            close = difflib.get_close_matches(name, names, n=1)
-            hint = f"did you mean {close[0]!r}? " if close else ""
-            raise AnalysisError("no such score", where=where, fix=f"{hint}choose one of {', '.join(names)}")
+            fix = f"{did_you_mean(name, names)}choose one of {', '.join(names)}"
+            raise AnalysisError("no such score", where=where, fix=fix)
         found = _load(entries[0], where)
     if not (isinstance(found, type) and issubclass(found, Score)):
         raise AnalysisError("its entry point names no subclass of fxgrow.curvature.Score", where=where)

@@ -18,9 +18,15 @@ class SampleDimension:
     """The samples are the outer or the inner factor of one dimension of a value."""
 
     dim: int
-    outer: bool = (
-        True  #: outer: one sample's rows lie together, as windows do; inner: they alternate, time before batch
-    )
+    #: outer: one sample's rows lie together, as windows do; inner: they alternate, time before batch
+    outer: bool = True
+
+    def sample_of(self, size: int, samples: int) -> Tensor | None:
+        """Return which sample each of `size` entries of the dimension belongs to; None where they do not divide."""
+        if size % samples:
+            return None
+        numbers, repeats = torch.arange(samples), size // samples
+        return numbers.repeat_interleave(repeats) if self.outer else numbers.repeat(repeats)
 
 
 def find_sample_dimensions(
@@ -36,19 +42,41 @@ def find_sample_dimensions(
         batch: Some real data.
 
     Returns:
-        The place in each node's value; None where samples are mixed. Where the data tell nothing (the two samples are
-        alike, or the model does not take two) the samples are taken to be in front.
+        The dimension in each node's value; None where samples are mixed, or the inputs do not show them. Where the data
+        tell nothing (the two samples are alike, or the model does not take two) and samples lie in front in the inputs,
+        they are taken to lie in front everywhere.
     """
     nodes = frozenset(nodes)
-    dimensions: dict[fx.Node, SampleDimension | None] = dict.fromkeys(nodes, SampleDimension(0))
-    if batch.samples < 2:
-        return dimensions
+    unknown = SampleDimension(0) if batch.dim == 0 else None
+    return dict.fromkeys(nodes, unknown) | _changes(graph_module, nodes, batch, [0, 0])
+
+
+def samples_lie_along(graph_module: fx.GraphModule, batch: Batch) -> bool:
+    """Whether the model keeps apart what lies along the dimension `batch.dim` of its inputs, as samples are.
+
+    Neither of two entries may have a part in what the output has of the other. Asked both ways, since a text's later
+    words see its earlier ones.
+    """
+    outputs = frozenset(graph_module.graph.output_node().all_input_nodes)
+    for repeated in ([0, 0], [1, 1]):
+        dimensions = _changes(graph_module, outputs, batch, repeated)
+        if not dimensions or None in dimensions.values():
+            return False
+    return True
+
+
+def _changes(
+    graph_module: fx.GraphModule, nodes: frozenset[fx.Node], batch: Batch, repeated: list[int]
+) -> dict[fx.Node, SampleDimension | None]:
+    """Return where the values of two samples change when one is `repeated` in the place of both; nothing if nowhere."""
+    if batch.samples < 2 or batch.dim is None:
+        return {}
     try:
-        two, twice_the_first = (_values(graph_module, nodes, batch, samples) for samples in ([0, 1], [0, 0]))
+        two, alike = (_values(graph_module, nodes, batch, samples) for samples in ([0, 1], repeated))
     except Exception:  # the model's own code runs here, and may insist on its own batch size
-        return dimensions
-    changes = {node: _differs(value, twice_the_first[node]) for node, value in two.items()}
-    return dimensions | {node: _place(changed) for node, changed in changes.items() if changed.any()}
+        return {}
+    changed = {node: _differs(value, alike[node]) for node, value in two.items() if value.ndim}
+    return {node: _dimension(where, 1 - repeated[0]) for node, where in changed.items() if where.any()}
 
 
 def samples_in_front(
@@ -77,30 +105,38 @@ def samples_in_front(
     return value, 1
 
 
-def _values(
-    graph_module: fx.GraphModule, nodes: frozenset[fx.Node], batch: Batch, samples: list[int]
-) -> dict[fx.Node, Tensor]:
-    few = replace(batch, inputs=chosen(batch.inputs, samples, of=batch.samples), samples=len(samples))
+def run_in_eval(graph_module: fx.GraphModule, batch: Batch, nodes: frozenset[fx.Node] = frozenset()) -> Recorder:
+    """Run a batch in eval mode without gradients, leaving no trace; the values at `nodes` are kept."""
     with preserved(graph_module, seed=0), torch.no_grad():
         graph_module.eval()
         recorder = Recorder(graph_module, nodes, frozenset(), nodes)
-        recorder.run(*arguments(graph_module, few))
-    return {node: value for node, value in recorder.values.items() if isinstance(value, Tensor)}
+        recorder.run(*arguments(graph_module, batch))
+    return recorder
+
+
+def _values(
+    graph_module: fx.GraphModule, nodes: frozenset[fx.Node], batch: Batch, samples: list[int]
+) -> dict[fx.Node, Tensor]:
+    assert batch.dim is not None  # they can be chosen then
+    few = replace(batch, inputs=chosen(batch.inputs, samples, of=batch.samples, dim=batch.dim), samples=len(samples))
+    values = run_in_eval(graph_module, few, nodes).values
+    return {node: value for node, value in values.items() if isinstance(value, Tensor)}
 
 
 def _differs(value: Tensor, other: Tensor) -> Tensor:
     """Say where two values differ by more than rounding: kernels on a GPU do not always add in the same order."""
-    return ~torch.isclose(value, other, rtol=1e-3, atol=1e-5 * float(value.abs().max()), equal_nan=True)
+    finite = value.abs().nan_to_num(posinf=0)  # masks hold infinities, and so does a model that diverged
+    return ~torch.isclose(value, other, rtol=1e-3, atol=1e-5 * float(finite.max()), equal_nan=True)
 
 
-def _place(changed: Tensor) -> SampleDimension | None:
-    """Find the dimension in which all that changed belongs to the second of two samples."""
+def _dimension(changed: Tensor, which: int) -> SampleDimension | None:
+    """Find the dimension in which all that changed belongs to the first (0) or to the second (1) of two samples."""
     sizes = enumerate(changed.shape)
     # A dimension of two comes first: texts that begin alike change in the second half of their positions only.
     for dim, size in sorted(sizes, key=lambda item: item[1] != 2):
         rows = changed.movedim(dim, 0).reshape(size, -1).any(1)
-        if size % 2 == 0 and not rows[: size // 2].any():
+        if size % 2 == 0 and not rows.view(2, -1)[1 - which].any():
             return SampleDimension(dim)
-        if size % 2 == 0 and not rows[::2].any():
+        if size % 2 == 0 and not rows.view(-1, 2)[:, 1 - which].any():
             return SampleDimension(dim, outer=False)
     return None

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from fxgrow.errors import PlanError
 from fxgrow.graph.sites import find_sites
-from fxgrow.record.annotations import ScoreAnnotation, annotate, annotation
+from fxgrow.record.annotations import NO_GRADIENT, ScoreAnnotation, annotate, annotation
 from fxgrow.record.digest import digest
 
 #: A score is significant where its held-out value lies this many standard errors from zero.
@@ -26,8 +26,8 @@ class SiteScores:
     """
 
     values: Tensor
-    held_out: Tensor
-    stderr: Tensor  #: standard error of `held_out` over batches
+    held_out: Tensor | None  #: None where the data cannot be halved: a single batch that cannot be told apart
+    stderr: Tensor | None  #: standard error of `held_out` over samples, or over batches; None with it
     matrix: str = ""  #: ``"branch"`` or ``"splitting"`` for an eigen-score, else empty
     eigenvectors: Tensor | None = None  #: ``(neurons, features)``
     #: +1 where a larger value asks for growth, -1 where a smaller one does, as with eigenvalues
@@ -38,6 +38,8 @@ class SiteScores:
     residuals: Tensor | None = None
     #: for an eigen-score the number of Lanczos iterations that were made
     iterations: int | None = None
+    #: which neurons get a gradient of the loss, ``(neurons,)`` of bool; the others never grow. None: all of them
+    reached: Tensor | None = None
 
     @property
     def eigenvalues(self) -> Tensor:
@@ -46,12 +48,23 @@ class SiteScores:
 
     @property
     def priority(self) -> Tensor:
-        """How strongly each neuron asks for growth: the held-out score, signed so that more is more."""
-        return self.sign * self.held_out
+        """How strongly each neuron asks for growth: the held-out score if there is one, signed so that more is more.
+
+        It is minus infinity where no gradient reaches the neuron: what is added there does not learn.
+        """
+        priority = self.sign * (self.values if self.held_out is None else self.held_out)
+        return priority if self.reached is None else priority.masked_fill(~self.reached, -torch.inf)
+
+    @property
+    def eligible(self) -> int:
+        """The number of neurons that may grow: those that get a gradient."""
+        return len(self.values) if self.reached is None else int(self.reached.sum())
 
     @property
     def significant(self) -> Tensor:
         """Whether each neuron's held-out score asks for growth by more than its error bar, ``(neurons,)`` of bool."""
+        if self.stderr is None:
+            return torch.zeros(len(self.values), dtype=torch.bool)
         return self.priority > SIGNIFICANCE * self.stderr
 
 
@@ -64,7 +77,8 @@ class Scores(Mapping[str, SiteScores]):
         score: The name of the score, as in ``"eigen"``.
         digest: Digest of the graph on which they were measured.
         samples: Number of samples of probe data.
-        refusals: Sites without a score, and why: "not splittable" is not a score of zero.
+        refusals: Sites that do not grow by these scores, and why: "not splittable" is not a score of zero, and where no
+            gradient arrives a score of zero is no score.
     """
 
     sites: Mapping[str, SiteScores]
@@ -81,6 +95,11 @@ class Scores(Mapping[str, SiteScores]):
 
     def __len__(self) -> int:
         return len(self.sites)
+
+    @property
+    def images(self) -> int:
+        """The former name of `samples`."""
+        return self.samples
 
     def check(self, graph_module: fx.GraphModule) -> None:
         """Refuse scores that were measured on another graph.
@@ -107,7 +126,7 @@ class Scores(Mapping[str, SiteScores]):
 
     @classmethod
     def from_annotations(cls, graph_module: fx.GraphModule) -> "Scores":
-        """Rebuild scores, without eigenvectors and refusals, from what an analysis wrote on the nodes.
+        """Rebuild scores, without eigenvectors and most refusals, from what an analysis wrote on the nodes.
 
         Raises:
             PlanError: If no node has a score, or they were measured on another graph.
@@ -119,7 +138,8 @@ class Scores(Mapping[str, SiteScores]):
             raise PlanError("its nodes carry no scores", where="the graph", fix=fix)
         first = next(iter(entries.values()))
         sites = {path: _site_scores(entry) for path, entry in entries.items()}
-        scores = cls(sites=sites, score=first["score"], digest=first["digest"], samples=first["samples"])
+        dark = {path: NO_GRADIENT for path, scores in sites.items() if not scores.eligible}
+        scores = cls(sites=sites, score=first["score"], digest=first["digest"], samples=first["samples"], refusals=dark)
         scores.check(graph_module)
         return scores
 
@@ -130,19 +150,26 @@ class Scores(Mapping[str, SiteScores]):
             sign=scores.sign,
             matrix=scores.matrix,
             eigenvalues=scores.values.tolist(),
-            held_out=scores.held_out.tolist(),
-            stderr=scores.stderr.tolist(),
+            held_out=None if scores.held_out is None else scores.held_out.tolist(),
+            stderr=None if scores.stderr is None else scores.stderr.tolist(),
             reliability=scores.reliability,
             samples=self.samples,
+            reached=None if scores.reached is None else scores.reached.tolist(),
         )
 
 
 def _site_scores(entry: ScoreAnnotation) -> SiteScores:
+    reached = entry.get("reached")
     return SiteScores(
         values=torch.tensor(entry["eigenvalues"], dtype=torch.float64),
-        held_out=torch.tensor(entry["held_out"], dtype=torch.float64),
-        stderr=torch.tensor(entry["stderr"], dtype=torch.float64),
+        held_out=_vector(entry["held_out"]),
+        stderr=_vector(entry["stderr"]),
         matrix=entry["matrix"],
         sign=entry["sign"],
         reliability=entry["reliability"],
+        reached=None if reached is None else torch.tensor(reached),
     )
+
+
+def _vector(numbers: list[float] | None) -> Tensor | None:
+    return None if numbers is None else torch.tensor(numbers, dtype=torch.float64)

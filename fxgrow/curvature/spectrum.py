@@ -7,15 +7,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fxgrow.curvature.analysis import select_sites, unwrap
-from fxgrow.curvature.batches import read_batches
+from fxgrow.curvature.analysis import select_sites
 from fxgrow.curvature.capture import LossFunction
 from fxgrow.curvature.hessian import HessianOperator
 from fxgrow.curvature.lanczos import lanczos
+from fxgrow.curvature.probe_data import CountSamples, read_batches
 from fxgrow.errors import AnalysisError
-from fxgrow.execution.inputs import device_of
 from fxgrow.execution.randomness import preserved_randomness
 from fxgrow.graph.sites import find_sites
+from fxgrow.primitives.unwrapping import unwrap
 
 #: the key of the whole model's spectrum
 MODEL = "(model)"
@@ -69,6 +69,7 @@ def spectra(
     tolerance: float = 1e-6,
     seed: int = 0,
     max_samples: int | None = None,
+    samples: CountSamples | None = None,
 ) -> dict[str, Spectrum]:
     """Return the spectrum of the Hessian by all trained parameters, and by the weights of single sites.
 
@@ -88,6 +89,7 @@ def spectra(
         tolerance: Relative accuracy of the ends.
         seed: Seed of all random vectors.
         max_samples: Stop reading batches when there are this many samples.
+        samples: Says how many samples a batch holds, as for `fxgrow.analyze`.
 
     Returns:
         Spectra by module path, the whole model's under ``"(model)"``.
@@ -97,7 +99,9 @@ def spectra(
             derivative.
     """
     graph_module = unwrap(traced)
-    read = read_batches(batches, device_of(graph_module), seed=seed, max_samples=max_samples)
+    read = read_batches(
+        graph_module, batches, seed=seed, max_samples=max_samples, samples=samples, targets=loss_fn is not None
+    )
     trained = {name: value for name, value in graph_module.named_parameters() if value.requires_grad}
     chosen = {MODEL: list(trained.values())}
     if sites is None or tuple(sites):

@@ -7,19 +7,21 @@ import torch
 import torch.fx as fx
 from torch import Tensor, nn
 
-from fxgrow.curvature.analysis import DEFAULT_ITERATIONS, select_sites, unwrap
-from fxgrow.curvature.batches import Batch, check_samples, read_batch
+from fxgrow.curvature.analysis import DEFAULT_ITERATIONS, only_reached, select_sites
+from fxgrow.curvature.batches import Batch, as_inputs
 from fxgrow.curvature.capture import Recorder, arguments
 from fxgrow.curvature.cross_fit import cross_fit
 from fxgrow.curvature.eigen import splittable
-from fxgrow.curvature.matrices import UNSPLIT, CapturedCall, CurvatureMatrices, split_in_halves
+from fxgrow.curvature.matrices import CapturedCall, CurvatureMatrices, split_in_halves
 from fxgrow.curvature.probe import without_autograd
+from fxgrow.curvature.probe_data import CountSamples, SampleCounter, check_samples
 from fxgrow.curvature.reading import Reading
 from fxgrow.curvature.sample_dimension import SampleDimension, find_sample_dimensions
 from fxgrow.curvature.scores import Scores, SiteScores
 from fxgrow.errors import AnalysisError
 from fxgrow.execution.inputs import device_of
 from fxgrow.graph.sites import find_sites
+from fxgrow.primitives.unwrapping import unwrap
 from fxgrow.record.digest import digest
 
 
@@ -34,6 +36,7 @@ class StepRecorder:
     Args:
         traced: The traced model.
         sites: Module paths or patterns of the sites to score; all of them if None.
+        samples: Says how many samples the inputs hold, as for `fxgrow.analyze`.
 
     Raises:
         AnalysisError: If a pattern matches no site, or no site can grow.
@@ -45,7 +48,9 @@ class StepRecorder:
         >>> scores = recorder.scores(iterations=8)
     """
 
-    def __init__(self, traced: nn.Module, *, sites: Iterable[str] | None = None) -> None:
+    def __init__(
+        self, traced: nn.Module, *, sites: Iterable[str] | None = None, samples: CountSamples | None = None
+    ) -> None:
         self.graph_module = unwrap(traced)
         chosen = select_sites(find_sites(self.graph_module), sites)
         self.refusals = {path: site.refusal for path, site in chosen.items() if site.refusal is not None}
@@ -55,19 +60,24 @@ class StepRecorder:
             raise AnalysisError(f"none of its sites can grow ({reasons})", where="the traced model")
         readings, unsplittable = splittable(self.graph_module, growable)
         self.readings = [*readings, *(Reading.branch(growable[path]) for path in unsplittable)]
-        self._pieces: dict[Reading, list[CapturedCall]] = {reading: [] for reading in self.readings}
+        self._captured: dict[Reading, list[CapturedCall]] = {reading: [] for reading in self.readings}
         self._pending: tuple[Recorder, Batch] | None = None
         self._dimensions: dict[fx.Node, SampleDimension | None] = {}
+        self._counter = SampleCounter(self.graph_module, samples)
+        self._reached: dict[str, Tensor] = {}
+        self._last: list[Batch] = []
         self._batches = 0
 
     def __call__(self, *inputs: Any) -> Any:
         """Return the model's output; `inputs` are its positional arguments, or one dict by keyword."""
         self._collect()
         given = inputs[0] if len(inputs) == 1 and isinstance(inputs[0], Mapping) else inputs
-        batch = read_batch(self._batches, given, None, device_of(self.graph_module))
+        read = as_inputs(self._batches, given, device_of(self.graph_module))
+        self._last = self._counter.add(self._last, Batch(self._batches, read, None, 0), given)[-1:]
+        (batch,) = self._last
         if not self._batches:  # two samples, once; where they lie is the same in all batches
-            read = [node for reading in self.readings for node in reading.inputs]
-            self._dimensions = find_sample_dimensions(self.graph_module, read, batch)
+            nodes_read = [node for reading in self.readings for node in reading.inputs]
+            self._dimensions = find_sample_dimensions(self.graph_module, nodes_read, batch)
         values = frozenset(node for reading in self.readings for node in reading.values)
         nodes = frozenset(node for reading in self.readings for node in reading.differentiated)
         recorder = Recorder(self.graph_module, values | nodes, nodes, frozenset())
@@ -84,24 +94,32 @@ class StepRecorder:
             AnalysisError: If backward was not called, or an in-place operation has changed what was recorded.
         """
         self._collect()
-        if not self._pieces[self.readings[0]]:
+        if not self._captured[self.readings[0]]:
             raise AnalysisError("no step has been recorded", where="scores", fix="call the recorder, then backward")
-        samples = CurvatureMatrices(self.readings[0].map, tuple(self._pieces[self.readings[0]])).samples
+        samples = CurvatureMatrices(self.readings[0].map, tuple(self._captured[self.readings[0]])).samples
         check_samples(samples)
-        refusals = dict(self.refusals)
         found: dict[str, SiteScores] = {}
         for reading in self.readings:
-            halves = split_in_halves(self._pieces[reading])
-            self._pieces[reading] = []
-            if halves is None:
-                refusals[reading.site.path] = UNSPLIT
-                continue
-            first, second = (CurvatureMatrices(reading.map, half) for half in halves)
+            halves = split_in_halves(self._captured[reading])
+            self._captured[reading] = []
             with without_autograd(self.graph_module):
-                fitted = cross_fit((first, second), iterations=iterations, seed=seed, settled=settled)
+                fitted = cross_fit(
+                    [CurvatureMatrices(reading.map, half) for half in halves],
+                    iterations=iterations,
+                    seed=seed,
+                    settled=settled,
+                )
             found[reading.site.path] = fitted.scores(sign=-1, matrix=reading.matrix)
-        ordered = {path: found[path] for path in find_sites(self.graph_module) if path in found}
-        scores = Scores(ordered, score="eigen", digest=digest(self.graph_module), samples=samples, refusals=refusals)
+        marked, dark = only_reached(found, self._reached)
+        self._reached = {}
+        ordered = {path: marked[path] for path in find_sites(self.graph_module) if path in marked}
+        scores = Scores(
+            ordered,
+            score="eigen",
+            digest=digest(self.graph_module),
+            samples=samples,
+            refusals={**self.refusals, **dark},
+        )
         scores.annotate(self.graph_module)
         return scores
 
@@ -113,14 +131,14 @@ class StepRecorder:
         if recorder.mutated():
             fix = "trace it with fxgrow.trace, which makes them out of place"
             raise AnalysisError("an operation in place changed what was recorded", where="the model", fix=fix)
-        gradients: dict[fx.Node, Tensor] = {}
-        for reading in self.readings:
-            for node in reading.differentiated:
-                gradient = recorder.values[node].grad
-                if gradient is None:
-                    fix = "call loss.backward() after each forward pass"
-                    raise AnalysisError("no gradient has come back to it", where=reading.site.path, fix=fix)
-                gradients[node] = gradient
+        values = {node: recorder.values[node] for reading in self.readings for node in reading.differentiated}
+        if all(value.grad is None for value in values.values()):
+            fix = "call loss.backward() after each forward pass"
+            raise AnalysisError("no gradient has come back to any site", where=f"step {batch.index}", fix=fix)
+        gradients = {node: torch.zeros_like(v) if v.grad is None else v.grad for node, v in values.items()}
         with torch.no_grad():
             for reading in self.readings:
-                self._pieces[reading].extend(reading.captured(recorder.values, gradients, batch, self._dimensions))
+                path, reached = reading.site.path, reading.reached_rows(recorder.values, gradients)
+                assert reached is not None  # eigen-scores read the site's own matrix
+                self._reached[path] = self._reached.get(path, reached) | reached
+                self._captured[reading].extend(reading.captured(recorder.values, gradients, batch, self._dimensions))

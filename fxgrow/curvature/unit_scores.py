@@ -1,8 +1,7 @@
 """Splitting scores of attention heads and gated neurons, whose matrices come from a local surrogate of the loss."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from fnmatch import fnmatchcase
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -10,17 +9,20 @@ import torch.fx as fx
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from fxgrow.curvature.analysis import DEFAULT_ITERATIONS, unwrap
-from fxgrow.curvature.batches import Batch, read_batches
+from fxgrow.curvature.analysis import DEFAULT_ITERATIONS
+from fxgrow.curvature.batches import Batch
 from fxgrow.curvature.capture import LossFunction, forward_pass
-from fxgrow.curvature.cross_fit import halved, least_eigenvalues
+from fxgrow.curvature.cross_fit import least_eigenvalues
 from fxgrow.curvature.lanczos import start_vectors
 from fxgrow.curvature.probe import without_autograd
+from fxgrow.curvature.probe_data import CountSamples, read_batches
 from fxgrow.curvature.reading import for_solving
+from fxgrow.curvature.sample_dimension import find_sample_dimensions
 from fxgrow.curvature.scores import Scores, SiteScores
 from fxgrow.curvature.units import UnitGroup, find_units, rows_of_units
 from fxgrow.errors import AnalysisError
-from fxgrow.execution.inputs import device_of
+from fxgrow.graph.selection import matches
+from fxgrow.primitives.unwrapping import unwrap
 from fxgrow.record.digest import digest
 
 
@@ -33,6 +35,7 @@ def analyze_units(
     iterations: int = DEFAULT_ITERATIONS,
     seed: int = 0,
     max_samples: int | None = None,
+    samples: CountSamples | None = None,
 ) -> Scores:
     """Return the splitting score of every attention head and gated neuron, by the module path of its layer.
 
@@ -54,14 +57,16 @@ def analyze_units(
         iterations: Lanczos iterations.
         seed: Seed of the first Lanczos vector.
         max_samples: Stop reading batches when there are this many samples.
+        samples: Says how many samples a batch holds, as for `fxgrow.analyze`.
 
     Raises:
         AnalysisError: If a pattern matches no layer with such units, or the batches or the loss do not fit.
     """
     graph_module = unwrap(traced)
     groups = _select(find_units(graph_module), list(units))
-    read = read_batches(batches, device_of(graph_module), seed=seed, max_samples=max_samples)
-    read = halved(read[0]) if len(read) == 1 else read
+    read = read_batches(
+        graph_module, batches, seed=seed, max_samples=max_samples, samples=samples, targets=loss_fn is not None
+    )
     scores: dict[str, SiteScores] = {}
     refusals: dict[str, str] = {}
     for path, group in groups.items():
@@ -71,11 +76,14 @@ def analyze_units(
             if isinstance(rows, str):
                 refusals[path] = rows
                 continue
-            surrogate = _Surrogate(graph_module, group, rows, {s.batch.index: s for s in seen})
+            surrogate = _Surrogate(graph_module, group, rows)
             start = start_vectors(len(rows[0]), surrogate.size, seed, surrogate.weights[0])
-            scores[path] = least_eigenvalues(surrogate, read, start, iterations, matrix="splitting")
-    samples = sum(batch.samples for batch in read)
-    return Scores(scores, score="splitting", digest=digest(graph_module), samples=samples, refusals=refusals)
+            shares = [
+                (share, share.samples) for share in (seen if len(seen) > 1 else _halves(graph_module, group, seen[0]))
+            ]
+            scores[path] = least_eigenvalues(surrogate, shares, start, iterations, matrix="splitting")
+    counted = sum(batch.samples for batch in read)
+    return Scores(scores, score="splitting", digest=digest(graph_module), samples=counted, refusals=refusals)
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,8 +91,9 @@ class _Seen:
     """What one batch showed of a group: the values that it is computed from, and the gradient at its output."""
 
     batch: Batch
+    samples: int  #: that the gradient is of
     values: dict[fx.Node, Any]
-    gradient: Tensor
+    gradient: Tensor  #: of the mean loss over those samples
 
 
 def _capture(graph_module: fx.GraphModule, loss_fn: LossFunction, batch: Batch, group: UnitGroup, seed: int) -> _Seen:
@@ -93,7 +102,24 @@ def _capture(graph_module: fx.GraphModule, loss_fn: LossFunction, batch: Batch, 
         graph_module, loss_fn, batch, values=nodes, differentiable=[group.output], seed=seed + batch.index
     ) as run:
         gradient = for_solving(run.gradients([group.output])[group.output])
-        return _Seen(batch, {node: _detached(run.values[node]) for node in nodes}, gradient)
+        return _Seen(batch, batch.samples, {node: _detached(run.values[node]) for node in nodes}, gradient)
+
+
+def _halves(graph_module: fx.GraphModule, group: UnitGroup, seen: _Seen) -> list[_Seen]:
+    """Return the even samples' part of a batch and the odd ones'; the whole where it does not show its samples.
+
+    The loss was that of the whole batch. Its gradient at the output is set to zero at the other half's samples.
+    """
+    dimension = find_sample_dimensions(graph_module, [group.output], seen.batch)[group.output]
+    owner = None if dimension is None else dimension.sample_of(seen.gradient.shape[dimension.dim], seen.samples)
+    if dimension is None or owner is None:
+        return [seen]
+    gradient = seen.gradient.movedim(dimension.dim, -1)
+    masks = [(owner % 2 == half).to(gradient) * (seen.samples / len(range(half, seen.samples, 2))) for half in (0, 1)]
+    return [
+        replace(seen, samples=len(range(half, seen.samples, 2)), gradient=(gradient * mask).movedim(-1, dimension.dim))
+        for half, mask in enumerate(masks)
+    ]
 
 
 def _detached(value: Any) -> Any:
@@ -103,10 +129,8 @@ def _detached(value: Any) -> Any:
 class _Surrogate:
     """``sum <delta, o(theta)>`` on captured inputs, by its Hessian's products with one vector for each unit."""
 
-    def __init__(
-        self, graph_module: fx.GraphModule, group: UnitGroup, rows: Sequence[Tensor], seen: dict[int, _Seen]
-    ) -> None:
-        self.group, self.rows, self.seen = group, rows, seen
+    def __init__(self, graph_module: fx.GraphModule, group: UnitGroup, rows: Sequence[Tensor]) -> None:
+        self.group, self.rows = group, rows
         self.function = group.function(graph_module)
         self.weights = [for_solving(site.rows(graph_module)) for site in group.sites]
         self.biases = [
@@ -119,9 +143,8 @@ class _Surrogate:
         """The number of parameters of one unit."""
         return sum(self.sizes)
 
-    def __call__(self, batch: Batch, vectors: Tensor) -> Tensor:
-        """Return S_u v_u for all units, for the mean loss over one batch."""
-        seen = self.seen[batch.index]
+    def __call__(self, seen: _Seen, vectors: Tensor) -> Tensor:
+        """Return S_u v_u for all units, for the mean loss over a share of the data."""
         with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
             weights = [weight.detach().requires_grad_() for weight in self.weights]
             outputs = [
@@ -144,7 +167,7 @@ class _Surrogate:
 
 
 def _select(groups: dict[str, UnitGroup], patterns: Sequence[str]) -> dict[str, UnitGroup]:
-    chosen = {path: g for path, g in groups.items() if any(fnmatchcase(path, pattern) for pattern in patterns)}
+    chosen = {path: g for path, g in groups.items() if matches(path, patterns)}
     if not chosen:
         known = ", ".join(list(groups)[:5]) or "none in this model"
         what = "no layer with attention heads or gated neurons has this module path"

@@ -1,6 +1,5 @@
 """The data sources by name, as the command line spells them: ``mnist5k``, ``imagefolder:PATH`` and so on."""
 
-import difflib
 import importlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ import torch
 from torch import Tensor
 
 from fxgrow.data.datasets import FileImages, ImageDataset, StoredImages, stratified_split
-from fxgrow.errors import DataError
+from fxgrow.errors import DataError, did_you_mean
 
 _IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 _CIFAR10 = {"mean": (0.4914, 0.4822, 0.4465), "std": (0.2470, 0.2435, 0.2616)}
@@ -71,9 +70,8 @@ def open_source(
     """
     name, _, path = spec.partition(":")
     if name not in _SOURCES:
-        close = difflib.get_close_matches(name, _SOURCES, n=1)
-        guess = f"did you mean {_spelling(close[0])}? " if close else ""
-        raise DataError("no such data source", where=spec, fix=f"{guess}the sources are {', '.join(source_names())}")
+        fix = f"{did_you_mean(name, _SOURCES)}the sources are {', '.join(source_names())}"
+        raise DataError("no such data source", where=spec, fix=fix)
     source = _SOURCES[name]
     if source.needs_path != bool(path):
         fix = f"write {name}:PATH" if source.needs_path else f"write {name} alone"

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from fxgrow.curvature import SiteScores
 from fxgrow.demo.loop import EpochMetrics
-from fxgrow.record.record import SiteGrowth
+from fxgrow.record.record import Growth
 from fxgrow.training.grower import GrowthReport
 
 
@@ -22,10 +22,10 @@ def growth_text(number: int, events: int, report: GrowthReport) -> Group:
     The eigen-score of a site is the mean held-out score of the neurons that grew, with its standard error.
     """
     event = report.event
-    neurons = sum(site.neurons for site in event.sites)
+    neurons = sum(site.neurons for site in event.growths)
     first = (
         f"\nGrowth event {number} of {events}, before epoch {event.context['epoch'] + 1}: {neurons} neurons at "
-        f"{len(event.sites)} sites, {report.seconds:.0f} s"
+        f"{len(event.growths)} sites, {report.seconds:.0f} s"
     )
     added = event.parameters_after - event.parameters_before
     last = (
@@ -33,23 +33,25 @@ def growth_text(number: int, events: int, report: GrowthReport) -> Group:
         f" (+{added / event.parameters_before:.1%})"
         f"\n  loss on the same batch {report.loss_before:.6f} -> {report.loss_after:.6f}\n"
     )
-    return Group(Text(first, style="bold"), _sites_table(event.sites, report.scores), Text(last))
+    return Group(Text(first, style="bold"), _sites_table(event.growths, report.scores), Text(last))
 
 
-def _sites_table(sites: Sequence[SiteGrowth], scores: Mapping[str, SiteScores]) -> Table:
+def _sites_table(growths: Sequence[Growth], scores: Mapping[str, SiteScores]) -> Table:
     table = Table(box=None, padding=(0, 1), pad_edge=False)
     table.add_column("  site", no_wrap=True)
     for heading in ("neurons", "eigen-score", "error", "significant"):
         table.add_column(heading, justify="right", no_wrap=True)
-    for site in sites:
-        significant = int(scores[site.site].significant.sum())
-        of_all = f"{significant} of {len(scores[site.site].values)}"
-        table.add_row(f"  {site.site}", str(site.neurons), *with_error(site.held_out, site.stderr), of_all)
+    for growth in growths:
+        significant = int(scores[growth.site].significant.sum())
+        of_all = f"{significant} of {len(scores[growth.site].values)}"
+        evidence = growth.evidence
+        spelled = with_error(evidence.held_out, evidence.stderr) if evidence else ("", "")
+        table.add_row(f"  {growth.site}", str(growth.neurons), *spelled, of_all)
     return table
 
 
 def with_error(value: float | None, error: float | None) -> tuple[str, str]:
-    """Spell a value with as many decimals as its error has, at two significant digits.
+    """Spell a value with as many decimals as its error has, at two significant digits; empty where it is not known.
 
     Example:
         >>> with_error(-0.03217, 0.00046)

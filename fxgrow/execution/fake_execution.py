@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -22,7 +22,8 @@ from torch.fx.passes.shape_prop import TensorMetadata
 
 from fxgrow.errors import TraceError, first_line
 from fxgrow.execution.inputs import device_of, input_metadata, map_metadata
-from fxgrow.primitives.modules import fetch_attribute
+from fxgrow.execution.randomness import preserved_randomness
+from fxgrow.primitives.modules import fetch_attribute, qualified_name
 from fxgrow.record.location import module_path
 
 _NEED_DATA = (
@@ -31,6 +32,7 @@ _NEED_DATA = (
     UnsupportedFakeTensorException,
     UnsupportedOperatorException,
 )
+_TORCHS = ("torch.", "_operator.", "builtins.")
 _ERRORS = (RuntimeError, ValueError, TypeError, IndexError, AttributeError, KeyError, ArithmeticError, AssertionError)
 
 
@@ -59,6 +61,7 @@ class FakeExecution(fx.Interpreter):
         self.fake_mode = FakeTensorMode(allow_non_fake_inputs=True)
         self.device = device_of(root)
         self.copies: dict[str, nn.Module] = {}
+        self.guessed: set[fx.Node] = set()  # numbers, or shapes, that follow from values and not from shapes
         self.memo: dict[int, Any] = {}
 
     def set_input(self, node: fx.Node, value: Any) -> None:
@@ -110,13 +113,27 @@ class FakeExecution(fx.Interpreter):
 
     def _run(self, node: fx.Node, inputs: Mapping[fx.Node, Any]) -> Any:
         try:
-            return self._evaluate(node, inputs, self._copy)
-        except _NEED_DATA:
-            return self._run_on_data(node, inputs)
+            with self._steady(node) if self._is_foreign(node) else nullcontext():
+                return self._evaluate(node, inputs, self._copy)
+        except _NEED_DATA as error:
+            result = self._run_on_data(node, inputs)
+            if isinstance(error, DynamicOutputShapeException) or not isinstance(result, Tensor):
+                self.guessed.add(node)
+            return result
+        except _ERRORS:
+            if not self._is_foreign(node):
+                raise
+            return self._run_on_data(node, inputs)  # it may take plain tensors only
+
+    def _is_foreign(self, node: fx.Node) -> bool:
+        """Say whether a node calls code that is not of torch."""
+        if node.op == "call_module":
+            return is_foreign(self.module.get_submodule(str(node.target)))
+        return node.op == "call_function" and not qualified_name(node.target).startswith(_TORCHS)
 
     def _run_on_data(self, node: fx.Node, inputs: Mapping[fx.Node, Any]) -> Any:
         """Evaluate a node whose shapes or control flow depend on values, on ones in place of its inputs."""
-        with unset_fake_temporarily():
+        with unset_fake_temporarily(), self._steady(node):
             ones = {value: map_aggregate(inputs[value], _ones) for value in inputs}
             result = map_aggregate(self._evaluate(node, ones, self._copy_with_data), _leaf)
         return map_aggregate(result, self._fake)
@@ -128,14 +145,21 @@ class FakeExecution(fx.Interpreter):
             return copied(str(node.target))(*args, **kwargs)
         return getattr(self, node.op)(node.target, args, kwargs)
 
+    def _steady(self, node: fx.Node) -> AbstractContextManager[None]:
+        """Put the random state back after code that is not of torch, or that runs on data; for subclasses."""
+        return preserved_randomness()
+
     def get_attr(self, target: Any, args: Any, kwargs: Any) -> Any:
         """Return a fake tensor in place of the parameter, buffer or constant at `target`."""
         return self._fake(fetch_attribute(self.module, target))
 
     def _copy(self, path: str) -> nn.Module:
         if path not in self.copies:
+            module = self.module.get_submodule(path)
+            for tensor in (*module.parameters(), *module.buffers()):
+                self.memo[id(tensor)] = self._fake(tensor)
             with FakeCopyMode(self.fake_mode):
-                self.copies[path] = copy.deepcopy(self.module.get_submodule(path), self.memo)
+                self.copies[path] = copy.deepcopy(module, self.memo)
             self.copies[path].train(self.training)
         return self.copies[path]
 
@@ -161,6 +185,11 @@ class FakeExecution(fx.Interpreter):
                 ).requires_grad_(meta.requires_grad)
 
         return map_metadata(metadata, build)
+
+
+def is_foreign(module: nn.Module) -> bool:
+    """Say whether a module is none of torch.nn, so that its forward may do anything."""
+    return not type(module).__module__.startswith("torch.nn.")
 
 
 def _ones(value: Any) -> Any:

@@ -14,7 +14,8 @@ from fxgrow.execution.randomness import preserved_randomness
 def preserved(*modules: nn.Module, seed: int | None = None) -> Iterator[None]:
     """Restore everything that running `modules` may move, also after an error.
 
-    That is train/eval mode, the values of buffers (BatchNorm statistics), plain attributes and what lies in their lists
+    That is train/eval mode, the values of parameters (an Embedding with ``max_norm`` scales them) and of buffers
+    (BatchNorm statistics), plain attributes and what lies in their lists
     and dicts (models cache values there), ``.grad``, and the global random state.
 
     Args:
@@ -37,8 +38,8 @@ class _Snapshot:
     def __init__(self, module: nn.Module) -> None:
         self.module = module
         self.attributes = {name: (value, _contents(value)) for name, value in module.__dict__.items()}
-        buffers = [buffer for buffer in module._buffers.values() if buffer is not None]
-        self.buffers = [(buffer, buffer.detach().clone()) for buffer in buffers]
+        tensors = [t for t in (*module._parameters.values(), *module._buffers.values()) if t is not None]
+        self.tensors = [(tensor, tensor.detach().clone()) for tensor in tensors]
         self.gradients = [(p, p.grad) for p in module._parameters.values() if p is not None]
 
     def restore(self) -> None:
@@ -46,10 +47,10 @@ class _Snapshot:
         self.module.__dict__.update({name: value for name, (value, _) in self.attributes.items()})
         for value, contents in self.attributes.values():
             _refill(value, contents)
-        for buffer, value in self.buffers:
-            if not torch.equal(buffer, value):  # batch_norm writes its statistics without a trace in _version
+        for tensor, value in self.tensors:
+            if not torch.equal(tensor, value):  # batch_norm writes its statistics without a trace in _version
                 with torch.no_grad():
-                    buffer.copy_(value)
+                    tensor.copy_(value)
         for parameter, gradient in self.gradients:
             if parameter.grad is not gradient:
                 parameter.grad = gradient

@@ -52,9 +52,13 @@ def propagate_shapes(graph_module: fx.GraphModule, example_inputs: Any = None) -
 def complete_shapes(graph_module: fx.GraphModule) -> None:
     """Write shapes and FLOPs on the nodes that have none, as after an insertion, and look at no others.
 
+    Where the shapes of the inputs are not known, none are invented.
+
     Raises:
-        TraceError: Where a node cannot be evaluated, or a placeholder has no shape.
+        TraceError: Where a node cannot be evaluated.
     """
+    if not all(has_shape(node) or node.args for node in graph_module.graph.find_nodes(op="placeholder")):
+        return
     needed: set[fx.Node] = set()
     for node in reversed(graph_module.graph.nodes):
         if not has_shape(node):

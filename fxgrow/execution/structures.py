@@ -34,13 +34,15 @@ def resized(inputs: Any, size: int) -> Any:
     return chosen(inputs, [index % own for index in range(size)], of=own) if own else inputs
 
 
-def chosen(value: Any, indices: Sequence[int], *, of: int) -> Any:
-    """Choose entries of the leading dimension in all tensors of a structure that have `of` of them."""
+def chosen(value: Any, indices: Sequence[int], *, of: int, dim: int = 0) -> Any:
+    """Choose entries of one dimension, the leading one by default, in all tensors of a structure with `of` of them."""
     if isinstance(value, Tensor):
-        return value[torch.tensor(indices, device=value.device)] if value.dim() and len(value) == of else value
+        if value.dim() <= dim or value.shape[dim] != of:
+            return value
+        return value.index_select(dim, torch.tensor(indices, device=value.device))
     if isinstance(value, Mapping):
-        return {key: chosen(item, indices, of=of) for key, item in value.items()}
+        return {key: chosen(item, indices, of=of, dim=dim) for key, item in value.items()}
     if isinstance(value, tuple | list):
-        items = [chosen(item, indices, of=of) for item in value]
+        items = [chosen(item, indices, of=of, dim=dim) for item in value]
         return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
     return value

@@ -1,6 +1,5 @@
 """Say what a file is, when it is not a model of fxgrow. Nothing is unpickled here."""
 
-import difflib
 import os
 import re
 import zipfile
@@ -12,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fxgrow.errors import FileError, first_line
+from fxgrow.errors import FileError, did_you_mean, first_line
 
 _ZIP = b"PK\x03\x04"
 _PICKLE = b"\x80"
@@ -73,8 +72,7 @@ def _first_bytes(path: Path, where: str) -> bytes:
 def _near(path: Path) -> str:
     """Suggest a file in the same folder whose name is close."""
     names = [other.name for other in path.parent.glob("*.pt")] if path.parent.is_dir() else []
-    close = difflib.get_close_matches(path.name, names, n=1)
-    return f"did you mean {path.parent / close[0]}?" if close else "check the name"
+    return f"{did_you_mean(path.name, names)}check the name"
 
 
 def _check_entries(archive: zipfile.ZipFile, where: str) -> None:

@@ -2,7 +2,7 @@
 
 A file is what ``torch.save`` writes for one dict of plain data and tensors:
 
-    {"format": "fxgrow", "format_version": 1,
+    {"format": "fxgrow", "format_version": 2,
      "table": {...},                        # fxgrow.files.table.Table as plain data
      "state_dict": {"blocks.0.mlp.fc1.weight": tensor, ...},
      "buffers": {...},                      # those that are not in the state dict
@@ -19,7 +19,7 @@ from torch import Tensor
 
 FORMAT = "fxgrow"
 #: Raised when an older fxgrow could not read the file; what is only added does not raise it.
-VERSION = 1
+VERSION = 2
 TABLE = "table"
 
 

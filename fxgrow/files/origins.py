@@ -1,13 +1,12 @@
 """Build the base model of a file from where it came from."""
 
-import difflib
 from collections.abc import Mapping
 from types import ModuleType
 from typing import Any
 
 from torch import nn
 
-from fxgrow.errors import FileError
+from fxgrow.errors import FileError, did_you_mean
 from fxgrow.record.record import Origin
 
 #: Arguments of timm.create_model that read other files or the network: no file of ours has a say in them.
@@ -38,8 +37,7 @@ def create_timm_model(name: str, arguments: Mapping[str, Any], *, where: str, pr
     """
     timm = _import_timm(where)
     if not timm.is_model(name):
-        close = difflib.get_close_matches(name, timm.list_models(), n=3)
-        fix = f"did you mean {', '.join(close)}?" if close else "timm.list_models() lists the names"
+        fix = f"{did_you_mean(name, timm.list_models())}timm.list_models() lists the names"
         raise FileError(f"timm {timm.__version__} has no model {name!r}", where=where, fix=fix)
     refused = sorted(REFUSED_ARGUMENTS & set(arguments))
     if refused:

@@ -54,12 +54,11 @@ def read(path: str | os.PathLike[str]) -> Contents:
     if not isinstance(document, dict) or document.get("format") != FORMAT:
         raise describe_foreign(document, where)
     version = document.get("format_version")
-    if type(version) is not int or not 1 <= version <= VERSION:
-        raise FileError(
-            f"it has format version {version}, and this fxgrow reads up to version {VERSION}",
-            where=where,
-            fix="update with `pip install --upgrade fxgrow`",
-        )
+    if type(version) is not int or version != VERSION:
+        what = f"it has format version {version}, and this fxgrow reads version {VERSION}"
+        older = type(version) is int and version < VERSION
+        fix = "read it with the fxgrow that wrote it" if older else "update with `pip install --upgrade fxgrow`"
+        raise FileError(what, where=where, fix=fix)
     try:
         check_document(document)
         _check(document, where)

@@ -134,10 +134,8 @@ def _set_buffer(graph_module: fx.GraphModule, name: str, value: Tensor) -> None:
 
 def _restore(graph_module: fx.GraphModule, table: Table) -> None:
     """Restore what a state dict does not carry: shapes, annotations, the record, modes, and what is frozen."""
-    nodes = list(graph_module.graph.nodes)
-    if all("tensor_meta" in node.meta or node.args for node in nodes if node.op == "placeholder"):
-        complete_shapes(graph_module)
-    for node, row in zip(nodes, table.nodes, strict=True):
+    complete_shapes(graph_module)
+    for node, row in zip(graph_module.graph.nodes, table.nodes, strict=True):
         cleared = dict.fromkeys(annotation(node))
         annotate(node, **{**cleared, **row.annotation})
     graph_module.meta[KEY] = table.record

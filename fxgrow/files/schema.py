@@ -15,6 +15,7 @@ from torch import Tensor
 
 from fxgrow.files.layout import TABLE
 from fxgrow.files.table import NodeRow, Table
+from fxgrow.record.provenance import read_provenance
 
 #: What a table may hold at most; a model of 100,000 nodes is ten times the largest that timm has.
 MAX_NODES, MAX_DEPTH, MAX_TEXT = 100_000, 32, 1_000_000
@@ -103,6 +104,7 @@ def _check_nodes(table: Table) -> None:
             raise ValueError(f"node {row.name[:60]!r} reads {unknown[0][:60]!r}, which no node before it is named")
         known.add(row.name)
         _check_scores(row)
+        _check_provenance(row)
 
 
 def _check_scores(row: NodeRow) -> None:
@@ -112,3 +114,10 @@ def _check_scores(row: NodeRow) -> None:
     lengths = {len(value) for value in scores.values() if isinstance(value, list)}
     if row.site is None or lengths - {row.site.neurons}:
         raise ValueError(f"node {row.name[:60]!r} does not have one score for each of its neurons")
+
+
+def _check_provenance(row: NodeRow) -> None:
+    try:
+        read_provenance(row.annotation)
+    except KeyError as error:
+        raise ValueError(f"the provenance of node {row.name[:60]!r} has no {error}") from error

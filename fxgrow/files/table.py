@@ -12,12 +12,13 @@ from torch import nn
 from torch.fx.passes.shape_prop import TensorMetadata
 
 from fxgrow.execution.inputs import map_metadata
+from fxgrow.graph.ends import inner_sites
 from fxgrow.graph.network import depth_map
-from fxgrow.graph.sites import find_sites
-from fxgrow.growth.eligibility import eligible_sites
+from fxgrow.graph.sites import Site, find_sites
 from fxgrow.primitives.modules import fetch_attribute, parameter_count, qualified_name
-from fxgrow.record.annotations import Annotation, annotation
+from fxgrow.record.annotations import NO_GRADIENT, Annotation, annotation
 from fxgrow.record.digest import digest
+from fxgrow.record.provenance import Provenance, part_of, read_provenance
 from fxgrow.record.record import Record, record_of
 
 Count = Annotated[int, msgspec.Meta(ge=0)]
@@ -59,6 +60,11 @@ class NodeRow:
     parameters: Mapping[str, Shape]  #: shapes of the parameters that it reads, by name
     annotation: Annotation
     site: SiteRow | None = None
+
+    @property
+    def provenance(self) -> Provenance:
+        """Which edit made it, and what it is a part of; empty for a node of the base."""
+        return read_provenance(self.annotation) or Provenance()
 
 
 @dataclass(frozen=True)
@@ -150,18 +156,27 @@ def _other_mode(graph_module: fx.GraphModule) -> tuple[str, ...]:
 
 def _site_rows(graph_module: fx.GraphModule) -> dict[str, SiteRow]:
     sites, depths = find_sites(graph_module), depth_map(graph_module)
-    growing = eligible_sites(graph_module, sites, nest=True)
+    inner = inner_sites(graph_module, sites)
+    own = digest(graph_module)
+    refusals = {path: site.refusal or _found_dark(site, own) for path, site in sites.items()}
     return {
         path: SiteRow(
             path=path,
             neurons=site.neurons,
             features=site.features,
-            refusal=site.refusal,
-            by_default=path in growing,
+            refusal=refusals[path],
+            by_default=path in inner and refusals[path] is None,
             depths=tuple(sorted(Counter(depths[path]).items())),
         )
         for path, site in sites.items()
     }
+
+
+def _found_dark(site: Site, own: str) -> str | None:
+    """Return what an analysis of this graph, whose digest is `own`, found against growth at a site."""
+    scores = annotation(site.calls[0]).get("scores")
+    reached = scores.get("reached") if scores and scores["digest"] == own else None
+    return NO_GRADIENT if reached and not any(reached) else None
 
 
 def _node_row(graph_module: fx.GraphModule, node: fx.Node, site: SiteRow | None) -> NodeRow:
@@ -190,9 +205,8 @@ def _owner(node: fx.Node) -> str:
         return str(node.target)
     if node.op == "get_attr":
         return str(node.target).rpartition(".")[0]
-    layer = annotation(node).get("provenance", {}).get("pseudo_layer")
-    stack = node.meta.get("nn_module_stack")
-    return layer or (list(stack)[-1].partition("@")[0] if stack else "")
+    part, stack = part_of(node), node.meta.get("nn_module_stack")
+    return part.path if part else (list(stack)[-1].partition("@")[0] if stack else "")
 
 
 def _parameters(graph_module: fx.GraphModule, node: fx.Node, module: nn.Module | None) -> dict[str, tuple[int, ...]]:

@@ -6,39 +6,38 @@ from typing import Any
 
 import torch
 import torch.fx as fx
-from torch import Tensor
+from torch import Tensor, nn
 
 from fxgrow.errors import FileError
 from fxgrow.files.atomic import whole_or_nothing
 from fxgrow.files.layout import FORMAT, TABLE, VERSION, checksum_of_plain, checksum_of_tensor
 from fxgrow.files.plain import to_plain
 from fxgrow.files.table import describe
+from fxgrow.primitives.unwrapping import unwrap
 
 
-def save(graph_module: fx.GraphModule, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
+def save(graph_module: nn.Module, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
     """Write `graph_module` to one file that `torch.load(weights_only=True)` can read.
 
     The file holds the graph as a table, the edit log and the history, the weights, and checksums; no code. It appears
     when it is whole: an older file survives any failure.
 
     Args:
-        graph_module: The model, as `fxgrow.trace` or `fxgrow.grow` returned it.
+        graph_module: The model, as `fxgrow.trace` or `fxgrow.grow` returned it; also compiled, or wrapped in
+            DistributedDataParallel.
         path: Where to write.
         overwrite: Whether a file that is there already may be replaced.
 
     Raises:
-        FileError: If `graph_module` is no GraphModule or holds state that is not a tensor, or if the file exists
-            already or cannot be written.
+        FileError: If `graph_module` holds state that is not a tensor, or if the file exists already or cannot be
+            written.
+        TraceError: If `graph_module` is not traced.
 
     Example:
         >>> fxgrow.save(grown, "model.pt", overwrite=True)  # doctest: +SKIP
     """
     target = check_output(path, overwrite=overwrite)
-    if not isinstance(graph_module, fx.GraphModule):
-        kind = type(graph_module).__qualname__
-        fix = "save what fxgrow.trace or fxgrow.grow returned"
-        raise FileError(f"a {kind} is not a GraphModule", where=str(path), fix=fix)
-    document = _document(graph_module)
+    document = _document(unwrap(graph_module))
     with whole_or_nothing(target) as stream:
         torch.save(document, stream)
         check_output(path, overwrite=overwrite)  # somebody may have written it meanwhile

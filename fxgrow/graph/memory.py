@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator
 
 import torch.fx as fx
+from torch import nn
 
 from fxgrow.graph.operations import Operations, operations_of
 from fxgrow.primitives.modules import fetch_attribute
@@ -28,10 +29,10 @@ def touches(operations: Operations, node: fx.Node, value: fx.Node) -> bool:
     )
 
 
-def overwrites(graph_module: fx.GraphModule) -> bool:
+def overwrites(graph_module: nn.Module) -> bool:
     """Say whether an operation of the graph may overwrite the value of another."""
     operations = operations_of(graph_module)
-    return any(operations.written(node) for node in graph_module.graph.nodes)
+    return any(operations.written(node) for node in operations.graph_module.graph.nodes)
 
 
 def overwriters(operations: Operations, value: fx.Node, *, after: fx.Node) -> list[fx.Node]:

@@ -9,8 +9,8 @@ import torch.fx as fx
 
 from fxgrow.errors import PassError
 from fxgrow.graph.sites import find_sites
-from fxgrow.record.annotations import annotation
 from fxgrow.record.facts import kept
+from fxgrow.record.provenance import edge_of, part_of
 
 
 @kept(notes=True)
@@ -29,15 +29,15 @@ def to_networkx(graph_module: fx.GraphModule) -> "nx.DiGraph[str]":
     """
     network: nx.DiGraph[str] = nx.DiGraph()
     for position, node in enumerate(graph_module.graph.nodes):
-        provenance = annotation(node).get("provenance", {})
+        part = part_of(node)
         network.add_node(
             node.name,
             position=position,
             op=node.op,
             target=node.target if isinstance(node.target, str) else getattr(node.target, "__name__", str(node.target)),
             shape=shape_of(node),
-            pseudo_layer=provenance.get("pseudo_layer"),
-            residual_edge=provenance.get("role") == "residual-edge",
+            pseudo_layer=part.path if part else None,
+            residual_edge=edge_of(node) is not None,
         )
         network.add_edges_from((source.name, node.name) for source in node.all_input_nodes)
     return nx.freeze(network)
@@ -91,9 +91,9 @@ def depth_map(graph_module: fx.GraphModule) -> Mapping[str, list[int]]:
     layers = _pseudo_layers(graph_module)
     edges: dict[str, list[fx.Node]] = defaultdict(list)
     for node in graph_module.graph.nodes:
-        provenance = annotation(node).get("provenance", {})
-        if provenance.get("role") == "residual-edge" and "rows" in provenance:  # a bare residual edge adds no depth
-            edges[provenance["site"]].append(node)
+        edge = edge_of(node)
+        if edge is not None and edge.rows is not None:  # a bare residual edge adds no depth
+            edges[edge.site].append(node)
     return {path: _depths(site.neurons, edges[path], layers) for path, site in find_sites(graph_module).items()}
 
 
@@ -113,8 +113,8 @@ class _PseudoLayerNodes:
         """The longest chain of pseudo-layers inside."""
         longest: dict[fx.Node, int] = {}
         for node in self.nodes:
-            here = annotation(node)["provenance"].get("role") == "residual-edge"
-            longest[node] = here + max((longest.get(source, 0) for source in node.all_input_nodes), default=0)
+            before = max((longest.get(source, 0) for source in node.all_input_nodes), default=0)
+            longest[node] = before + (edge_of(node) is not None)
         return max(longest.values(), default=0)
 
 
@@ -122,12 +122,11 @@ def _pseudo_layers(graph_module: fx.GraphModule) -> dict[str, _PseudoLayerNodes]
     """Return the nodes of every pseudo-layer, by its module path."""
     layers: dict[str, _PseudoLayerNodes] = defaultdict(lambda: _PseudoLayerNodes({}))
     for node in graph_module.graph.nodes:
-        provenance = annotation(node).get("provenance", {})
-        if "pseudo_layer" not in provenance:
+        part = part_of(node)
+        if part is None:
             continue
         # the edge that brings a pseudo-layer's output back lies inside the layers around it, but not inside itself
-        path = provenance["pseudo_layer"] if provenance.get("role") == "pseudo-layer" else provenance["site"]
-        parts = path.split(".")
+        parts = (part.site if edge_of(node) else part.path).split(".")
         for ancestor in (".".join(parts[:length]) for length in range(1, len(parts) + 1)):
             layers[ancestor].nodes[node] = None
     return dict(layers)
@@ -138,11 +137,12 @@ def _depths(neurons: int, edges: list[fx.Node], layers: dict[str, _PseudoLayerNo
     at: dict[fx.Node, list[int]] = {}
     deepest = [0] * neurons
     for edge in edges:
-        provenance = annotation(edge)["provenance"]
+        made = edge_of(edge)
+        assert made is not None
         before = at.setdefault(edge.all_input_nodes[0], [0] * neurons)
-        layer = layers[provenance["pseudo_layer"]]
+        layer = layers[made.path]
         behind = max((max(at[value]) for value in layer.reads if value in at), default=0)
-        depth, rows = behind + 1 + layer.nested, set(provenance["rows"])
+        depth, rows = behind + 1 + layer.nested, set(made.rows or ())
         at[edge] = [max(old, depth) if row in rows else old for row, old in enumerate(before)]
         deepest = [max(pair) for pair in zip(deepest, at[edge], strict=True)]
     return deepest

@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -50,6 +51,9 @@ class _ObservedExecution(FakeExecution):
         assert self.observed is not None
         drew = random_state() != random  # by Python or numpy, of which torch knows nothing
         return replace(self.observed, draws=self.observed.draws or drew)
+
+    def _steady(self, node: fx.Node) -> AbstractContextManager[None]:
+        return nullcontext()  # what it draws is looked at, and put back by the observer
 
     def _evaluate(self, node: fx.Node, inputs: Mapping[fx.Node, Any], copied: Callable[[str], nn.Module]) -> Any:
         module = copied(str(node.target)) if node.op == "call_module" else nn.Module()

@@ -7,7 +7,7 @@ import torch.fx as fx
 
 from fxgrow.errors import PassError
 from fxgrow.graph.network import shape_of
-from fxgrow.record.annotations import annotation
+from fxgrow.record.provenance import edge_of, part_of
 
 _SOURCE, _SINK = "(outside)", "(the rest of the graph)"
 
@@ -107,16 +107,16 @@ def _grown(value: fx.Node) -> fx.Node:
 
 
 def _adds_to(node: fx.Node, value: fx.Node) -> bool:
-    return annotation(node).get("provenance", {}).get("role") == "residual-edge" and node.args[0] is value
+    return edge_of(node) is not None and node.args[0] is value
 
 
 def _places(node: fx.Node) -> list[str]:
     """Return the module paths that a node belongs to."""
     if node.op in ("call_module", "get_attr"):
         return [str(node.target)]
-    site = annotation(node).get("provenance", {}).get("site")
+    part = part_of(node)
     stack = [str(path) for path, _ in node.meta.get("nn_module_stack", {}).values()]
-    return [*stack, *([site] if site else [])]
+    return [*stack, *([part.site] if part else [])]
 
 
 def _within(place: str, path: str) -> bool:

@@ -89,6 +89,9 @@ def find_sites(graph_module: fx.GraphModule) -> Mapping[str, Site]:
 
     A site that may not grow has a `refusal`; what is no site at all (a norm, an opaque leaf, a convolution whose weight
     is computed) does not appear.
+
+    Raises:
+        TraceError: If `graph_module` is not traced.
     """
     calls: dict[str, list[fx.Node]] = defaultdict(list)
     found: dict[str, tuple[LinearMap, str, str | None]] = {}

@@ -5,7 +5,7 @@ and on real images no score has yet beaten spreading evenly. `even` is therefore
 `greedy` compare scores across sites and are there for those who want to.
 """
 
-import difflib
+import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from fxgrow.curvature.scores import SiteScores
-from fxgrow.errors import PlanError
+from fxgrow.errors import PlanError, did_you_mean
 from fxgrow.graph.sites import Site
 from fxgrow.operators import PseudoLayer
 from fxgrow.primitives.linear_map import LinearMap
@@ -32,10 +32,10 @@ def even(
     The scores decide which neurons of a site grow, not how many. Sites of one shape get the same number of neurons
     where that spends nearly all of the budget: equal blocks then stay equal, and are compiled once.
     """
-    shapes: dict[LinearMap, list[str]] = defaultdict(list)
+    shapes: dict[tuple[LinearMap, int], list[str]] = defaultdict(list)
     for path, site in sites.items():
-        shapes[site.map].append(path)
-    purse = _Purse(sites, operator, budget)
+        shapes[site.map, scores[path].eligible].append(path)
+    purse = _Purse(sites, scores, operator, budget)
     purse.share_out({tuple(paths): float(len(paths)) for paths in shapes.values()})
     if purse.rest > _UNSPENT * budget:
         purse.add_neurons([(path,) for path in sites])
@@ -55,7 +55,7 @@ def proportional(
         raise PlanError(
             "no neuron's held-out score asks for growth", where="allocation 'proportional'", fix="use 'even'"
         )
-    purse = _Purse(sites, operator, budget)
+    purse = _Purse(sites, scores, operator, budget)
     purse.share_out({(path,): weight for path, weight in weights.items() if weight > 0})
     return purse.chosen
 
@@ -68,8 +68,9 @@ def greedy(
         (float(priority) / operator.parameter_count(site.map, 1), path)
         for path, site in sites.items()
         for priority in scores[path].priority
+        if priority > -math.inf
     ]
-    purse = _Purse(sites, operator, budget)
+    purse = _Purse(sites, scores, operator, budget)
     for _, path in sorted(offers, key=lambda offer: -offer[0]):
         purse.add_neurons([(path,)])
     return purse.chosen
@@ -80,6 +81,7 @@ class _Purse:
     """A budget that is being spent. Sites that stand together in a group get the same number of neurons."""
 
     sites: Mapping[str, Site]
+    scores: Mapping[str, SiteScores]
     operator: type[PseudoLayer]
     rest: int  #: parameters that are not spent yet
 
@@ -92,7 +94,7 @@ class _Purse:
         The groups are served from the one that needs least to the one that needs most, so that what an exhausted group
         leaves over reaches the others.
         """
-        needs = {group: self._price(group, self.sites[group[0]].neurons) / weight for group, weight in weights.items()}
+        needs = {group: self._price(group, self._limit(group)) / weight for group, weight in weights.items()}
         total = sum(weights.values())
         for group in sorted(weights, key=needs.__getitem__):
             rows = self._most_rows(group, int(self.rest * weights[group] / total))
@@ -104,7 +106,7 @@ class _Purse:
         """Add one more neuron to each site of each group in turn, where the rest pays for it."""
         for group in groups:
             rows = self.chosen[group[0]] + 1
-            if rows <= self.sites[group[0]].neurons and self._price(group, rows) - self._spent(group) <= self.rest:
+            if rows <= self._limit(group) and self._price(group, rows) - self._spent(group) <= self.rest:
                 self._buy(group, rows)
 
     def _buy(self, group: tuple[str, ...], rows: int) -> None:
@@ -117,9 +119,13 @@ class _Purse:
     def _price(self, group: tuple[str, ...], rows: int) -> int:
         return len(group) * self.operator.parameter_count(self.sites[group[0]].map, rows) if rows else 0
 
+    def _limit(self, group: tuple[str, ...]) -> int:
+        """Return how many neurons of each site of a group may grow."""
+        return min(self.scores[path].eligible for path in group)
+
     def _most_rows(self, group: tuple[str, ...], budget: int) -> int:
         """Return the largest number of rows that `budget` pays for, by bisection: the cost grows with the rows."""
-        low, high = 0, self.sites[group[0]].neurons
+        low, high = 0, self._limit(group)
         while low < high:
             middle = (low + high + 1) // 2
             low, high = (middle, high) if self._price(group, middle) <= budget else (low, middle - 1)
@@ -136,11 +142,8 @@ def find_allocation(name: str) -> Allocation:
         PlanError: If there is none.
     """
     if name not in ALLOCATIONS:
-        close = difflib.get_close_matches(name, ALLOCATIONS, n=1)
-        hint = f"did you mean {close[0]!r}? " if close else ""
-        raise PlanError(
-            "no such allocation", where=f"allocation {name!r}", fix=f"{hint}choose one of {', '.join(ALLOCATIONS)}"
-        )
+        fix = f"{did_you_mean(name, ALLOCATIONS)}choose one of {', '.join(ALLOCATIONS)}"
+        raise PlanError("no such allocation", where=f"allocation {name!r}", fix=fix)
     return ALLOCATIONS[name]
 
 

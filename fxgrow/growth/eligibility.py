@@ -1,19 +1,21 @@
 """Which sites may grow: those with scores, without a refusal, inside the model and not at its ends."""
 
-import difflib
 from collections.abc import Iterable, Mapping
-from fnmatch import fnmatchcase
+from types import MappingProxyType
 
 import torch.fx as fx
 
 from fxgrow.errors import PlanError
+from fxgrow.graph.ends import inner_sites
+from fxgrow.graph.selection import select
 from fxgrow.graph.sites import Site, find_sites
-from fxgrow.record.annotations import annotation
+from fxgrow.record.provenance import PseudoLayerNode, part_of
 
 
 def eligible_sites(
     graph_module: fx.GraphModule,
     scored: Iterable[str],
+    refusals: Mapping[str, str] = MappingProxyType({}),
     *,
     include: tuple[str, ...] = (),
     exclude: tuple[str, ...] = (),
@@ -29,6 +31,7 @@ def eligible_sites(
     Args:
         graph_module: The graph that is to grow.
         scored: The sites that have scores.
+        refusals: Sites that have none, and why.
         include: Module paths or shell patterns (``"blocks.*.mlp.*"``); if given, only these grow, stem and head too.
         exclude: Module paths or shell patterns that never grow.
         nest: Whether sites inside pseudo-layers are among the default.
@@ -37,61 +40,34 @@ def eligible_sites(
         PlanError: If a pattern matches no site, or a site that was asked for cannot grow.
     """
     sites = find_sites(graph_module)
-    for pattern in (*include, *exclude):
-        _check_pattern(pattern, sites)
+    included, excluded = select(sites, include, PlanError), select(sites, exclude, PlanError)
     scored = set(scored)
+    wanted: Mapping[str, Site] = included
     if include:
-        wanted: Mapping[str, Site] = {path: site for path, site in sites.items() if _matches(path, include)}
         for path, site in wanted.items():
-            _check_wanted(site, path, include, scored)
+            _check_wanted(site, path, include, scored, refusals)
     else:
-        wanted = _inner_sites(graph_module, sites)
+        wanted = inner_sites(graph_module, sites)
         if not nest:
             wanted = {path: site for path, site in wanted.items() if not _inside_a_pseudo_layer(site)}
     return {
-        path: site
-        for path, site in wanted.items()
-        if path in scored and site.refusal is None and not _matches(path, exclude)
+        path: site for path, site in wanted.items() if path in scored and site.refusal is None and path not in excluded
     }
-
-
-def _inner_sites(graph_module: fx.GraphModule, sites: Mapping[str, Site]) -> Mapping[str, Site]:
-    calls = {call for site in sites.values() for call in site.calls}
-    behind: dict[fx.Node, bool] = {}  # whether a site lies upstream of the node
-    for node in graph_module.graph.nodes:
-        behind[node] = any(behind[source] or source in calls for source in node.all_input_nodes)
-    before: dict[fx.Node, bool] = {}  # whether a site lies downstream of the node
-    for node in reversed(graph_module.graph.nodes):
-        before[node] = any(before[user] or user in calls for user in node.users)
-    inner = {
-        path: site
-        for path, site in sites.items()
-        if any(before[call] for call in site.calls) and (not site.map.spatial or any(behind[c] for c in site.calls))
-    }
-    return inner or sites
 
 
 def _inside_a_pseudo_layer(site: Site) -> bool:
-    return any(annotation(call).get("provenance", {}).get("role") == "pseudo-layer" for call in site.calls)
+    return any(isinstance(part_of(call), PseudoLayerNode) for call in site.calls)
 
 
-def _matches(path: str, patterns: tuple[str, ...]) -> bool:
-    return any(fnmatchcase(path, pattern) for pattern in patterns)
-
-
-def _check_pattern(pattern: str, sites: Mapping[str, Site]) -> None:
-    if any(fnmatchcase(path, pattern) for path in sites):
-        return
-    close = difflib.get_close_matches(pattern, sites, n=1)
-    hint = f"did you mean {close[0]!r}? " if close else ""
-    raise PlanError("no site has this module path", where=pattern, fix=f"{hint}`fxgrow inspect` lists the sites")
-
-
-def _check_wanted(site: Site, path: str, include: tuple[str, ...], scored: set[str]) -> None:
+def _check_wanted(
+    site: Site, path: str, include: tuple[str, ...], scored: set[str], refusals: Mapping[str, str]
+) -> None:
     """Refuse a site that was asked for by its full name and cannot grow."""
     if path not in include:
         return
     if site.refusal is not None:
         raise PlanError(f"it cannot grow: {site.refusal}", where=path, fix="leave it out of include")
     if path not in scored:
+        if path in refusals:
+            raise PlanError(f"it has no score: {refusals[path]}", where=path, fix="leave it out of include")
         raise PlanError("it has no score", where=path, fix="analyze it first, or leave it out of include")

@@ -1,23 +1,21 @@
 """Grow a traced model where its scores say so."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-import torch
 import torch.fx as fx
+from torch import nn
 
 from fxgrow.curvature.scores import Scores
 from fxgrow.graph.memory import overwrites
-from fxgrow.growth.plan import Plan, plan
-from fxgrow.optimizers.extension import extend_optimizer
+from fxgrow.growth.plan import plan
+from fxgrow.optimizers import Optimizers
 from fxgrow.passes.functionalize_inplace import FunctionalizeInplace
-from fxgrow.primitives.modules import parameter_count
-from fxgrow.record.annotations import annotation
-from fxgrow.record.record import GrowthEvent, SiteGrowth, record_of, update_record
+from fxgrow.record.record import remember
 
 
 def grow(
-    traced: fx.GraphModule,
+    traced: nn.Module,
     scores: Scores,
     *,
     budget: float = 0.10,
@@ -25,7 +23,7 @@ def grow(
     allocation: str = "even",
     include: tuple[str, ...] | list[str] = (),
     exclude: tuple[str, ...] | list[str] = (),
-    optimizer: torch.optim.Optimizer | None = None,
+    optimizer: Optimizers | None = None,
     seed: int = 0,
     context: Mapping[str, Any] | None = None,
 ) -> fx.GraphModule:
@@ -43,7 +41,7 @@ def grow(
         allocation: How the budget is shared out among sites (`fxgrow.plan`).
         include: Module paths or shell patterns of the only sites that may grow.
         exclude: Module paths or shell patterns of sites that may not.
-        optimizer: The optimizer that trains `traced`.
+        optimizer: The optimizer that trains `traced`, or several that share its parameters.
         seed: Seed of the pseudo-layers' random initialisation. The global random state is not touched.
         context: What the growth history shall remember of this event (epoch, loss), JSON values.
 
@@ -64,49 +62,6 @@ def grow(
         exclude=exclude,
         seed=seed,
     )
-    grown = carry_out(traced, decided, scores, context=context or {})
-    if optimizer is not None:
-        extend_optimizer(optimizer, grown)
-    return grown
-
-
-def carry_out(traced: fx.GraphModule, decided: Plan, scores: Scores, *, context: Mapping[str, Any]) -> fx.GraphModule:
-    """Carry out a plan, starting pseudo-layers from the scores' eigenvectors where their operator wants them."""
-    first_edit = len(record_of(traced).edits)
-    grown = FunctionalizeInplace()(traced).graph_module if overwrites(traced) else traced
-    grown = decided.edit(scores)(grown).graph_module
-    event = GrowthEvent(
-        parameters_before=parameter_count(traced),
-        parameters_after=parameter_count(grown),
-        budget=decided.budget,
-        allocation=decided.allocation,
-        sites=tuple(_site_growths(grown, decided, scores)),
-        first_edit=first_edit,
-        context=dict(context),
-    )
-    before = {name for name, _ in traced.named_parameters()}
-    added = tuple(name for name, _ in grown.named_parameters() if name not in before)
-    update_record(grown, history=(*record_of(grown).history, event), new_parameters=added)
-    return grown
-
-
-def _site_growths(grown: fx.GraphModule, decided: Plan, scores: Scores) -> Iterator[SiteGrowth]:
-    last_edit = len(record_of(grown).edits) - 1
-    paths = {
-        made["site"]: made["pseudo_layer"]
-        for made in (annotation(node).get("provenance", {}) for node in grown.graph.nodes)
-        if made.get("edit") == last_edit and made.get("role") == "residual-edge"
-    }
-    for site, rows in decided.rows.items():
-        chosen = list(rows)
-        held_out, stderr = scores[site].held_out[chosen], scores[site].stderr[chosen]
-        yield SiteGrowth(
-            site=site,
-            pseudo_layer=paths[site],
-            operator=decided.operator,
-            neurons=len(rows),
-            parameters=sum(p.numel() for p in grown.get_submodule(paths[site]).parameters()),
-            score=scores.score,
-            held_out=float(held_out.mean()),
-            stderr=float(stderr.square().sum().sqrt() / len(rows)),
-        )
+    functional = FunctionalizeInplace()(traced).graph_module if overwrites(traced) else traced
+    grown = decided.edit(scores)(functional, optimizer).graph_module
+    return remember(grown, context, budget=decided.budget, allocation=decided.allocation)

@@ -3,8 +3,7 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-import torch.fx as fx
-from torch import Tensor
+from torch import Tensor, nn
 
 from fxgrow.curvature.scores import Scores, SiteScores
 from fxgrow.errors import PlanError
@@ -14,6 +13,8 @@ from fxgrow.growth.budget import resolve_budget
 from fxgrow.growth.eligibility import eligible_sites
 from fxgrow.operators import PseudoLayer, find_operator
 from fxgrow.passes.insert_pseudo_layers import InsertPseudoLayers
+from fxgrow.primitives.unwrapping import unwrap
+from fxgrow.record.record import Evidence
 
 
 @dataclass(frozen=True)
@@ -27,12 +28,22 @@ class Plan:
     cost: int  #: parameters that the edit adds
     allocation: str
 
-    def edit(self, scores: Mapping[str, SiteScores]) -> InsertPseudoLayers:
-        """Return the plan as a rewrite pass, with the scores' eigenvectors of the chosen rows for it to start from."""
-        return InsertPseudoLayers(self.rows, self.operator, self.seed, _Directions(self.rows, scores))
+    def edit(self, scores: Scores) -> InsertPseudoLayers:
+        """Return the plan as a pass, with the eigenvectors of the chosen rows to start from, and their scores."""
+        evidence = {path: _evidence(scores.score, scores[path], rows) for path, rows in self.rows.items()}
+        return InsertPseudoLayers(self.rows, self.operator, self.seed, _Directions(self.rows, scores), evidence)
 
     def __str__(self) -> str:
         return str(InsertPseudoLayers(self.rows, self.operator, self.seed))
+
+
+def _evidence(score: str, scores: SiteScores, rows: tuple[int, ...]) -> Evidence:
+    held_out, stderr, chosen = scores.held_out, scores.stderr, list(rows)
+    return Evidence(
+        score,
+        held_out=None if held_out is None else float(held_out[chosen].mean()),
+        stderr=None if stderr is None else float(stderr[chosen].square().sum().sqrt() / len(rows)),
+    )
 
 
 @dataclass(frozen=True)
@@ -59,7 +70,7 @@ class _Directions(Mapping[str, Tensor]):
 
 
 def plan(
-    traced: fx.GraphModule,
+    traced: nn.Module,
     scores: Scores,
     *,
     budget: float = 0.10,
@@ -88,15 +99,24 @@ def plan(
     Raises:
         PlanError: If the scores belong to another graph, if an option does not exist, if no site is eligible, or if
             the budget does not pay for one neuron.
+        TraceError: If the model is not traced.
     """
+    traced = unwrap(traced)
     scores.check(traced)
     kind, allocate = find_operator(operator), find_allocation(allocation)
     limit = resolve_budget(traced, budget)
     nest = kind.reads == "input"
-    sites = eligible_sites(traced, scores, include=tuple(include), exclude=tuple(exclude), nest=nest)
+    sites = eligible_sites(
+        traced,
+        [path for path in scores if scores[path].eligible],
+        scores.refusals,
+        include=tuple(include),
+        exclude=tuple(exclude),
+        nest=nest,
+    )
     if not sites:
         raise PlanError(
-            "no site is left to grow",
+            "no site is left to grow" + _told(scores.refusals),
             where="include and exclude" if include or exclude else "the model",
             fix="name sites in include=, or see with `fxgrow inspect` why each site cannot grow",
         )
@@ -105,6 +125,14 @@ def plan(
     rows = {path: best_rows(scores[path], count) for path, count in counts.items() if count}
     cost = sum(kind.parameter_count(sites[path].map, count) for path, count in counts.items() if count)
     return Plan(rows, operator, seed, limit, cost, allocation)
+
+
+def _told(refusals: Mapping[str, str]) -> str:
+    """Return why sites have no score, each reason once, with the first site that it holds for."""
+    first: dict[str, str] = {}
+    for path, reason in refusals.items():
+        first.setdefault(reason, path)
+    return f" ({'; '.join(f'{path}: {reason}' for reason, path in first.items())})" if first else ""
 
 
 def _check_affordable(sites: dict[str, Site], operator: type[PseudoLayer], budget: int) -> None:

@@ -1,6 +1,5 @@
 """One node in full: what it computes, from what, with which parameters, and the scores of its neurons."""
 
-import difflib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -9,7 +8,7 @@ from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.table import Table as Grid
 from rich.text import Text
 
-from fxgrow.errors import FxgrowError
+from fxgrow.errors import FxgrowError, did_you_mean
 from fxgrow.files.table import NodeRow, Table, describe
 from fxgrow.inspection.drawing import ModelTree
 from fxgrow.inspection.outline import Item, outline
@@ -60,8 +59,7 @@ def render_node(model: Table | fx.GraphModule, path: str) -> Details:
     if item is not None and not item.children:
         item = None
     if not path or (not rows and item is None):
-        close = difflib.get_close_matches(path, _names(table), n=3)
-        fix = f"did you mean {', '.join(close)}?" if close else "fxgrow inspect shows the names"
+        fix = f"{did_you_mean(path, _names(table))}`fxgrow inspect` shows the names"
         raise FxgrowError("the model has nothing of this name", where=path or "--node", fix=fix)
     return Details(table, path, rows, item)
 
@@ -115,37 +113,41 @@ def _growth(table: Table, row: NodeRow) -> Iterator[tuple[str, str]]:
     if site is not None:
         verdict = f"no, {site.refusal}" if site.refusal else "yes" if site.by_default else "if included by name"
         yield "can grow", f"{verdict}: {site.neurons} neurons of {site.features} features each"
+        dark = [row for row, reached in enumerate(row.annotation.get("scores", {}).get("reached") or ()) if not reached]
+        if dark:
+            yield "cannot grow", f"no gradient of the loss reaches neurons {', '.join(map(str, dark))}"
         yield "depth", "; ".join(f"{neurons} neurons {depth} deep" for depth, neurons in site.depths)
         for event in table.record.history:
-            for grown in event.sites:
+            for grown in event.growths:
                 if grown.site == site.path:
-                    yield "pseudo-layer", f"{grown.pseudo_layer}: {grown.operator}, {grown.neurons} neurons"
-    made = row.annotation.get("provenance", {})
-    if "pseudo_layer" in made:
-        yield "belongs to", f"{made['pseudo_layer']}, grown at {made['site']}"
-    if made:
-        yield "made by", made.get("pass_name", "") + (f", edit {made['edit']}" if "edit" in made else "")
+                    what = " ".join(part for part in (grown.operator or "", f"{grown.neurons} neurons") if part)
+                    yield grown.kind, f"{grown.path}: {what}" if grown.path else what
+    made = row.provenance
+    if made.part is not None:
+        yield "belongs to", f"{made.part.path}, grown at {made.part.site}"
+    if made.pass_name:
+        yield "made by", f"{made.pass_name}, edit {made.edit}"
 
 
 def _neurons_heading(scores: ScoreAnnotation) -> Text:
     name = " ".join(part for part in (scores["score"], scores["matrix"]) if part)
-    shown = min(_NEURONS_SHOWN, len(scores["held_out"]))
-    return Text(f"the {shown} of {len(scores['held_out'])} neurons that ask most for growth ({name} score)")
+    shown = min(_NEURONS_SHOWN, len(scores["eigenvalues"]))
+    return Text(f"the {shown} of {len(scores['eigenvalues'])} neurons that ask most for growth ({name} score)")
 
 
 def _neurons(scores: ScoreAnnotation, glyphs: Glyphs) -> RenderableType:
-    """Return the neurons that ask most for growth, by their held-out score."""
-    sign = scores.get("sign", -1)
-    ranked = sorted(range(len(scores["held_out"])), key=lambda neuron: -sign * scores["held_out"][neuron])
+    """Return the neurons that ask most for growth, by their held-out score if there is one."""
+    sign, held_out, errors = scores.get("sign", -1), scores["held_out"], scores["stderr"]
+    ranking = scores["eigenvalues"] if held_out is None else held_out
+    ranked = sorted(range(len(ranking)), key=lambda neuron: -sign * ranking[neuron])
     grid = Grid(box=None, padding=(0, 1), header_style="dim")
     for heading in ("neuron", "score", "held out", "significant"):
         grid.add_column(heading, justify="right")
     for neuron in ranked[:_NEURONS_SHOWN]:
-        held_out, error = scores["held_out"][neuron], scores["stderr"][neuron]
-        grid.add_row(
-            str(neuron),
-            two_digits(scores["eigenvalues"][neuron]),
-            f"{two_digits(held_out)} {glyphs.spread} {two_digits(error)}",
-            "yes" if sign * held_out > SIGNIFICANCE * error else "no",
-        )
+        cells = ["", ""]
+        if held_out is not None and errors is not None:
+            value, error = held_out[neuron], errors[neuron]
+            significant = "yes" if sign * value > SIGNIFICANCE * error else "no"
+            cells = [f"{two_digits(value)} {glyphs.spread} {two_digits(error)}", significant]
+        grid.add_row(str(neuron), two_digits(scores["eigenvalues"][neuron]), *cells)
     return grid

@@ -8,6 +8,7 @@ from typing import Literal
 
 from fxgrow.files.table import NodeRow, SiteRow, Table
 from fxgrow.inspection.score_summary import ScoreSummary, summarise
+from fxgrow.record.provenance import ResidualEdge
 
 Kind = Literal["container", "module", "function", "parameter", "pseudo-layer", "residual edge", "alike"]
 
@@ -51,11 +52,6 @@ def short_name(qualified: str) -> str:
     return qualified.rpartition(".")[2]
 
 
-def role(row: NodeRow) -> str:
-    """Return the part that a node plays in a pseudo-layer; empty for a node of the base."""
-    return row.annotation.get("provenance", {}).get("role", "")
-
-
 class _Gatherer:
     def __init__(self, table: Table, everything: bool) -> None:
         self.table, self.everything = table, everything
@@ -73,8 +69,8 @@ class _Gatherer:
 
     def entries(self) -> Iterator[Entry]:
         for row in self.table.nodes:
-            if role(row) == "residual-edge":
-                yield self._residual_edge(row)
+            if isinstance(row.provenance.part, ResidualEdge):
+                yield self._residual_edge(row, row.provenance.part)
             elif row.op == "call_module":
                 if row.parameters or self.everything or short_name(row.module_type) not in _SILENT:
                     yield self._entry(row, row.target, "module", short_name(row.module_type), _sizes(row))
@@ -104,10 +100,9 @@ class _Gatherer:
         """Return the sizes of the parameters that a function reads."""
         return {name: size for source in row.inputs for name, size in _sizes(self.rows[source]).items()}
 
-    def _residual_edge(self, row: NodeRow) -> Entry:
-        made = row.annotation["provenance"]
-        rows = len(made.get("rows", ())), self.neurons.get(made["site"], 0)
-        path = f"{made['pseudo_layer']}.{RESIDUAL_EDGE}"
+    def _residual_edge(self, row: NodeRow, edge: ResidualEdge) -> Entry:
+        rows = len(edge.rows or ()), self.neurons.get(edge.site, 0)
+        path = f"{edge.path}.{RESIDUAL_EDGE}"
         return Entry(path, "residual edge", short_name(row.target), row.shape, grown_rows=rows)
 
     def _entry(self, row: NodeRow, path: str, kind: Kind, operation: str, parameters: Mapping[str, int]) -> Entry:
@@ -116,7 +111,7 @@ class _Gatherer:
 
 
 def _is_function(row: NodeRow) -> bool:
-    return row.op in ("call_function", "call_method") and role(row) != "residual-edge"
+    return row.op in ("call_function", "call_method") and not isinstance(row.provenance.part, ResidualEdge)
 
 
 def _prefixes(path: str) -> Iterator[str]:

@@ -8,6 +8,7 @@ from fxgrow.files.table import SiteRow, Table
 from fxgrow.inspection.gathering import RESIDUAL_EDGE, Entry, Kind, gather
 from fxgrow.inspection.score_summary import ScoreSummary, blend, pool
 from fxgrow.record.location import numbered
+from fxgrow.record.provenance import ResidualEdge
 
 
 @dataclass(frozen=True)
@@ -62,19 +63,19 @@ def outline(table: Table, *, everything: bool = False) -> Item:
 
 def pseudo_layer_sites(table: Table) -> dict[str, str]:
     """Return the site that each pseudo-layer serves, by the pseudo-layer's path."""
-    made = (row.annotation.get("provenance", {}) for row in table.nodes)
-    return {entry["pseudo_layer"]: entry["site"] for entry in made if entry.get("role") == "residual-edge"}
+    made = (row.provenance.part for row in table.nodes)
+    return {part.path: part.site for part in made if isinstance(part, ResidualEdge)}
 
 
 def pseudo_layer_operators(table: Table) -> dict[str, str]:
     """Return the operator of each pseudo-layer, from the growth history or else from the edit that made it."""
-    operators = {grown.pseudo_layer: grown.operator for event in table.record.history for grown in event.sites}
+    growths = [growth for event in table.record.history for growth in event.growths]
+    operators = {growth.path: growth.operator or growth.kind for growth in growths if growth.path}
     for row in table.nodes:
-        made = row.annotation.get("provenance", {})
-        edit, layer = made.get("edit"), made.get("pseudo_layer", "")
-        if layer not in operators and edit is not None and edit < len(table.record.edits):
-            named = re.search(r'operator="?([\w-]+)', table.record.edits[edit])
-            operators[layer] = named.group(1) if named else "pseudo-layer"
+        made = row.provenance
+        if made.part is not None and made.part.path not in operators and 0 <= made.edit < len(table.record.edits):
+            named = re.search(r'operator="?([\w-]+)', table.record.edits[made.edit])
+            operators[made.part.path] = named.group(1) if named else "pseudo-layer"
     return operators
 
 

@@ -49,7 +49,7 @@ def summarise(scores: ScoreAnnotation | None, digest: str) -> ScoreSummary | Non
     if not scores or not scores["eigenvalues"]:
         return None
     sign = scores.get("sign", -1)
-    pairs = zip(scores["held_out"], scores["stderr"], strict=True)
+    pairs = zip(scores["held_out"] or (), scores["stderr"] or (), strict=True)
     return ScoreSummary(
         score=scores["score"],
         matrix=scores["matrix"],

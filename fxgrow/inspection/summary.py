@@ -91,12 +91,12 @@ def history(table: Table, glyphs: Glyphs) -> Grid | None:
 
 
 def _event(number: int, event: GrowthEvent, glyphs: Glyphs) -> tuple[Text, ...]:
-    operators = ", ".join(sorted({grown.operator for grown in event.sites}))
+    operators = ", ".join(sorted({grown.operator or grown.kind for grown in event.growths}))
     cells = (
         f"{number}" + _when(event.context),
         f"{count(event.parameters_before)} {glyphs.arrow} {count(event.parameters_after)}",
-        f"{len(event.sites)}",
-        f"{sum(grown.neurons for grown in event.sites):,}",
+        f"{len({grown.site for grown in event.growths})}",
+        f"{sum(grown.neurons for grown in event.growths):,}",
         operators,
         _mean_score(event, glyphs),
     )
@@ -113,12 +113,13 @@ def _when(context: Mapping[str, Any]) -> str:
 
 def _mean_score(event: GrowthEvent, glyphs: Glyphs) -> str:
     """Spell the mean held-out score of the neurons that grew, with its standard error."""
-    known = [grown for grown in event.sites if grown.held_out is not None]
-    neurons = sum(grown.neurons for grown in known)
-    if not neurons:
+    scored = [(grown.evidence, grown.neurons) for grown in event.growths if grown.evidence is not None]
+    known = [(e.held_out, e.stderr, n) for e, n in scored if e.held_out is not None and e.stderr is not None]
+    total = sum(neurons for *_, neurons in known)
+    if not total:
         return ""
-    mean = sum((grown.held_out or 0.0) * grown.neurons for grown in known) / neurons
-    error = sum(((grown.stderr or 0.0) * grown.neurons) ** 2 for grown in known) ** 0.5 / neurons
+    mean = sum(held_out * neurons for held_out, _, neurons in known) / total
+    error = sum((stderr * neurons) ** 2 for _, stderr, neurons in known) ** 0.5 / total
     return f"{two_digits(mean)} {glyphs.spread} {two_digits(error)}"
 
 

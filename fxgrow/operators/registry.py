@@ -1,9 +1,8 @@
 """Which operators there are."""
 
-import difflib
 from importlib.metadata import entry_points
 
-from fxgrow.errors import PlanError
+from fxgrow.errors import PlanError, did_you_mean
 from fxgrow.operators.base import PseudoLayer
 
 _OPERATORS: dict[str, type[PseudoLayer]] = {}
@@ -42,9 +41,6 @@ def find_operator(name: str) -> type[PseudoLayer]:
         return _OPERATORS[name]
     operators = available_operators()
     if name not in operators:
-        close = difflib.get_close_matches(name, operators)
-        hint = f"did you mean {close[0]!r}? " if close else ""
-        raise PlanError(
-            "no such operator", where=f"operator {name!r}", fix=f"{hint}choose one of {', '.join(operators)}"
-        )
+        fix = f"{did_you_mean(name, operators)}choose one of {', '.join(operators)}"
+        raise PlanError("no such operator", where=f"operator {name!r}", fix=fix)
     return operators[name]

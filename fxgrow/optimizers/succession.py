@@ -1,116 +1,146 @@
-"""Optimizers that go on after parameters were replaced: the state of the old ones becomes that of the new ones.
+"""Optimizers that go on after a rewrite: new parameters join groups, those that are gone leave, all others stay.
 
-A rewrite that resizes, folds or merges cannot keep parameters, so it says where its new ones come from
-(`fxgrow.record.lineage`). Duplicated weights follow the rule of staged training (Shen et al., ICML 2022): one whose
-gradient halves has ``exp_avg / 2`` and ``exp_avg_sq / 4``; new weights have zero moments and the step count of the old.
+`torch.optim.Optimizer.add_param_group` would do half of it: learning-rate schedulers keep one base rate for each group
+and break when a group is added (pytorch issues 53712 and 79888). A group that gets longer disturbs none of them.
+
+In every group that changes, parameters lie in the order of the new model's ``named_parameters()``. So an optimizer that
+is built for a model loaded from a file, by the same rule, takes the state dict of this one.
 """
 
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Mapping
 
-import torch
 import torch.fx as fx
-from torch import Tensor, nn
-from torch.optim import LBFGS, Adagrad, Optimizer
+from torch import nn
+from torch.optim import LBFGS, Optimizer
 
 from fxgrow.errors import PlanError
+from fxgrow.optimizers.groups import Group, Groups
+from fxgrow.optimizers.kinship import added_parameters, kin
+from fxgrow.optimizers.state import inherited_state, initial_state
+from fxgrow.optimizers.transaction import Optimizers, listed, unchanged_on_failure
+from fxgrow.primitives.unwrapping import unwrap
 from fxgrow.record.lineage import Lineage
+from fxgrow.record.record import new_parameters
 
-#: state that is linear in the gradient, and state that is quadratic in it
-_FIRST = {"exp_avg", "momentum_buffer", "grad_avg"}
-_SECOND = {"exp_avg_sq", "max_exp_avg_sq", "square_avg"}
+_FIX = "give all optimizers of the model, which hold all of its parameters"
 
 
 def carry_over(
-    optimizer: Optimizer, before: fx.GraphModule, after: fx.GraphModule, lineages: Mapping[str, Lineage]
+    optimizer: Optimizers, before: fx.GraphModule, after: fx.GraphModule, lineages: Mapping[str, Lineage]
 ) -> None:
-    """Let an optimizer of `before` train `after`: new parameters come in, those that are gone go out.
+    """Let the optimizer of `before` train `after`: new parameters come in, those that are gone go out.
 
-    New parameters take the place of their first ancestor where that one is gone, and join its group otherwise. State
-    of the parameters that both graphs have is left alone, and nothing changes where anything is refused.
+    The state of parameters that both graphs have is left alone, unless a lineage says otherwise. Nothing has changed
+    where anything is refused.
 
     Args:
-        optimizer: The optimizer of `before`, between two steps.
+        optimizer: The optimizer of `before`, or all of its optimizers, between two steps.
         before: The graph that was rewritten.
         after: What became of it.
-        lineages: For each new parameter, where it comes from.
+        lineages: Where each new parameter comes from, and each old one whose moments change.
 
     Raises:
-        PlanError: If the optimizer does not hold an ancestor, or keeps state that cannot be carried over.
+        PlanError: If no optimizer holds an ancestor of a new parameter that is to be trained, or one keeps state that
+            cannot be carried over.
     """
-    if isinstance(optimizer, LBFGS | Adagrad):
-        fix = "construct it again from the parameters of the new model, or train with SGD, Adam or AdamW"
-        raise PlanError("its parameters cannot be exchanged", where=type(optimizer).__name__, fix=fix)
-    kept = {id(parameter) for parameter in after.parameters()}
-    old = {id(parameter) for parameter in before.parameters()}
-    gone = [parameter for parameter in before.parameters() if id(parameter) not in kept]
-    groups, states = [list(group["params"]) for group in optimizer.param_groups], {}
-    names = [list(group.get("param_names", ())) for group in optimizer.param_groups]
-    for name, parameter in after.named_parameters():
-        if id(parameter) in old:
-            continue
-        ancestors = [before.get_parameter(source) for source in _lineage(name, lineages).sources]
-        index, place = _place(groups, ancestors[0], lineages[name].sources[0])
-        replaced = any(parameter is ancestors[0] for parameter in gone)
-        groups[index].insert(place + 1 if replaced else len(groups[index]), parameter)
-        if names[index]:
-            names[index].insert(place + 1 if replaced else len(names[index]), name)
-        states[parameter] = _inherited(lineages[name], [optimizer.state.get(ancestor, {}) for ancestor in ancestors])
-    for group, parameters, labels in zip(optimizer.param_groups, groups, names, strict=True):
-        group["params"] = parameters
-        if labels:
-            group["param_names"] = labels
-    optimizer.state.update({parameter: state for parameter, state in states.items() if state})
-    drop_parameters(optimizer, gone)
+    with unchanged_on_failure(optimizer):
+        succession, added = _Succession(optimizer, before, after, lineages), set(added_parameters(before, after))
+        for name, parameter in after.named_parameters():
+            if name in added and not succession.join(name) and parameter.requires_grad:
+                raise _homeless(name, lineages)
+            if name in lineages and name not in added:
+                succession.revise(name)
+        succession.finish()
 
 
-def drop_parameters(optimizer: Optimizer, parameters: Iterable[nn.Parameter]) -> None:
-    """Take parameters out of an optimizer, with their state; those that it does not hold do not matter."""
-    dropped = {id(parameter) for parameter in parameters}
-    for group in optimizer.param_groups:
-        stay = [index for index, parameter in enumerate(group["params"]) if id(parameter) not in dropped]
-        group["params"] = [group["params"][index] for index in stay]
-        if "param_names" in group:
-            group["param_names"] = [group["param_names"][index] for index in stay]
-    for parameter in [parameter for parameter in optimizer.state if id(parameter) in dropped]:
-        del optimizer.state[parameter]
+def extend_optimizer(optimizer: Optimizers, grown: nn.Module) -> tuple[str, ...]:
+    """Add the parameters that the last growth event added to `grown` to the groups of the sites that grew.
+
+    Weights join the group of their site's weight, vectors (biases, scales) that of the site's bias. Parameters that are
+    held already are left alone. Where several optimizers train the model, as Muon and AdamW, give them together, or
+    one after the other: each takes what descends from parameters that it holds. Nothing changes where it is refused.
+
+    Args:
+        optimizer: The optimizer of the ungrown model, between two steps, or several.
+        grown: What `fxgrow.grow` returned.
+
+    Returns:
+        The names of new parameters that are left for other optimizers.
+
+    Raises:
+        PlanError: If there is nothing that the optimizer could take.
+    """
+    names, model = tuple(new_parameters(grown)), unwrap(grown)
+    with unchanged_on_failure(optimizer):
+        succession = _Succession(optimizer, model, model, kin(model, names))
+        left = tuple(name for name in names if not succession.join(name))
+        if left and left == names:
+            raise _homeless(left[0], succession.lineages)
+        succession.finish()
+    return left
 
 
-def _lineage(name: str, lineages: Mapping[str, Lineage]) -> Lineage:
+def _homeless(name: str, lineages: Mapping[str, Lineage]) -> PlanError:
     if name not in lineages:
-        fix = "append it to one of optimizer.param_groups[i]['params']"
-        raise PlanError("nothing tells which group this new parameter belongs to", where=name, fix=fix)
-    return lineages[name]
+        fix = "declare it in `lineages` of the pass, or append it to one of optimizer.param_groups[i]['params']"
+        return PlanError("nothing tells which group this new parameter belongs to", where=name, fix=fix)
+    where = lineages[name].sources[-1]
+    return PlanError(f"the optimizer does not hold this parameter, from which {name} comes", where=where, fix=_FIX)
 
 
-def _place(groups: list[list[nn.Parameter]], parameter: nn.Parameter, name: str) -> tuple[int, int]:
-    """Return the group that holds `parameter`, and its place there."""
-    for index, group in enumerate(groups):
-        for place, held in enumerate(group):
-            if held is parameter:
-                return index, place
-    fix = "give the optimizer all parameters of the model"
-    raise PlanError("the optimizer does not hold this parameter, from which new ones come", where=name, fix=fix)
+class _Succession:
+    """One rewrite as the optimizers see it, on its way."""
+
+    def __init__(
+        self, optimizer: Optimizers, before: fx.GraphModule, after: fx.GraphModule, lineages: Mapping[str, Lineage]
+    ) -> None:
+        self.before, self.after, self.lineages = before, after, lineages
+        self.groups = Groups(listed(optimizer), before, after)
+        self.old = {one: dict(one.state) for one in listed(optimizer)}  #: state before the rewrite
+
+    def join(self, name: str) -> bool:
+        """Let a new parameter join its group, and say whether one holds it now."""
+        parameter = self.after.get_parameter(name)
+        if self.groups.of(parameter) is None and name in self.lineages:
+            group = self.groups.choose(name, parameter, self._ancestors(name))
+            if group is not None:
+                self.groups.add(group, name, parameter)
+                self._start(group, name)
+        return self.groups.of(parameter) is not None
+
+    def revise(self, name: str) -> None:
+        """Change the moments of a parameter that was there before, if an optimizer holds it."""
+        group = self.groups.of(self.after.get_parameter(name))
+        if group is not None:
+            self._start(group, name)
+
+    def finish(self) -> None:
+        """Drop what is gone, and put every group that changed in order."""
+        for optimizer in self.groups.settle():
+            _restart_history(optimizer)
+
+    def _start(self, group: Group, name: str) -> None:
+        """Give a parameter the state with which it goes on."""
+        optimizer, parameter = group.optimizer, self.after.get_parameter(name)
+        states = [self.old[optimizer].get(ancestor, {}) for ancestor in self._ancestors(name)]
+        state = inherited_state(optimizer, group.options, parameter, self.lineages[name], states)
+        optimizer.state.pop(parameter, None)
+        state = initial_state(optimizer, group.options, parameter) if state is None else state
+        if state:
+            optimizer.state[parameter] = state
+        _restart_history(optimizer)
+
+    def _ancestors(self, name: str) -> list[nn.Parameter]:
+        known = dict(self.before.named_parameters(remove_duplicate=False))
+        for source in self.lineages[name].sources:
+            if source not in known:
+                what, fix = f"{name} cannot come from it: the model has no such parameter", "name one that it has"
+                raise PlanError(what, where=source, fix=fix)
+        return [known[source] for source in self.lineages[name].sources]
 
 
-def _inherited(lineage: Lineage, states: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return the state of a new parameter; empty where it starts without, or where no step was made yet."""
-    known = next((state for state in states if state), None)
-    if lineage.moments is None or known is None or not all(states):
-        return {}
-    inherited: dict[str, Any] = {}
-    for key, value in known.items():
-        if value is None or not isinstance(value, Tensor) or value.dim() == 0:
-            values = [state[key] for state in states]
-            inherited[key] = max(values) if key == "step" else values[0]
-            if isinstance(inherited[key], Tensor):
-                inherited[key] = inherited[key].clone()
-        elif key in _FIRST or key in _SECOND:
-            with torch.no_grad():
-                inherited[key] = lineage.moments([state[key] for state in states], 1 if key in _FIRST else 2)
-        else:
-            fix = f"train with SGD, Adam or AdamW, or clear optimizer.state[...][{key!r}]"
-            raise PlanError(
-                f"the optimizer keeps {key!r}, which cannot be carried over", where=lineage.sources[0], fix=fix
-            )
-    return inherited
+def _restart_history(optimizer: Optimizer) -> None:
+    """Let LBFGS, whose history is one of the whole vector of parameters, begin a new one."""
+    if isinstance(optimizer, LBFGS):
+        optimizer.state.clear()
+        optimizer._numel_cache = None

@@ -10,6 +10,8 @@ from typing import Any, Literal, TypedDict
 import torch.fx as fx
 
 KEY = "fxgrow"
+#: why nothing may grow at a site none of whose neurons is `reached`: it could not learn
+NO_GRADIENT = "no gradient of the loss reaches it"
 
 
 class ScoreAnnotation(TypedDict):
@@ -20,10 +22,11 @@ class ScoreAnnotation(TypedDict):
     sign: Literal[-1, 1]  #: +1 where a larger value asks for growth, -1 where a smaller one does
     matrix: str  #: ``"branch"`` or ``"splitting"``
     eigenvalues: list[float]
-    held_out: list[float]
-    stderr: list[float]
+    held_out: list[float] | None  #: None where the data could not be halved
+    stderr: list[float] | None
     reliability: float | None  #: rank correlation of the two halves' scores
     samples: int
+    reached: list[bool] | None  #: whether each neuron gets a gradient of the loss; None where all do
 
 
 class Provenance(TypedDict, total=False):

@@ -10,6 +10,7 @@ import torch.fx as fx
 from torch import nn
 
 from fxgrow.primitives.modules import fetch_attribute
+from fxgrow.primitives.unwrapping import unwrap
 from fxgrow.record.annotations import annotation
 
 Fact = TypeVar("Fact")
@@ -18,8 +19,10 @@ Finder = Callable[[fx.GraphModule], Fact]
 _HOME = "_fxgrow_facts"
 
 
-def kept(*, notes: bool = False) -> Callable[[Finder[Fact]], Finder[Fact]]:
+def kept(*, notes: bool = False) -> Callable[[Finder[Fact]], Callable[[nn.Module], Fact]]:
     """Let a function of a graph be computed once for it, until the graph is edited; the result must not be changed.
+
+    The graph may be given in whatever training wraps around it.
 
     Structure is what the nodes call, with which arguments, and the modules, plain attributes, parameters and buffers
     that they call it on. The numbers in tensors and the train/eval mode are none of it.
@@ -33,9 +36,10 @@ def kept(*, notes: bool = False) -> Callable[[Finder[Fact]], Finder[Fact]]:
         ...     return len(graph_module.graph.nodes)
     """
 
-    def decorate(find: Finder[Fact]) -> Finder[Fact]:
+    def decorate(find: Finder[Fact]) -> Callable[[nn.Module], Fact]:
         @wraps(find)
-        def fact(graph_module: fx.GraphModule) -> Fact:
+        def fact(model: nn.Module) -> Fact:
+            graph_module = unwrap(model)
             known = _facts(graph_module, notes)
             if find not in known:
                 known[find] = find(graph_module)

@@ -11,6 +11,7 @@ from typing import Any
 import torch.fx as fx
 from torch import nn
 
+from fxgrow.primitives.unwrapping import unwrap
 from fxgrow.record.annotations import KEY
 
 
@@ -34,17 +35,25 @@ class Origin:
 
 
 @dataclass(frozen=True)
-class SiteGrowth:
-    """What one growth event did at one site."""
+class Evidence:
+    """The scores for which neurons of a site were chosen to grow."""
 
-    site: str
-    pseudo_layer: str
-    operator: str
-    neurons: int
-    parameters: int
-    score: str
-    held_out: float | None  #: mean held-out score of the chosen neurons
+    score: str  #: name of the score
+    held_out: float | None  #: mean held-out score of the chosen neurons; None where there was none
     stderr: float | None  #: standard error of that mean, neurons taken as independent
+
+
+@dataclass(frozen=True)
+class Growth:
+    """What one growth event did at one place."""
+
+    kind: str  #: ``"pseudo-layer"``, ``"residual-edge"``, ``"block"``, ``"width"``, or the name of another pass
+    site: str  #: module path of what grew
+    parameters: int  #: how many were added
+    neurons: int = 0  #: how many of the site grew, or were added to it; 0 where a whole block did
+    path: str | None = None  #: module path of what was inserted; None where what was there changed
+    operator: str | None = None  #: the operator of a pseudo-layer
+    evidence: Evidence | None = None  #: None where somebody named what grows
 
 
 @dataclass(frozen=True)
@@ -53,11 +62,11 @@ class GrowthEvent:
 
     parameters_before: int
     parameters_after: int
-    budget: int
-    allocation: str
-    sites: tuple[SiteGrowth, ...]
-    #: first index of this event's edits in the edit log
+    growths: tuple[Growth, ...]
+    #: index of this event's edit in the edit log
     first_edit: int
+    budget: int | None = None  #: the parameters that a plan could spend; None where somebody named what grows
+    allocation: str | None = None  #: how the plan shared them out among sites
     #: whatever the training loop wants to remember: epoch, step, loss before and after
     context: Mapping[str, Any] = field(default_factory=dict)
 
@@ -91,15 +100,29 @@ def update_record(graph_module: fx.GraphModule, **changes: Any) -> None:
     graph_module.meta[KEY] = replace(record_of(graph_module), **changes)
 
 
-def new_parameters(graph_module: fx.GraphModule) -> dict[str, nn.Parameter]:
-    """Return the parameters that the last growth event added, by name."""
+def new_parameters(graph_module: nn.Module) -> dict[str, nn.Parameter]:
+    """Return the parameters that the last growth event added, by name.
+
+    Raises:
+        TraceError: If `graph_module` is not traced.
+    """
+    graph_module = unwrap(graph_module)
     return {name: graph_module.get_parameter(name) for name in record_of(graph_module).new_parameters}
 
 
-def revise_growths(graph_module: fx.GraphModule, revise: Callable[[SiteGrowth], SiteGrowth]) -> None:
+def remember(graph_module: fx.GraphModule, context: Mapping[str, Any] | None, **fields: Any) -> fx.GraphModule:
+    """Write `context`, and fields of a plan, into the last event of the history of `graph_module`, and return it."""
+    if context or fields:
+        *earlier, last = record_of(graph_module).history
+        event = replace(last, context={**last.context, **(context or {})}, **fields)
+        update_record(graph_module, history=(*earlier, event))
+    return graph_module
+
+
+def revise_growths(graph_module: fx.GraphModule, revise: Callable[[Growth], Growth]) -> None:
     """Replace the lines of the growth history, as after a rewrite that renames or resizes pseudo-layers."""
     history = tuple(
-        replace(event, sites=tuple(revise(growth) for growth in event.sites))
+        replace(event, growths=tuple(revise(growth) for growth in event.growths))
         for event in record_of(graph_module).history
     )
     update_record(graph_module, history=history)

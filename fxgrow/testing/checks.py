@@ -14,8 +14,8 @@ from fxgrow.graph.sharing import share
 from fxgrow.passes.base import Pass, PassResult
 from fxgrow.passes.pipeline import Pipeline, parse
 from fxgrow.primitives.modules import fetch_attribute
-from fxgrow.record.annotations import annotation
 from fxgrow.record.digest import digest
+from fxgrow.record.provenance import Provenance, provenance_of
 from fxgrow.record.record import record_of
 from fxgrow.verification import Verification, verify
 
@@ -137,9 +137,7 @@ def _shapes_are_right(graph_module: fx.GraphModule) -> bool:
 
 
 def _is_signed(applied: Pass, before: fx.GraphModule, after: fx.GraphModule) -> bool:
-    return all(
-        annotation(node).get("provenance", {}).get("pass_name") == applied.name for node in _created(before, after)
-    )
+    return all((provenance_of(node) or Provenance()).pass_name == applied.name for node in _created(before, after))
 
 
 def _created(before: fx.GraphModule, after: fx.GraphModule) -> list[fx.Node]:

@@ -25,9 +25,10 @@ from fxgrow.passes.functionalize_inplace import FunctionalizeInplace
 from fxgrow.passes.insert_block import InsertBlock
 from fxgrow.passes.insert_pseudo_layers import InsertPseudoLayers
 from fxgrow.passes.merge_branches import MergeBranches
-from fxgrow.passes.undo import REVERSIBLE, Undo
+from fxgrow.passes.undo import Undo
 from fxgrow.passes.widen import Widen
 from fxgrow.record.digest import digest
+from fxgrow.record.record import record_of
 from fxgrow.testing.draws import Draws
 from fxgrow.testing.networks import FunctionalDropout, RandomNetwork
 from fxgrow.tracing import trace
@@ -143,7 +144,7 @@ def rewrite_at_random(
         reference, gradients = (base, True) if applied.name == "undo" else (current, applied.keeps_parameters)
         differences.append(verify(reference, result, example_inputs, gradients=gradients).largest_relative)
         passes.append(applied)
-        if outcome.modified and applied.name not in REVERSIBLE:
+        if outcome.modified and applied.inverse(result, len(record_of(result).edits) - 1) is None:
             base = result
         current = result
     return Rewritten(traced, current, tuple(passes), tuple(refusals), max(differences))

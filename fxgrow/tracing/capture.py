@@ -13,6 +13,7 @@ from fxgrow.primitives.modules import add_module, fresh_path
 from fxgrow.record.location import module_path
 from fxgrow.tracing.alignment import ModeDifference, align, replace_argument
 from fxgrow.tracing.arguments import Call
+from fxgrow.tracing.functions import Function, rejecting_function, spelled
 from fxgrow.tracing.mode_value import ModeValue
 from fxgrow.tracing.tracer import ModelTracer, Opaque
 
@@ -54,20 +55,37 @@ def capture(model: nn.Module, call: Call, leaves: Collection[str]) -> Capture:
     Raises:
         MustStayWholeError: If a module must become a leaf first.
     """
-    train = _record(model, call, leaves, training=True)
-    evaluation = _record(model, call, leaves, training=False)
+    functions: dict[Function, str] = {}  # kept as one node, and why
+    train, evaluation = (_record_with(functions, model, call, leaves, training=mode) for mode in (True, False))
     constants = {f"eval:{name}": value for name, value in evaluation.constants.items()}
     constants |= {f"train:{name}": value for name, value in train.constants.items()}
     differences, findings = align(evaluation.tracer, train.tracer, constants)
     if findings:
         raise MustStayWholeError(findings)
-    notes = [*evaluation.tracer.notes, *_size_notes(evaluation), *_constant_notes(evaluation), *_fixed_notes(call)]
+    notes = [f"{spelled(function)} is one node: {reason}" for function, reason in functions.items()]
+    notes += [*evaluation.tracer.notes, *_size_notes(evaluation), *_constant_notes(evaluation), *_fixed_notes(call)]
     graph_module = _assemble(model, evaluation, differences)
     return Capture(graph_module, tuple(notes), tuple(_doubts(evaluation)))
 
 
-def _record(model: nn.Module, call: Call, leaves: Collection[str], *, training: bool) -> Recording:
-    tracer = ModelTracer(call, leaves)
+def _record_with(
+    functions: dict[Function, str], model: nn.Module, call: Call, leaves: Collection[str], *, training: bool
+) -> Recording:
+    """Record with `functions` as one node each, and add to them until no function rejects what it is given."""
+    while True:
+        try:
+            return _record(model, call, leaves, functions, training=training)
+        except MustStayWholeError as failure:
+            function = rejecting_function(failure.__cause__) if failure.__cause__ else None
+            if function is None or function in functions:
+                raise
+            functions[function] = failure.findings[0].reason
+
+
+def _record(
+    model: nn.Module, call: Call, leaves: Collection[str], functions: Collection[Function], *, training: bool
+) -> Recording:
+    tracer = ModelTracer(call, leaves, functions)
     with preserved(model):  # models keep what they computed, and it must not reach the next recording
         model.train(training)
         versions, attributes = _buffer_versions(model), set(vars(model))
@@ -127,7 +145,8 @@ def _doubts(recording: Recording) -> list[Opaque]:
 
 
 def _size_notes(recording: Recording) -> list[str]:
-    count = len(recording.tracer.decided)
+    tracer = recording.tracer
+    count = sum(not tracer.values.asks_for_gradients(node) for node in tracer.decided)
     return [f"{count} decisions on sizes hold for inputs of this size; others raise an error"] if count else []
 
 

@@ -14,6 +14,7 @@ from fxgrow.execution.shapes import complete_shapes, propagate_shapes
 from fxgrow.execution.structures import batch_size_of
 from fxgrow.graph.normalisation import normalise
 from fxgrow.graph.sharing import share
+from fxgrow.primitives.unwrapping import bare
 from fxgrow.record.record import Origin, record_of, update_record
 from fxgrow.tracing.arguments import bind_call
 from fxgrow.tracing.exported import reference_of, unpack
@@ -34,8 +35,9 @@ def trace(
     and has the same state_dict names. The model itself is left as it was.
 
     Args:
-        model: The model. A GraphModule passes through, normalised and with shapes; so does a torch.export program,
-            which stays in the mode that it was exported in.
+        model: The model; of one that is compiled or in DistributedDataParallel, what lies inside. A GraphModule passes
+            through, normalised and with shapes; so does a torch.export program, which stays in the mode that it was
+            exported in.
         example_inputs: A tensor, a tuple of positional inputs, or a dict of keyword inputs. Arguments that are no
             tensors are fixed at their values, arguments left out at their defaults.
         origin: Where the model comes from, so that a file can rebuild it.
@@ -47,6 +49,7 @@ def trace(
     Raises:
         TraceError: If the example inputs do not fit, the model cannot be traced, or what was traced is not the model.
     """
+    model = model if isinstance(model, ExportedProgram) else bare(model)
     if isinstance(model, ExportedProgram):
         graph_module = _adopt(unpack(model), reference_of(model), example_inputs, check)
         update_record(graph_module, trace_policy={"door": "torch.export"}, trace_notes=(_FROZEN,))

@@ -1,7 +1,7 @@
 """Which modules stay whole: one node that calls the module, with nothing traced inside it."""
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import cache
 from types import CodeType, FunctionType
 from typing import Any
@@ -36,17 +36,8 @@ def untraceable_classes() -> tuple[type[nn.Module], ...]:
     The registry fills while timm's model files are imported, so it is read at each trace. Convolutions and whole blocks
     are registered too, for control flow on sizes, which is no obstacle here: growth shall reach inside them.
     """
-    return tuple(kind for kind in _registry("get_notrace_modules") if issubclass(kind, _ATOMS))
-
-
-def untraceable_functions() -> tuple[Callable[..., Any], ...]:
-    """Return the functions that timm registers as not traceable; none if timm is not loaded."""
-    return tuple(_registry("get_notrace_functions"))
-
-
-def _registry(name: str) -> list[Any]:
-    timm_models = sys.modules.get("timm.models")
-    return list(getattr(timm_models, name)()) if hasattr(timm_models, name) else []
+    registered: Any = getattr(sys.modules.get("timm.models"), "get_notrace_modules", tuple)()
+    return tuple(kind for kind in registered if issubclass(kind, _ATOMS))
 
 
 @cache

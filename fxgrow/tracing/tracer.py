@@ -10,16 +10,18 @@ from typing import Any
 import torch
 import torch.fx as fx
 import torch.utils.checkpoint
-from torch import nn
+from torch import Tensor, nn
 from torch.fx.node import map_aggregate
 from torch.fx.proxy import Attribute
 
 from fxgrow.execution.randomness import random_state
 from fxgrow.graph.declared import reads_only_sizes
 from fxgrow.tracing.arguments import Argument, Call, mirror
+from fxgrow.tracing.functions import Function, is_einops_layer, recorded, untraceable_functions
 from fxgrow.tracing.interception import interception
-from fxgrow.tracing.leaves import COMPOSITES, follows_mode, untraceable_classes, untraceable_functions
-from fxgrow.tracing.sizes import SizeProxy, Sizes
+from fxgrow.tracing.leaves import COMPOSITES, follows_mode, untraceable_classes
+from fxgrow.tracing.proxies import proxy_of
+from fxgrow.tracing.values import Values
 
 #: written on nodes that were recorded under torch.no_grad
 NO_GRAD = "fxgrow_no_grad"
@@ -56,6 +58,7 @@ class ModelTracer(fx.Tracer):
     Args:
         call: How the model is called.
         leaves: Paths of modules that stay whole, beside the atoms of torch.nn and those that follow ``.train()``.
+        functions: Functions that are kept as one node, beside those that always are.
 
     Attributes:
         calls: The stack of open module calls, outermost (the model) first; the whole tree when tracing is over.
@@ -63,11 +66,12 @@ class ModelTracer(fx.Tracer):
         notes: What was dropped without changing the function, in sentences.
     """
 
-    def __init__(self, call: Call, leaves: Collection[str]) -> None:
-        super().__init__(autowrap_modules=(math,), autowrap_functions=untraceable_functions())
+    def __init__(self, call: Call, leaves: Collection[str], functions: Collection[Function] = ()) -> None:
+        super().__init__(autowrap_modules=(math,))
         self.proxy_buffer_attributes = True  # or what forward computes from a buffer would be a constant
         self.call = call
         self.leaves = frozenset(leaves)
+        self.functions = (*untraceable_functions(), *functions)
         self.leaf_classes = untraceable_classes()
         self.calls = [ModuleCall("")]
         self.findings: list[Opaque] = []
@@ -78,14 +82,16 @@ class ModelTracer(fx.Tracer):
         """Say whether `m` stays whole."""
         if module_qualified_name in self.leaves or isinstance(m, self.leaf_classes) or follows_mode(m):
             return True
+        if is_einops_layer(m):
+            return True
         return not isinstance(m, COMPOSITES) and super().is_leaf_module(m, module_qualified_name)
 
     def record(self, model: nn.Module) -> fx.Graph:
         """Trace `model`."""
-        with torch.enable_grad(), interception(self):
+        with torch.enable_grad(), interception(self), recorded(self, self.functions, model):
             graph: fx.Graph = self._watched(lambda: super(ModelTracer, self).trace(model))
         self.calls[0].result = graph.output_node().args[0]
-        self.calls[0].forget(_drop_unread(graph))
+        self.calls[0].forget(_drop_unread(graph, self.values))
         return graph
 
     def create_args_for_root(self, root_fn: Any, is_module: bool, concrete_args: Any = None) -> tuple[Any, list[Any]]:
@@ -102,9 +108,19 @@ class ModelTracer(fx.Tracer):
 
         return forward, [self.root, *proxies]
 
-    def proxy(self, node: fx.Node) -> fx.Proxy:
-        """Wrap a node in a proxy that knows sizes."""
-        return SizeProxy(node, self)
+    def proxy(self, node: fx.Node) -> Any:
+        """Wrap a node in a proxy of the kind of its value."""
+        return proxy_of(node, self, self.values.example(node))
+
+    def create_proxy(self, kind: str, target: Any, *args: Any, **kwargs: Any) -> Any:
+        """Record an operation; what it returns for the example inputs is None itself where it is None."""
+        proxy = super().create_proxy(kind, target, *args, **kwargs)
+        nothing = kind in ("call_module", "call_method") or target is operator.getitem
+        return None if nothing and self.values.example(proxy.node) is None else proxy
+
+    def create_arg(self, a: Any) -> Any:
+        """Return what stands for a value in the graph; a proxy is taken for its node, though it may be a tensor."""
+        return a.node if isinstance(a, fx.Proxy) else super().create_arg(a)
 
     def to_bool(self, obj: fx.Proxy) -> bool:
         """Decide a branch on a size."""
@@ -112,26 +128,29 @@ class ModelTracer(fx.Tracer):
 
     def iter(self, obj: fx.Proxy) -> Iterator[Any]:
         """Iterate over a tuple, or the leading dimension of a tensor, if its length does not depend on the batch."""
-        return iter([obj[index] for index in range(self.sizes.length(obj.node))])  # type: ignore[index]
+        return iter([obj[index] for index in range(self.values.length(obj.node))])  # type: ignore[index]
 
     def decide(self, proxy: fx.Proxy) -> Any:
         """Return what a size is for the example inputs, and have the graph assert that it is this.
 
         Raises:
-            UnknownSizeError: If it is no size, or depends on the batch.
+            UnknownValueError: If it is no size, or depends on the batch.
         """
         node = proxy.node
         if node not in self.decided:
-            value = self.decided[node] = self.sizes.value(node)
-            message = "this graph was traced for inputs of another size"
+            value = self.decided[node] = self.values.value(node)
+            if self.values.asks_for_gradients(node):  # it may be another one where the graph is used
+                self.note("branches on whether gradients are recorded take the side of training")
+                return value
+            message = "this graph was traced for inputs of another size or type"
             same = self.create_proxy("call_function", operator.eq, (proxy, value), {})
             self.create_proxy("call_function", torch._assert, (same, message), {})
         return self.decided[node]
 
     @cached_property
-    def sizes(self) -> Sizes:
-        """What follows from the sizes of the example inputs."""
-        return Sizes(self.root, self.graph, self.call)
+    def values(self) -> Values:
+        """What follows from the shapes of the example inputs."""
+        return Values(self.root, self.graph, self.call)
 
     def _placeholder(self, argument: Argument) -> fx.Proxy:
         default = (argument.value,) if argument.fixed else ()
@@ -139,6 +158,8 @@ class ModelTracer(fx.Tracer):
 
     def call_module(self, m: nn.Module, forward: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         """Record a call of `m`, or what it does if it is no leaf."""
+        if self.values.computing:
+            return forward(*args, **kwargs)
         path = self.path_of_module(m)
         if self.is_leaf_module(m, path):
             return super().call_module(m, forward, args, kwargs)
@@ -148,6 +169,10 @@ class ModelTracer(fx.Tracer):
         call.result = self._watched(lambda: super(ModelTracer, self).call_module(m, forward, args, kwargs))
         self.calls.pop()
         return call.result
+
+    def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, Any]) -> Any:
+        """Return an attribute of a module, or the proxy of a parameter or buffer."""
+        return attr_val if self.values.computing else super().getattr(attr, attr_val, parameter_proxy_cache)
 
     def create_node(
         self, kind: str, target: Any, args: Any, kwargs: Any, name: Any = None, type_expr: Any = None
@@ -161,7 +186,8 @@ class ModelTracer(fx.Tracer):
 
     def find(self, reason: str) -> None:
         """Note that the module whose forward is running must stay whole."""
-        self.findings.append(Opaque(self.stack, reason))
+        if not self.values.computing:
+            self.findings.append(Opaque(self.stack, reason))
 
     def note(self, sentence: str) -> None:
         """Note something for the user, once."""
@@ -188,11 +214,19 @@ def node_of(value: Any) -> fx.Node | None:
     return value if isinstance(value, fx.Node) else None
 
 
-def _drop_unread(graph: fx.Graph) -> set[fx.Node]:
-    """Erase items, shapes and devices that nobody reads; forward may look at more of them in one of the modes."""
+def _drop_unread(graph: fx.Graph, values: Values) -> set[fx.Node]:
+    """Erase items, attributes and plain numbers that nobody reads; forward may look at more of them in one mode."""
     erased = set()
     for node in reversed(graph.nodes):
-        if not node.users and (reads_only_sizes(node) or node.target is operator.getitem):
+        if not node.users and (reads_only_sizes(node) or node.target is operator.getitem or _is_plain(node, values)):
             graph.erase_node(node)
             erased.add(node)
     return erased
+
+
+def _is_plain(node: fx.Node, values: Values) -> bool:
+    """Say whether a node reads an attribute, or calculates, and gives no tensor."""
+    if node.op != "call_function" or node.target is operator.setitem:
+        return False
+    calculates = getattr(node.target, "__module__", "") == "_operator"
+    return (node.target is getattr or calculates) and not isinstance(values.example(node), Tensor)

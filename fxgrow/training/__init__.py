@@ -1,6 +1,6 @@
 """Training goes on while the model grows: the compiled form, and a helper that holds it and the optimizer together."""
 
-from fxgrow.optimizers.extension import extend_optimizer as extend_optimizer
+from fxgrow.optimizers import extend_optimizer as extend_optimizer
 from fxgrow.training.compilation import CompiledBlocks as CompiledBlocks
 from fxgrow.training.compilation import CompileWarning as CompileWarning
 from fxgrow.training.compilation import compile as compile

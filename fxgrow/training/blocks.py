@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import torch.fx as fx
 from torch import nn
 
-from fxgrow.record.annotations import annotation
 from fxgrow.record.location import numbered
+from fxgrow.record.provenance import part_of, provenance_of
 
 #: A block of more nodes is cut again, at the next number in its module paths (``stages.2.blocks.0``).
 _LARGE = 64
@@ -72,18 +72,18 @@ def _containers(graph_module: fx.GraphModule) -> dict[fx.Node, Sequence[str]]:
     for node in nodes:
         own = _container(node)
         if own is None:
-            own = () if traced and not annotation(node).get("provenance") else previous
+            own = () if traced and provenance_of(node) is None else previous
         containers[node] = previous = own
     return containers
 
 
 def _container(node: fx.Node) -> Sequence[str] | None:
     """Return the path, in parts, of the module in which a node was called; None where nothing tells."""
-    provenance = annotation(node).get("provenance", {})
+    part = part_of(node)
     if node.op == "call_module":
         return str(node.target).split(".")[:-1]
-    if "site" in provenance:
-        return provenance["site"].split(".")[:-1]
+    if part is not None:
+        return part.site.split(".")[:-1]
     if "nn_module_stack" in node.meta:
         stack = list(node.meta["nn_module_stack"].values())
         return str(stack[-1][0]).split(".") if stack else ()

@@ -17,8 +17,8 @@ import torch.fx as fx
 from torch import nn
 from torch._dynamo.exc import BackendCompilerFailed
 
-from fxgrow.errors import TraceError
 from fxgrow.primitives.modules import fetch_attribute
+from fxgrow.primitives.unwrapping import CompiledForm, unwrap
 from fxgrow.record.digest import digest
 from fxgrow.training.blocks import Piece, cut, gather
 
@@ -27,14 +27,12 @@ class CompileWarning(UserWarning):
     """torch.compile does not work on this machine, and the model runs eager."""
 
 
-class CompiledBlocks(nn.Module):
+class CompiledBlocks(CompiledForm):
     """A GraphModule that runs as compiled pieces. Parameters, buffers and submodules are those of `graph_module`.
 
     ``state_dict``, ``parameters``, ``train``, ``eval`` and ``to`` act on the shared modules, under the names that they
     have in `graph_module`, which stays the thing to grow and to save.
     """
-
-    graph_module: fx.GraphModule
 
     def __init__(self, graph_module: fx.GraphModule, options: dict[str, Any]) -> None:
         super().__init__()
@@ -85,7 +83,7 @@ class CompiledBlocks(nn.Module):
         return values
 
 
-def compile(graph_module: fx.GraphModule, **torch_compile_options: Any) -> CompiledBlocks:
+def compile(graph_module: nn.Module, **torch_compile_options: Any) -> CompiledBlocks:
     """Compile a GraphModule block by block; call it in place of ``torch.compile``, and again after each growth event.
 
     The first call of the result compiles each distinct block once. Blocks that an earlier result, still alive, has
@@ -101,7 +99,7 @@ def compile(graph_module: fx.GraphModule, **torch_compile_options: Any) -> Compi
         A module that computes the same function and shares parameters, buffers and submodules with `graph_module`.
 
     Raises:
-        TraceError: If `graph_module` is not a GraphModule.
+        TraceError: If `graph_module` is not traced.
 
     Example:
         >>> traced = fx.symbolic_trace(nn.Sequential(nn.Linear(3, 4), nn.GELU(), nn.Linear(4, 2)))
@@ -109,13 +107,7 @@ def compile(graph_module: fx.GraphModule, **torch_compile_options: Any) -> Compi
         >>> list(model.state_dict()) == list(traced.state_dict())
         True
     """
-    if not isinstance(graph_module, fx.GraphModule):
-        raise TraceError(
-            "only a GraphModule can be compiled block by block",
-            where=type(graph_module).__name__,
-            fix="trace it first with fxgrow.trace(model, example_inputs)",
-        )
-    return CompiledBlocks(graph_module, torch_compile_options)
+    return CompiledBlocks(unwrap(graph_module), torch_compile_options)
 
 
 class _Structure:

@@ -1,30 +1,30 @@
 """`Grower`: what must happen together when a model grows in the middle of its training."""
 
 import time
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.fx as fx
-from torch import Tensor, nn
-from torch.optim import Optimizer
+from torch import nn
 
 from fxgrow.curvature import Scores, analyze, find_score
-from fxgrow.curvature.batches import Batch, read_batches
-from fxgrow.errors import PlanError, VerificationError
-from fxgrow.execution.inputs import device_of
+from fxgrow.curvature.batches import Batch
+from fxgrow.curvature.capture import LossFunction, loss_of
+from fxgrow.curvature.probe_data import CountSamples, read_batches
+from fxgrow.errors import PlanError, TraceError, VerificationError
 from fxgrow.execution.preservation import preserved
+from fxgrow.graph.sharing import share
 from fxgrow.growth import grow
 from fxgrow.growth.allocation import find_allocation
 from fxgrow.growth.budget import resolve_budget
 from fxgrow.operators import find_operator
-from fxgrow.optimizers.extension import extend_optimizer
-from fxgrow.record.record import GrowthEvent, record_of, update_record
+from fxgrow.optimizers import Optimizers, listed, unchanged_on_failure
+from fxgrow.primitives.unwrapping import DataParallel, layers, unwrap
+from fxgrow.record.record import GrowthEvent, record_of, remember
 from fxgrow.training.compilation import compile as compile_blocks
 from fxgrow.training.schedule import check_epochs
-
-LossFunction = Callable[[Any, Any], Tensor]
 
 
 @dataclass(frozen=True)
@@ -54,8 +54,9 @@ class Grower:
 
     Args:
         traced: The model, from `fxgrow.trace` or ``torch.fx.symbolic_trace``.
-        loss_fn: Maps the model's output and the target to the mean loss over the batch.
-        optimizer: The optimizer that holds the model's parameters. It is extended, never replaced.
+        loss_fn: Maps the model's output and the target to the mean loss over the batch; None for a model that computes
+            its loss itself, as for `fxgrow.analyze`.
+        optimizer: The optimizer that holds the model's parameters, or several. It is extended, never replaced.
         budget: What all events together may add: a float is a fraction of the parameters at the start, an int a number.
         at: The epochs at which growth is due (`growth_epochs` makes a schedule).
         score: The score that ranks the neurons.
@@ -64,19 +65,21 @@ class Grower:
         include: Module paths or shell patterns of the only sites that may grow.
         exclude: Module paths or shell patterns of sites that may not.
         max_samples: Samples that an analysis reads at most.
+        samples: Says how many samples a batch holds, where neither target nor model shows it (`fxgrow.analyze`).
         compile: Whether `model` is compiled block by block.
         compile_options: Options of ``torch.compile``.
         seed: Seed of the analyses and of the new parameters; every event draws its own from it.
 
     Raises:
         PlanError: If an option does not fit.
+        TraceError: If the model is not traced, or is in DistributedDataParallel, which cannot follow growth.
     """
 
     def __init__(
         self,
-        traced: fx.GraphModule,
+        traced: nn.Module,
         loss_fn: LossFunction,
-        optimizer: Optimizer,
+        optimizer: Optimizers,
         *,
         budget: float = 0.5,
         at: Iterable[int] = (),
@@ -86,21 +89,24 @@ class Grower:
         include: Iterable[str] = (),
         exclude: Iterable[str] = (),
         max_samples: int = 512,
+        samples: CountSamples | None = None,
         compile: bool = True,
         compile_options: Mapping[str, Any] | None = None,
         seed: int = 0,
     ) -> None:
-        self.graph_module, self.loss_fn, self.optimizer = traced, loss_fn, optimizer
+        _refuse_data_parallel(traced)
+        listed(optimizer)
+        self.graph_module, self.loss_fn, self.optimizer = unwrap(traced), loss_fn, optimizer
         self.at = check_epochs(at)
-        self.remaining = resolve_budget(traced, budget)  #: parameters that may still be added
+        self.remaining = resolve_budget(self.graph_module, budget)  #: parameters that may still be added
         self._events = 0
         for name, find in ((score, find_score), (operator, find_operator), (allocation, find_allocation)):
             find(name)  # an unknown name is refused now, and not in the middle of the training
         self._operator, self._allocation = operator, allocation
         self._include, self._exclude = tuple(include), tuple(exclude)
-        self._score, self._max_samples, self._seed = score, max_samples, seed
+        self._score, self._max_samples, self._samples, self._seed = score, max_samples, samples, seed
         self._compile, self._compile_options = compile, dict(compile_options or {})
-        self.model: nn.Module = self._compiled(traced)  #: what the training loop calls
+        self.model: nn.Module = self._compiled(self.graph_module)  #: what the training loop calls
 
     def due(self, epoch: int) -> bool:
         """Return whether growth is scheduled at `epoch`."""
@@ -130,33 +136,46 @@ class Grower:
             VerificationError: If the grown model's loss is another.
         """
         started = time.monotonic()
-        limit = self._limit(budget)
-        seed = self._seed + self._events
-        read = read_batches(batches, device_of(self.graph_module), seed=seed, max_samples=self._max_samples)
+        limit, seed = self._limit(budget), self._seed + self._events
+        measured = share(self.graph_module)  # on whose nodes the scores are written
+        read = read_batches(
+            measured,
+            batches,
+            seed=seed,
+            max_samples=self._max_samples,
+            samples=self._samples,
+            targets=self.loss_fn is not None,
+        )
         scores = analyze(
-            self.graph_module,
+            measured,
             self.loss_fn,
-            [(batch.inputs, batch.target) for batch in read],
+            read,
             score=self._score,
             sites=self._include or None,
             seed=seed,
         )
-        before = self._loss(self.graph_module, read[0])
-        grown = grow(
-            self.graph_module,
-            scores,
-            budget=limit,
-            operator=self._operator,
-            allocation=self._allocation,
-            include=self._include,
-            exclude=self._exclude,
-            seed=seed,
-        )
-        after = self._loss(grown, read[0])
-        _check_equal(before, after)
-        event = _remember(grown, {**(context or {}), "loss_before": before, "loss_after": after})
-        extend_optimizer(self.optimizer, grown)
-        self._adopt(grown, event)
+        before = self._loss(measured, read[0])
+        with unchanged_on_failure(self.optimizer):
+            grown = grow(
+                measured,
+                scores,
+                budget=limit,
+                operator=self._operator,
+                allocation=self._allocation,
+                include=self._include,
+                exclude=self._exclude,
+                optimizer=self.optimizer,
+                seed=seed,
+            )
+            after = self._loss(grown, read[0])
+            _check_equal(before, after)
+            remember(grown, {**(context or {}), "loss_before": before, "loss_after": after})
+            # The old compiled form is alive until the new one exists, which takes over the blocks that did not change.
+            model = self._compiled(grown)
+        self.model, self.graph_module = model, grown
+        event = self.history[-1]
+        self.remaining -= event.parameters_after - event.parameters_before
+        self._events += 1
         return GrowthReport(event, scores, before, after, time.monotonic() - started)
 
     def _limit(self, budget: float | None) -> int:
@@ -172,14 +191,6 @@ class Grower:
             )
         return limit
 
-    def _adopt(self, grown: fx.GraphModule, event: GrowthEvent) -> None:
-        grown.train(self.graph_module.training)
-        # The old compiled form is alive until the new one exists, which takes over the blocks that did not change.
-        self.model = self._compiled(grown)
-        self.graph_module = grown
-        self.remaining -= event.parameters_after - event.parameters_before
-        self._events += 1
-
     def _compiled(self, graph_module: fx.GraphModule) -> nn.Module:
         return compile_blocks(graph_module, **self._compile_options) if self._compile else graph_module
 
@@ -189,7 +200,7 @@ class Grower:
             graph_module.eval()
             inputs = batch.inputs
             output = graph_module(**inputs) if isinstance(inputs, dict) else graph_module(*inputs)
-            return float(self.loss_fn(output, batch.target))
+            return float(loss_of(self.loss_fn, output, batch))
 
 
 def _check_equal(before: float, after: float) -> None:
@@ -202,9 +213,10 @@ def _check_equal(before: float, after: float) -> None:
         )
 
 
-def _remember(grown: fx.GraphModule, context: Mapping[str, Any]) -> GrowthEvent:
-    """Write `context` into the last event of the history, and return that event."""
-    *earlier, last = record_of(grown).history
-    event = replace(last, context={**last.context, **context})
-    update_record(grown, history=(*earlier, event))
-    return event
+def _refuse_data_parallel(model: nn.Module) -> None:
+    """Refuse a wrapper that would go on averaging the gradients of the parameters that it knew when it was made."""
+    if isinstance(model, nn.Module):
+        wrapper = next((type(layer).__name__ for layer in layers(model) if isinstance(layer, DataParallel)), None)
+        if wrapper is not None:
+            fix = "give the model inside, and wrap grower.model anew after each growth event"
+            raise TraceError("it cannot follow a model that grows", where=wrapper, fix=fix)

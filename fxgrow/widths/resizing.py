@@ -97,6 +97,21 @@ def carry_out(graph_module: fx.GraphModule, resizing: Resizing, *, seed: int, ke
     Raises:
         PassError: If a size is spelled in a way that cannot be rewritten.
     """
+    respell(graph_module, resizing, keep_scale=keep_scale)
+    _replace_tensors(graph_module, resizing, seed)
+
+
+def respell(graph_module: fx.GraphModule, resizing: Resizing, *, keep_scale: bool) -> None:
+    """Rewrite the sizes that the graph spells, and forget the shapes on its nodes.
+
+    Args:
+        graph_module: Changed in place.
+        resizing: What `plan_resizing` returned for this very graph.
+        keep_scale: As for `carry_out`.
+
+    Raises:
+        PassError: If a size is spelled in a way that cannot be rewritten.
+    """
     for node, dims in resizing.found.reshapes:
         if resizing.touches(dims):
             _respell(resizing, node, dims)
@@ -108,7 +123,6 @@ def carry_out(graph_module: fx.GraphModule, resizing: Resizing, *, seed: int, ke
         for node, dim in resizing.found.scalings:
             if resizing.touches((dim,)):
                 _rescale(node, math.prod(axis.size for axis in leaves(dim)), resizing.size_of(dim))
-    _replace_tensors(graph_module, resizing, seed)
     for node in graph_module.graph.nodes:
         if node.op != "placeholder":
             for key in ("tensor_meta", "type"):

@@ -61,7 +61,7 @@ def test_a_target_may_be_any_structure():
     _same(analyze(_model(), loss, batches), analyze(_model(), F.cross_entropy, BATCHES))
 
 
-def test_reading_stops_when_there_are_enough_images():
+def test_reading_stops_when_there_are_enough_samples():
     scores = analyze(_model(), F.cross_entropy, BATCHES, max_samples=10)
     assert scores.samples == 12
     _same(scores, analyze(_model(), F.cross_entropy, BATCHES[:1]))

@@ -142,7 +142,7 @@ def test_eigenvectors_have_the_quotients_that_the_eigenvalues_claim():
 
 
 @pytest.mark.parametrize("score", ["branch", "splitting"])
-def test_unequal_batches_count_by_their_images(score):
+def test_unequal_batches_count_by_their_samples(score):
     model, x, target = _setup("conv")
     whole = _scores(model, [(x, target)], score)["0"]
     parts = _scores(model, [(x[:7], target[:7]), (x[7:9], target[7:9]), (x[9:], target[9:])], score)["0"]

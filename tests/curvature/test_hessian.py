@@ -115,13 +115,15 @@ def test_an_operation_without_second_derivative_is_named_with_the_way_out():
         analyze(graph_module, F.cross_entropy, batches, score="hessian")
 
 
-def test_a_single_batch_is_cut_in_two():
+def test_a_single_batch_is_not_cut_and_has_no_error_bar():
     model, batches, x = _setup("linear")
     graph_module = torch.fx.symbolic_trace(model)
     single = analyze(graph_module, F.cross_entropy, [(x, TARGET)], score="hessian")["0"]
     double = analyze(graph_module, F.cross_entropy, batches, score="hessian")["0"]
     torch.testing.assert_close(single.values, double.values, rtol=1e-10, atol=1e-14)
-    assert bool((single.stderr > 0).all())
+    assert (single.held_out, single.stderr, single.reliability) == (None, None, None)
+    assert not bool(single.significant.any())
+    assert torch.equal(single.priority, -single.values)
 
 
 def test_a_frozen_weight_is_refused():

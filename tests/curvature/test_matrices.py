@@ -82,7 +82,7 @@ def test_a_unit_of_unknown_images_counts_as_one_batch():
     torch.testing.assert_close(quotients, torch.stack([fine[:4].mean(0), fine[4:].mean(0)]))
 
 
-def test_two_calls_in_one_batch_add_up_image_by_image():
+def test_two_calls_in_one_batch_add_up_sample_by_image():
     first, second = _matrices("linear", sizes=(4, 4)).captured
     linear = _matrices("linear").map
     both = CurvatureMatrices(linear, (first, CapturedCall(second.input, second.coefficients, 4, 4, first.source)))
@@ -99,7 +99,7 @@ def test_batches_are_dealt_out_whole_and_evenly():
     assert {call.source[0] for call in first}.isdisjoint(call.source[0] for call in second)
 
 
-def test_a_single_batch_is_halved_by_whole_images():
+def test_a_single_batch_is_halved_by_whole_samples():
     matrices = _matrices("linear over tokens")
     first, second = split_in_halves(matrices.captured)
     torch.testing.assert_close(first[0].input, matrices.captured[0].input[::2])
@@ -110,11 +110,12 @@ def test_a_single_batch_is_halved_by_whole_images():
     torch.testing.assert_close(whole(vectors), matrices(vectors))
 
 
-def test_windows_of_one_image_stay_together():
+def test_windows_of_one_sample_stay_together():
     x, c = torch.arange(8.0).reshape(8, 1), torch.ones(8, 1)
     first, _ = split_in_halves([CapturedCall(x, c, 4, 4, (0, 0))])
     assert first[0].input.flatten().tolist() == [0, 1, 4, 5]
 
 
-def test_a_single_batch_without_visible_images_cannot_be_halved():
-    assert split_in_halves([CapturedCall(torch.ones(3, 1), torch.ones(3, 1), 1, 2, (0, 0))]) is None
+def test_a_single_batch_without_visible_samples_stays_whole():
+    call = CapturedCall(torch.ones(3, 1), torch.ones(3, 1), 1, 2, (0, 0))
+    assert split_in_halves([call]) == [(call,)]

@@ -189,7 +189,7 @@ def test_a_time_first_layout_counts_images_where_they_are():
         torch.testing.assert_close(single[path].stderr, halves[path].stderr, rtol=1e-8, atol=1e-12)
 
 
-def test_where_the_images_are_not_to_be_seen_a_single_batch_is_refused_and_two_are_not():
+def test_where_the_samples_are_not_to_be_seen_a_single_batch_has_no_held_out_values_and_two_have():
     class Packed(nn.Module):
         def __init__(self):
             super().__init__()
@@ -200,6 +200,12 @@ def test_where_the_images_are_not_to_be_seen_a_single_batch_is_refused_and_two_a
 
     graph_module = torch.fx.symbolic_trace(nn.Sequential(Packed()))
     batch = (torch.randn(8, 5, 3), TARGET[:8])
-    scores = analyze(graph_module, F.cross_entropy, [batch])
-    assert "give at least two batches" in scores.refusals["0.first"]
-    assert list(analyze(graph_module, F.cross_entropy, [batch, batch])) == ["0.first"]
+    single = analyze(graph_module, F.cross_entropy, [batch])["0.first"]
+    double = analyze(graph_module, F.cross_entropy, [batch, batch])["0.first"]
+    assert single.held_out is None
+    assert double.held_out is not None
+    torch.testing.assert_close(single.values, double.values)
+    assert (
+        "give at least two batches"
+        in analyze(graph_module, F.cross_entropy, [batch], score="gradient").refusals["0.first"]
+    )

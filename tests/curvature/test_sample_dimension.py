@@ -7,7 +7,7 @@ from torch import Tensor, fx, nn
 
 import fxgrow
 from fxgrow.curvature import StepRecorder
-from fxgrow.curvature.batches import read_batch
+from fxgrow.curvature.batches import Batch
 from fxgrow.curvature.sample_dimension import SampleDimension, find_sample_dimensions, samples_in_front
 
 IMAGES, LENGTH, WIDTH = 4, 6, 8
@@ -39,7 +39,7 @@ def test_images_are_found_and_brought_to_the_front(arrange, expected: SampleDime
     graph_module = fx.symbolic_trace(Arranged(arrange))
     x = torch.randn(IMAGES, LENGTH, WIDTH)
     node = _input_of_the_site(graph_module)
-    dimensions = find_sample_dimensions(graph_module, [node], read_batch(0, x, None, torch.device("cpu")))
+    dimensions = find_sample_dimensions(graph_module, [node], Batch(0, (x,), None, len(x)))
     assert dimensions == {node: expected}
     value, parts = samples_in_front(arrange(x), expected, IMAGES, 0)
     if expected is None:
@@ -54,25 +54,21 @@ def test_images_that_begin_alike_are_told_apart() -> None:
     x[:, : LENGTH // 2] = 0
     graph_module = fx.symbolic_trace(Arranged(lambda x: x.transpose(0, 1)))
     node = _input_of_the_site(graph_module)
-    assert find_sample_dimensions(graph_module, [node], read_batch(0, x, None, torch.device("cpu"))) == {
-        node: SampleDimension(1)
-    }
+    assert find_sample_dimensions(graph_module, [node], Batch(0, (x,), None, len(x))) == {node: SampleDimension(1)}
 
 
 def test_they_are_taken_to_be_in_front_where_the_data_tell_nothing() -> None:
     graph_module = fx.symbolic_trace(Arranged(lambda x: x.view(IMAGES, LENGTH, WIDTH)))
     node = _input_of_the_site(graph_module)
     for x in (torch.ones(IMAGES, LENGTH, WIDTH), torch.randn(IMAGES, LENGTH, WIDTH)):  # alike; a fixed batch size
-        assert find_sample_dimensions(graph_module, [node], read_batch(0, x, None, torch.device("cpu"))) == {
-            node: SampleDimension(0)
-        }
+        assert find_sample_dimensions(graph_module, [node], Batch(0, (x,), None, len(x))) == {node: SampleDimension(0)}
 
 
 def test_looking_for_images_leaves_no_trace() -> None:
     model = nn.Sequential(nn.BatchNorm1d(LENGTH), nn.Dropout(), nn.Linear(WIDTH, WIDTH)).train()
     graph_module = fx.symbolic_trace(model)
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    batch = read_batch(0, torch.randn(IMAGES, LENGTH, WIDTH), None, torch.device("cpu"))
+    batch = Batch(0, (torch.randn(IMAGES, LENGTH, WIDTH),), None, IMAGES)
     state = torch.get_rng_state()
     find_sample_dimensions(graph_module, list(graph_module.graph.nodes)[:-1], batch)
     assert all(torch.equal(value, before[name]) for name, value in graph_module.state_dict().items())
@@ -105,7 +101,7 @@ class WithOwnAttention(nn.Module):
 
 @pytest.mark.filterwarnings("ignore::fxgrow.curvature.FewSamplesWarning")
 @pytest.mark.parametrize("in_a_step", [False, True], ids=["analyze", "StepRecorder"])
-def test_scores_do_not_depend_on_how_torch_arranges_the_images(in_a_step: bool) -> None:
+def test_scores_do_not_depend_on_how_torch_arranges_the_samples(in_a_step: bool) -> None:
     torch.manual_seed(0)
     model = WithTorchsAttention().double()
     x, target = torch.randn(12, LENGTH, WIDTH, dtype=torch.double), torch.arange(12) % 3

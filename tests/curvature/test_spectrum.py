@@ -5,8 +5,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from fxgrow.curvature.batches import read_batches
 from fxgrow.curvature.hessian import HessianOperator
+from fxgrow.curvature.probe_data import read_batches
 from fxgrow.curvature.spectrum import spectra
 from fxgrow.errors import AnalysisError
 
@@ -32,8 +32,9 @@ def _explicit(model, names=None):
 
 
 def _operator(model, batches):
-    read = read_batches(batches, torch.device("cpu"), seed=0)
-    return HessianOperator(torch.fx.symbolic_trace(model), F.cross_entropy, read, list(model.parameters()))
+    graph_module = torch.fx.symbolic_trace(model)
+    read = read_batches(graph_module, batches, seed=0)
+    return HessianOperator(graph_module, F.cross_entropy, read, list(model.parameters()))
 
 
 @pytest.mark.parametrize("batches", [BATCHES, [(X, TARGET)]], ids=["two batches", "one batch"])

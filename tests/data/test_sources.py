@@ -138,8 +138,8 @@ def test_cifar100_without_files_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        ("mnist", r"mnist: no such data source; did you mean mnist5k\?"),
-        ("imagfolder:x", r"did you mean imagefolder:PATH\?"),
+        ("mnist", r"mnist: no such data source; did you mean 'mnist5k'\?"),
+        ("imagfolder:x", r"did you mean 'imagefolder'\?"),
         ("weather", r"no such data source; the sources are mnist5k, digits"),
         ("imagefolder", "this source takes a path; write imagefolder:PATH"),
         ("digits:here", "this source takes no path; write digits alone"),

@@ -14,6 +14,7 @@ from torch import nn
 import fxgrow
 from fxgrow.errors import FileError
 from fxgrow.files import read_table
+from fxgrow.files.layout import VERSION
 from fxgrow.files.plain import to_plain
 
 
@@ -37,7 +38,7 @@ def both_refuse(path, message):
 
 
 def test_missing(saved):
-    both_refuse(saved.parent / "modle.pt", r"there is no such file; did you mean .*model\.pt\?")
+    both_refuse(saved.parent / "modle.pt", r"there is no such file; did you mean 'model\.pt'\? check the name")
     both_refuse(saved.parent / "nowhere" / "x.pt", "there is no such file; check the name")
 
 
@@ -95,16 +96,23 @@ def test_a_tensor_that_was_removed_is_found(saved):
 
 
 def test_a_document_of_another_layout_is_refused(saved):
-    torch.save({"format": "fxgrow", "format_version": 1, "table": [], "state_dict": 3}, saved)
-    both_refuse(saved, "it is not laid out as format version 1")
+    torch.save({"format": "fxgrow", "format_version": VERSION, "table": [], "state_dict": 3}, saved)
+    both_refuse(saved, "it is not laid out as format version")
 
 
-@pytest.mark.parametrize("version", [2, 99, None, "1"])
+@pytest.mark.parametrize("version", [VERSION + 1, 99, None, "1"])
 def test_newer_format(saved, version):
     document = torch.load(saved, weights_only=True)
     document["format_version"] = version
     torch.save(document, saved)
-    both_refuse(saved, rf"it has format version {version}, .* reads up to version 1; update with `pip install")
+    both_refuse(saved, rf"it has format version {version}, .* reads version {VERSION}; update with `pip install")
+
+
+def test_older_format(saved):
+    document = torch.load(saved, weights_only=True)
+    document["format_version"] = VERSION - 1
+    torch.save(document, saved)
+    both_refuse(saved, rf"it has format version {VERSION - 1}, .*; read it with the fxgrow that wrote it")
 
 
 def test_plain_state_dict(tmp_path):

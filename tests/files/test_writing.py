@@ -142,7 +142,7 @@ def test_what_is_no_graph_module_is_refused(tmp_path):
 def test_a_context_that_is_not_plain_data_is_refused(model, tmp_path):
     from fxgrow.record.record import GrowthEvent, update_record
 
-    event = GrowthEvent(1, 2, 1, "even", (), 0, context={"hook": print})
+    event = GrowthEvent(1, 2, (), 0, context={"hook": print})
     update_record(model, history=(event,))
     with pytest.raises(FileError, match="builtin_function_or_method, which is not plain data"):
         fxgrow.save(model, tmp_path / "model.pt")

@@ -70,12 +70,13 @@ def test_the_history_says_what_grew(traced, scores) -> None:
     (event,) = record_of(grown).history
     assert (event.parameters_before, event.parameters_after) == (parameter_count(traced), parameter_count(grown))
     assert event.context == {"epoch": 3}
-    site = next(site for site in event.sites if site.site == "fc1")
+    site = next(site for site in event.growths if site.site == "fc1")
     rows = InsertPseudoLayers(**_rows_of(record_of(grown).edits[-1]), operator="branch").rows["fc1"]
-    assert site.pseudo_layer == "fc1_pseudo_0"
+    assert (site.kind, site.path, site.operator) == ("pseudo-layer", "fc1_pseudo_0", "branch")
+    assert (event.budget, event.allocation, site.evidence.score) == (100, "even", "eigen")
     assert site.neurons == len(rows)
-    assert site.held_out == pytest.approx(-sum(rows) / len(rows))
-    assert site.stderr == pytest.approx(0.5 / len(rows) ** 0.5)
+    assert site.evidence.held_out == pytest.approx(-sum(rows) / len(rows))
+    assert site.evidence.stderr == pytest.approx(0.5 / len(rows) ** 0.5)
 
 
 def _rows_of(edit: str) -> dict[str, dict[str, list[int]]]:
@@ -93,7 +94,7 @@ def test_growth_repeats_and_stacks(traced, scores, handmade_scores) -> None:
     assert len(record_of(grown).history) == 3
     assert [edit.split("{")[0] for edit in record_of(grown).edits if "insert" in edit] == ["insert-pseudo-layers"] * 3
     assert max(fxgrow.depth_map(grown)["fc1"]) == 3
-    assert {site.site for event in record_of(grown).history for site in event.sites} == {"fc1", "fc2"}
+    assert {site.site for event in record_of(grown).history for site in event.growths} == {"fc1", "fc2"}
 
 
 def test_operators_beside_the_site_nest_by_default_and_serial_when_asked(traced, scores, handmade_scores) -> None:

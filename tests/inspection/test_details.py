@@ -50,5 +50,5 @@ def test_a_parameter_and_a_node_by_name(base, draw):
 def test_an_unknown_name_gets_close_matches(base, path):
     with pytest.raises(FxgrowError, match="the model has nothing of this name") as caught:
         render_node(base, path)
-    assert path != "blocks.0.fc3" or "did you mean blocks.0.fc" in str(caught.value)
+    assert path != "blocks.0.fc3" or "did you mean 'blocks.0." in str(caught.value)
     assert "\n" not in str(caught.value)

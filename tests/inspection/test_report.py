@@ -10,7 +10,7 @@ import fxgrow
 from fxgrow.files import describe
 from fxgrow.inspection import render, summarize
 from fxgrow.primitives.modules import parameter_count
-from fxgrow.record.record import GrowthEvent, Origin, SiteGrowth, update_record
+from fxgrow.record.record import Evidence, Growth, GrowthEvent, Origin, update_record
 
 
 def line_of(text, label):
@@ -131,9 +131,9 @@ def test_the_summary_tells_size_work_and_history(base, draw):
                 parameters_after=parameter_count(base),
                 budget=400,
                 allocation="even",
-                sites=(
-                    SiteGrowth("a", "a_pseudo_0", "serial", 3, 100, "eigen", -0.1, 0.01),
-                    SiteGrowth("b", "b_pseudo_0", "serial", 1, 50, "eigen", -0.3, 0.04),
+                growths=(
+                    Growth("pseudo-layer", "a", 100, 3, "a_pseudo_0", "serial", Evidence("eigen", -0.1, 0.01)),
+                    Growth("pseudo-layer", "b", 50, 1, "b_pseudo_0", "serial", Evidence("eigen", -0.3, 0.04)),
                 ),
                 first_edit=0,
                 context={"epoch": 7},

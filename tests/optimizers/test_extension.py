@@ -11,9 +11,9 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR, OneCycleLR
 
 from fxgrow.errors import PlanError
 from fxgrow.graph.sharing import share
-from fxgrow.optimizers.extension import extend_optimizer
+from fxgrow.optimizers import extend_optimizer
 from fxgrow.primitives.modules import add_module
-from fxgrow.record.record import GrowthEvent, SiteGrowth, update_record
+from fxgrow.record.record import update_record
 
 OPTIMIZERS: dict[str, Callable[[Any], Optimizer]] = {
     "sgd": lambda parameters: SGD(parameters, lr=0.1, momentum=0.9),
@@ -52,10 +52,8 @@ def grow_at(traced: fx.GraphModule, site: str = "fc1", pseudo_layer: str = "fc1_
         added = grown.graph.call_function(torch.add, (call, up))
     call.replace_all_uses_with(added, delete_user_cb=lambda user: user not in (down, added))
     grown.recompile()
-    growth = SiteGrowth(site, pseudo_layer, "serial", width, 0, "eigen", None, None)
-    event = GrowthEvent(0, 0, 0, "even", (growth,), 0)
     names = tuple(f"{pseudo_layer}.{name}" for name in ("down.weight", "down.bias", "up.weight"))
-    update_record(grown, history=(event,), new_parameters=names)
+    update_record(grown, new_parameters=names)
     return grown
 
 
@@ -170,8 +168,7 @@ def _grown_container(model: nn.Module, site: str, pseudo_layer: str, names: tupl
     graph.output(graph.call_module(f"{pseudo_layer}.down", (graph.call_module(site, (x,)),)))
     add_module(model, f"{pseudo_layer}.down", nn.Linear(64, 64))
     grown = fx.GraphModule(model, graph)
-    event = GrowthEvent(0, 0, 0, "even", (SiteGrowth(site, pseudo_layer, "serial", 1, 0, "", None, None),), 0)
-    update_record(grown, history=(event,), new_parameters=names)
+    update_record(grown, new_parameters=names)
     return grown
 
 
@@ -253,31 +250,28 @@ def test_an_optimizer_without_the_site_is_refused_and_unchanged() -> None:
     assert [len(group["params"]) for group in optimizer.param_groups] == [2]
 
 
-def test_nothing_changes_where_the_second_site_is_refused() -> None:
+def test_what_another_optimizer_trains_is_left_to_it() -> None:
     traced = base_model()
-    optimizer = SGD(traced.fc1.parameters(), lr=0.1)
+    first, second = (SGD(traced.get_submodule(site).parameters(), lr=0.1) for site in ("fc1", "fc2"))
     grown = grow_at(grow_at(traced), "fc2", "fc2_pseudo_0")
-    growths = tuple(SiteGrowth(s, f"{s}_pseudo_0", "serial", 1, 0, "", None, None) for s in ("fc1", "fc2"))
-    names = (*NEW, "fc2_pseudo_0.up.weight")
-    update_record(grown, history=(GrowthEvent(0, 0, 0, "even", growths, 0),), new_parameters=names)
-    with pytest.raises(PlanError, match=r"fc2\.weight"):
-        extend_optimizer(optimizer, grown)
-    assert len(optimizer.param_groups[0]["params"]) == 2
+    others = tuple(name.replace("fc1", "fc2") for name in NEW)
+    update_record(grown, new_parameters=(*NEW, *others))
+    assert extend_optimizer(first, grown) == others
+    assert extend_optimizer(second, grown) == tuple(NEW)
+    held = [id(p) for one in (first, second) for p in one.param_groups[0]["params"]]
+    assert sorted(held) == sorted(id(parameter) for parameter in grown.parameters())
 
 
-def test_a_parameter_of_unknown_origin_is_refused() -> None:
-    traced = base_model()
-    update_record(traced, new_parameters=("fc2.weight",))
-    with pytest.raises(PlanError, match=r"fc2\.weight: no growth event tells"):
-        extend_optimizer(SGD(traced.fc1.parameters(), lr=0.1), traced)
+def test_a_parameter_that_hangs_on_no_site_is_refused() -> None:
+    traced = fx.symbolic_trace(nn.Sequential(nn.LayerNorm(4), nn.GELU()))
+    update_record(traced, new_parameters=("0.weight",))
+    with pytest.raises(PlanError, match=r"0\.weight: nothing tells which group this new parameter belongs to"):
+        extend_optimizer(SGD([traced.get_parameter("0.bias")], lr=0.1), traced)
 
 
-@pytest.mark.parametrize("kind", [torch.optim.LBFGS, torch.optim.Adagrad])
-def test_an_optimizer_fixed_at_construction_is_refused(kind: Callable[[Any], Optimizer]) -> None:
-    traced = base_model()
-    optimizer = kind(traced.parameters())
-    with pytest.raises(PlanError, match=r"(LBFGS|Adagrad): this optimizer cannot take new parameters"):
-        extend_optimizer(optimizer, grow_at(traced))
+def test_what_is_no_optimizer_is_refused() -> None:
+    with pytest.raises(PlanError, match=r"list: it is no optimizer; give a torch.optim.Optimizer"):
+        extend_optimizer([[1]], grow_at(base_model()))  # type: ignore[list-item]
 
 
 def test_a_frozen_new_part_follows_the_ungrown_run() -> None:

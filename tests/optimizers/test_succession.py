@@ -7,7 +7,6 @@ from torch import nn
 
 import fxgrow
 from fxgrow.errors import PlanError
-from fxgrow.optimizers.succession import drop_parameters
 
 
 def traced() -> fx.GraphModule:
@@ -84,13 +83,6 @@ def test_before_the_first_step_there_is_no_state_to_carry() -> None:
     train(after, optimizer)
 
 
-@pytest.mark.parametrize("kind", [torch.optim.LBFGS, torch.optim.Adagrad])
-def test_an_optimizer_that_cannot_exchange_parameters_is_refused(kind: type[torch.optim.Optimizer]) -> None:
-    before = traced()
-    with pytest.raises(PlanError, match=f"{kind.__name__}: its parameters cannot be exchanged; construct it again"):
-        fxgrow.widen(before, "0", by=2, optimizer=kind(before.parameters()))
-
-
 def test_an_optimizer_of_another_model_is_refused_and_unchanged() -> None:
     stranger = torch.optim.SGD(nn.Linear(2, 2).parameters(), lr=0.1)
     held = list(stranger.param_groups[0]["params"])
@@ -108,12 +100,3 @@ def test_state_of_an_unknown_kind_is_refused_and_unchanged() -> None:
     with pytest.raises(PlanError, match=r"0\.weight: the optimizer keeps 'curvature', which cannot be carried over"):
         fxgrow.widen(before, "0", by=2, optimizer=optimizer)
     assert [id(p) for p in optimizer.param_groups[0]["params"]] == [id(p) for p in before.parameters()]
-
-
-def test_dropped_parameters_leave_group_names_and_state() -> None:
-    before = traced()
-    optimizer = torch.optim.AdamW(before.named_parameters())
-    train(before, optimizer)
-    drop_parameters(optimizer, [before.get_parameter("0.bias")])
-    assert "0.bias" not in optimizer.param_groups[0]["param_names"]
-    assert len(optimizer.param_groups[0]["params"]) == len(optimizer.state) == 5

@@ -11,7 +11,7 @@ from fxgrow.passes.fold_pairs import FoldPairs
 from fxgrow.passes.insert_pseudo_layers import InsertPseudoLayers
 from fxgrow.primitives.modules import parameter_count
 from fxgrow.record.digest import digest
-from fxgrow.record.record import GrowthEvent, SiteGrowth, record_of, update_record
+from fxgrow.record.record import Growth, GrowthEvent, record_of, update_record
 from fxgrow.testing import assert_same_function, sample_models
 
 
@@ -98,7 +98,7 @@ def test_training_goes_on_as_it_would_have_at_twice_the_learning_rate(kind: type
 
 def test_the_history_names_the_operator_that_is_left() -> None:
     before = grown(_0=(1, 5))
-    line = SiteGrowth("0", "0_pseudo_0", "paper", 2, 28, "eigen", None, None)
-    update_record(before, history=(GrowthEvent(0, 28, 28, "even", (line,), 0),))
+    line = Growth("pseudo-layer", "0", 28, 2, "0_pseudo_0", "paper")
+    update_record(before, history=(GrowthEvent(0, 28, (line,), 0),))
     (event,) = record_of(FoldPairs()(before).graph_module).history
-    assert (event.sites[0].operator, event.sites[0].parameters) == ("branch", 14)
+    assert (event.growths[0].operator, event.growths[0].parameters) == ("branch", 14)

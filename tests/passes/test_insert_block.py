@@ -115,8 +115,8 @@ def test_the_record_is_consistent_and_replays() -> None:
     after = fxgrow.insert_block(before, after="blocks.1")
     record = record_of(after)
     (event,) = record.history
-    assert event.parameters_after - event.parameters_before == event.sites[0].parameters
-    assert event.sites[0].pseudo_layer == "blocks.2"
+    assert event.parameters_after - event.parameters_before == event.growths[0].parameters
+    assert (event.growths[0].kind, event.growths[0].path) == ("block", "blocks.2")
     assert digest(parse(record.edits[0])(before).graph_module) == digest(after)
 
 

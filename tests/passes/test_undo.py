@@ -107,7 +107,7 @@ def test_an_earlier_event_alone_comes_off_and_the_log_replays() -> None:
     undone = fxgrow.undo(both, [0])
     assert record_of(undone).edits[-1] == "undo{edits=[0]}"
     (event,) = record_of(undone).history
-    assert event.sites[0].operator == "add-residual-edge"
+    assert event.growths[0].kind == "residual-edge"
     replayed = base
     for edit in record_of(undone).edits:
         replayed = parse(edit)(replayed).graph_module
@@ -176,10 +176,12 @@ def test_an_event_that_is_not_there_is_refused() -> None:
 def test_what_replaced_parameters_cannot_be_undone_but_what_was_inserted_since_can() -> None:
     base = fxgrow.widen(traced(), "blocks.0.attn.qkv", by=2)
     grown = block("blocks.0")(base)
-    with pytest.raises(PassError, match="growth event 0: widen cannot be undone; name the events to undo"):
+    with pytest.raises(PassError, match=r"edit 0 \(widen.*: it changed what was there, and cannot be undone"):
         fxgrow.undo(grown)
     assert digest(fxgrow.undo(grown, [1])) == digest(base)
-    with pytest.raises(PassError, match="growth event 0: widen cannot be undone"):
+    with pytest.raises(
+        PassError, match="growth event 0: a grown width cannot be undone; name only what inserted something"
+    ):
         fxgrow.undo(grown, [0])
 
 

@@ -234,7 +234,9 @@ def test_the_record_is_consistent_and_replays() -> None:
     after = fxgrow.widen(before, "blocks.0.attn.qkv", by=2, how="split", seed=3, context={"epoch": 1})
     record = record_of(after)
     (event,) = record.history
-    assert event.sites[0].parameters == event.parameters_after - event.parameters_before == 3 * 2 * 2 * 17 + 2 * 2 * 16
+    assert (
+        event.growths[0].parameters == event.parameters_after - event.parameters_before == 3 * 2 * 2 * 17 + 2 * 2 * 16
+    )
     assert set(record.new_parameters) == {
         "blocks.0.attn.qkv.weight",
         "blocks.0.attn.qkv.bias",

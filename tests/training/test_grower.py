@@ -74,7 +74,7 @@ def test_a_growth_event_leaves_the_loss_and_reports_what_grew() -> None:
     assert report.event.context == {"epoch": 2, "loss_before": report.loss_before, "loss_after": report.loss_after}
     assert report.event.parameters_after == parameter_count(grower.graph_module)
     assert grower.model is grower.graph_module is not traced
-    assert set(report.scores) >= {site.site for site in report.event.sites}
+    assert set(report.scores) >= {site.site for site in report.event.growths}
 
 
 def test_the_optimizer_holds_every_parameter_once_and_training_goes_on() -> None:
@@ -122,7 +122,7 @@ def test_a_spent_budget_is_refused() -> None:
 def test_only_included_sites_grow() -> None:
     grower = make(traced_model(), budget=0.2, include=("blocks.*.fc1",))
     report = grower.grow(batches())
-    assert {site.site for site in report.event.sites} == set(report.scores) == {"blocks.0.fc1", "blocks.1.fc1"}
+    assert {site.site for site in report.event.growths} == set(report.scores) == {"blocks.0.fc1", "blocks.1.fc1"}
 
 
 def test_the_compiled_form_follows() -> None:

@@ -1,0 +1,71 @@
+"""The study: does growing pay, where, and when.
+
+    python benchmarks/study run                         # what is not recorded yet; goes on where it was stopped
+    python benchmarks/study run --tasks text            # one task
+    python benchmarks/study run --tasks text --arms 'scratch 8' --records runs/again    # repeat a row of the page
+    python benchmarks/study status                      # what is done and what is left
+    python benchmarks/study saddles                     # least eigenvalues while a network trains and grows
+    python benchmarks/study report                      # write docs/results.md from the records
+
+Records are benchmarks/study/records/*.jsonl, one line for each task, arm, learning rate and seed. To run it for hours
+beside other work: nice -n 19 setsid python benchmarks/study run >runs/study/log.txt 2>&1 &
+"""
+
+import argparse
+import sys
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Do what the command line asks for; return the exit status."""
+    import torch
+
+    from study.plan import experiments
+    from study.records import Records
+
+    options = _parser().parse_args(arguments)
+    torch.set_num_threads(options.threads)
+    torch._dynamo.config.recompile_limit = 1_000  # one graph for each architecture
+    records = Records(options.records)
+    chosen = [e for e in experiments() if _wanted(e.task.name, options.tasks) and _wanted(e.arm.name, options.arms)]
+    if options.what == "run":
+        from study.running_all import run_all
+
+        run_all(chosen, records, Path("runs/study/snapshots"), gated=options.arms == ["*"])
+    elif options.what == "status":
+        from study.running_all import status
+
+        print(status(chosen, records))
+    elif options.what == "saddles":
+        from study.saddles import run
+
+        run(options.records / "saddles" / "mnist1d-mlp.jsonl")
+    else:
+        from study.report import page
+
+        Path(options.page).write_text(page(records))
+    return 0
+
+
+def _wanted(name: str, patterns: list[str]) -> bool:
+    return any(fnmatchcase(name, pattern) for pattern in patterns)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=("run", "status", "report", "saddles"))
+    parser.add_argument("--tasks", nargs="+", default=["*"], help="names or patterns")
+    parser.add_argument("--arms", nargs="+", default=["*"], help="names or patterns")
+    parser.add_argument("--threads", type=int, default=1, help="of torch (%(default)s)")
+    parser.add_argument(
+        "--records", type=Path, default=Path(__file__).parent / "records", help="folder; an empty one repeats rows"
+    )
+    parser.add_argument("--page", default="docs/results.md", help="where the page is written (%(default)s)")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,100 @@
+"""Paired differences with their errors, corrected for how many were made, and the cost at which a loss is reached."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats
+
+_RESAMPLES = 2_000
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One arm against another on the same seeds; negative is less, which is better for a loss."""
+
+    mean: float
+    error: float  #: standard error of the mean
+    low: float  #: 95 % interval by Student's t
+    high: float
+    wins: float  #: share of the seeds on which it is negative; ties count half
+    p: float  #: of no difference, two-sided, not corrected
+
+
+def paired(one: Sequence[float], other: Sequence[float]) -> Difference:
+    """Return ``one - other``, seed by seed.
+
+    Raises:
+        ValueError: fewer than two seeds, or not equally many.
+    """
+    differences = np.asarray(one, float) - np.asarray(other, float)
+    count = len(differences)
+    if count < 2:
+        raise ValueError("A paired difference needs two seeds or more")
+    mean, error = differences.mean(), differences.std(ddof=1) / count**0.5
+    half = stats.t.ppf(0.975, count - 1) * error
+    wins = ((differences < 0) + 0.5 * (differences == 0)).mean()
+    p = 2 * stats.t.sf(abs(mean) / error, count - 1) if error else float(mean == 0)
+    return Difference(float(mean), float(error), float(mean - half), float(mean + half), float(wins), float(p))
+
+
+def mean_and_error(values: Sequence[float]) -> tuple[float, float]:
+    """Return the mean and its standard error; the error of one value is not a number."""
+    found = np.asarray(values, float)
+    return float(found.mean()), float(found.std(ddof=1) / len(found) ** 0.5) if len(found) > 1 else float("nan")
+
+
+def holm(p: Sequence[float]) -> list[float]:
+    """Return the p-values corrected for their number (Holm, Scandinavian Journal of Statistics 6, 1979)."""
+    order = np.argsort(p)
+    scaled = np.asarray(p)[order] * np.arange(len(p), 0, -1)
+    corrected = np.empty(len(p))
+    corrected[order] = np.minimum(np.maximum.accumulate(scaled), 1)
+    return [float(value) for value in corrected]
+
+
+def cost_to_reach(costs: Sequence[float], losses: np.ndarray, target: float) -> float:
+    """Return the cost at which a frontier reaches a loss, by linear interpolation of the loss over log cost.
+
+    Args:
+        costs: cost of each arm of the frontier, (arms,).
+        losses: mean loss of each arm, (arms,).
+        target: the loss to reach.
+
+    Returns:
+        The least such cost; not a number where the frontier ends above the target, and the least cost of the frontier
+        where all of it lies below (the true one is lower).
+    """
+    order = np.argsort(costs)
+    x, y = np.log(np.asarray(costs, float)[order]), np.asarray(losses, float)[order]
+    if y[0] <= target:
+        return float(np.exp(x[0]))
+    for left in range(len(x) - 1):
+        if y[left + 1] <= target:
+            share = (y[left] - target) / (y[left] - y[left + 1])
+            return float(np.exp(x[left] + share * (x[left + 1] - x[left])))
+    return float("nan")
+
+
+def cost_ratio(
+    costs: Sequence[float], losses: np.ndarray, base_cost: float, base: np.ndarray
+) -> tuple[float, float, float]:
+    """Return the cost at which a frontier reaches the mean loss of a baseline, baseline = 1, and a 95 % interval.
+
+    The interval resamples seeds, the same for all arms. A resample in which the loss is not reached counts as infinite.
+
+    Args:
+        costs: (arms,).
+        losses: (arms, seeds).
+        base_cost: of the baseline.
+        base: its losses on the same seeds, (seeds,).
+    """
+    generator = np.random.default_rng(0)
+    found = []
+    for _ in range(_RESAMPLES):
+        seeds = generator.integers(len(base), size=len(base))
+        found.append(cost_to_reach(costs, losses[:, seeds].mean(1), float(base[seeds].mean())))
+    resampled = np.nan_to_num(np.asarray(found), nan=np.inf)
+    low, high = np.quantile(resampled, [0.025, 0.975], method="nearest")
+    point = cost_to_reach(costs, losses.mean(1), float(base.mean()))
+    return point / base_cost, float(low) / base_cost, float(high) / base_cost

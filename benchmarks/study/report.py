@@ -1,0 +1,188 @@
+"""The page: every table made from the records, with its baseline, errors, and the command that repeats a row."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from study import report_saddles
+from study.analysis import Difference, cost_ratio, holm, mean_and_error, paired
+from study.arms import Arm
+from study.groups import FRONTIERS, GATES, GROUPS, Frontier, Group
+from study.plan import GATE_SEEDS, binds, fresh_seeds, gate, tuned
+from study.records import Records
+from study.tasks import TASKS, Task
+
+_INTRODUCTION = """# Results of the study
+Made by `python benchmarks/study report` from `benchmarks/study/records/`: one line there for each task, arm,
+learning rate and seed. Do not edit; `study.md` says what the tasks and arms are, and what is true.
+
+- Every arm is tuned over the same rates on the same seeds; * marks a rate at the end of its grid. Tables on *fresh
+  seeds* use no seed on which a rate was tuned or an arm was chosen. Tables on *tuning seeds* are exploration: no
+  p-value stands there.
+- *Cost* is parameters x steps, *FLOPs* counts all products, attention's too; *seconds* is processor time for one seed
+  in a batch of several. All three with the baseline = 1.
+- Differences are paired by seed, with their standard error and 95 % interval (Student's t); *p* is corrected for the
+  number of comparisons in its table (Holm)."""
+
+
+@dataclass(frozen=True)
+class Line:
+    """One arm at its tuned rate on some seeds."""
+
+    arm: Arm
+    rate: float
+    rates: tuple[float, ...]  #: the grid that it was chosen from
+    rows: list[dict[str, object]]
+
+    def numbers(self, key: str) -> list[float]:
+        """Return one number of each seed."""
+        return [float(str(row[key])) for row in self.rows]
+
+    def mean(self, key: str) -> float:
+        """Return the mean of a number over the seeds."""
+        return float(np.mean(self.numbers(key)))
+
+
+def page(records: Records) -> str:
+    """Return ``docs/results.md``."""
+    parts = [_INTRODUCTION, _circumstances(records), "## Does capacity bind?", _gates(records)]
+    parts += ["## At what cost is the baseline's loss reached?", _frontiers(records)]
+    for group in GROUPS:
+        parts += _section(group, records)
+    parts += [part for part in [report_saddles.section(records.folder)] if part]
+    return "\n\n".join(parts) + "\n"
+
+
+def _circumstances(records: Records) -> str:
+    rows = records.rows.values()
+    dates = sorted({str(row["date"]) for row in rows})
+    said = {key: ", ".join(sorted({str(row[key]) for row in rows})) for key in ("machine", "torch", "python")}
+    when = f"{dates[0]} to {dates[-1]}" if dates else "nothing yet"
+    return (
+        f"{len(rows)} runs, {when}, on {said['machine']} (one thread), torch {said['torch']}, Python {said['python']}."
+    )
+
+
+def line(records: Records, task: Task, arm: Arm, fresh: int) -> Line | None:
+    """Return what is known of an arm: at its tuned rate, on fresh seeds or on those that tuned it."""
+    tuning = tuple(range(task.tuning))
+    rate = tuned(records, task, arm, tuning)
+    rows = rate and records.of(task, arm, rate, fresh_seeds(fresh) if fresh else tuning)
+    return Line(arm, rate, task.rates, rows) if rate and rows else None
+
+
+def _gates(records: Records) -> str:
+    lines = []
+    for name, (small, big) in GATES.items():
+        task, found = TASKS[name], gate(records, TASKS[name])
+        verdict = "not run" if found is None else "yes" if binds(found) else "no"
+        lines.append(
+            [task.title, small.name, big.name, _signed(found), verdict + (" (none expected)" if task.negative else "")]
+        )
+    head = ["task", "smaller", "bigger", "loss, bigger - smaller", "better by more than 3 errors"]
+    return _table(head, lines) + f"\n\nBoth at their tuned rates, on {GATE_SEEDS} fresh seeds."
+
+
+def _frontiers(records: Records) -> str:
+    lines = [row for frontier in FRONTIERS for row in _frontier(frontier, records)]
+    head = ["task", "arms", "seeds", "baseline", "cost", "95 % interval", "in FLOPs", "in seconds"]
+    note = (
+        "Where the mean loss of the arms, interpolated over log cost, meets that of the baseline; the interval "
+        "resamples seeds. Below the least cost of an arm nothing is extrapolated."
+    )
+    return _table(head, lines) + "\n\n" + note
+
+
+def _frontier(frontier: Frontier, records: Records) -> Iterator[list[str]]:
+    for fresh in (frontier.fresh, 0):
+        base = line(records, frontier.task, frontier.baseline, fresh)
+        found = [line(records, frontier.task, arm, fresh) for arm in frontier.arms]
+        known = [one for one in found if one is not None]
+        if base is None or len(known) < 2:
+            continue
+        losses, base_losses = np.array([one.numbers("loss") for one in known]), np.array(base.numbers("loss"))
+        ratios = [
+            cost_ratio([one.mean(key) for one in known], losses, base.mean(key), base_losses)
+            for key in ("cost", "flops", "seconds")
+        ]
+        seeds = f"{len(base_losses)} fresh" if fresh else f"{len(base_losses)} tuning"
+        interval = f"{ratios[0][1]:.2f} to {ratios[0][2]:.2f}"
+        numbers = [f"{point:.2f}" for point, _, _ in ratios]
+        yield [frontier.task.title, frontier.title, seeds, base.arm.name, numbers[0], interval, *numbers[1:]]
+        return
+
+
+def _section(group: Group, records: Records) -> Iterator[str]:
+    found = [line(records, group.task, arm, group.fresh) for arm in (group.baseline, *group.arms)]
+    known = [one for one in found if one is not None]
+    if found[0] is None or len(known) < 2:
+        return
+    seeds = (
+        f"{group.fresh} fresh seeds"
+        if group.fresh
+        else f"{group.task.tuning} tuning seed" + "s" * (group.task.tuning > 1)
+    )
+    yield f"## {group.title}: {group.task.title}, {seeds}"
+    yield _comparisons(known, bool(group.fresh))
+    commands = [f"python benchmarks/study run --tasks {group.task.name} --arms '{one.arm.name}'" for one in known]
+    yield "<details><summary>Commands, row by row</summary>\n\n```\n" + "\n".join(commands) + "\n```\n\n</details>"
+
+
+def _comparisons(known: Sequence[Line], fresh: bool) -> str:
+    base = known[0]
+    if fresh:
+        lines = _tested(known)
+    else:
+        lines = [[*_numbers(one, base), f"{one.mean('loss') - base.mean('loss'):+.4f}"] for one in known]
+    head = [
+        "arm",
+        "rate",
+        "parameters",
+        "cost",
+        "FLOPs",
+        "seconds",
+        "test loss",
+        "accuracy",
+        "loss, against the first row",
+    ]
+    return _table([*head, *(["95 % interval", "wins", "p"] if fresh else [])], lines)
+
+
+def _tested(known: Sequence[Line]) -> list[list[str]]:
+    """Return the rows with paired differences and their corrected p-values."""
+    base = known[0]
+    differences = [paired(one.numbers("loss"), base.numbers("loss")) for one in known[1:]]
+    corrected = holm([difference.p for difference in differences])
+    lines = [[*_numbers(base, base), "", "", "", ""]]
+    for one, difference, p in zip(known[1:], differences, corrected, strict=True):
+        interval, wins = f"{difference.low:+.4f} to {difference.high:+.4f}", f"{difference.wins:.0%}"
+        lines.append([*_numbers(one, base), _signed(difference), interval, wins, _probability(p)])
+    return lines
+
+
+def _numbers(one: Line, base: Line) -> list[str]:
+    ratios = [f"{one.mean(key) / base.mean(key):.2f}" for key in ("cost", "flops", "seconds")]
+    loss, error = mean_and_error(one.numbers("loss"))
+    accuracy, spread = (100 * value for value in mean_and_error(one.numbers("accuracy")))
+    measured = [f"{loss:.4f}{_plus_minus(error, 4)}", f"{accuracy:.2f}{_plus_minus(spread, 2)} %"]
+    edge = " *" if one.rate in (min(one.rates), max(one.rates)) else ""
+    return [one.arm.name, f"{one.rate:g}{edge}", f"{round(one.mean('parameters')):,}", *ratios, *measured]
+
+
+def _signed(difference: Difference | None) -> str:
+    return "" if difference is None else f"{difference.mean:+.4f} ± {difference.error:.4f}"
+
+
+def _plus_minus(error: float, digits: int) -> str:
+    """Return the error of a mean, or nothing for a single seed."""
+    return "" if np.isnan(error) else f" ± {error:.{digits}f}"
+
+
+def _probability(p: float) -> str:
+    return "< 0.0001" if p < 1e-4 else f"{p:.4f}"
+
+
+def _table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    ruled = [head, ["---"] * len(head), *lines]
+    return "\n".join(f"| {' | '.join(row)} |" for row in ruled)

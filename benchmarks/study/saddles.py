@@ -1,0 +1,109 @@
+"""The saddle question: what happens to least eigenvalues while a network trains, and when it grows.
+
+One snapshot in the middle of training, and from there the network as it is, with half-steps, and with copies of zero
+output; eigenvalues by fxgrow's public API at the snapshot and 10, 100 and 1,000 steps after it.
+"""
+
+import json
+import warnings
+from collections.abc import Iterator, Mapping
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import fxgrow
+from fxgrow.curvature import spectra
+from study.networks import Linear, Network, skeleton
+from study.rewrites import Copies, HalfSteps, Rewrite, Site
+from study.sources import Source
+from study.state import State, initial
+from study.tasks import TASKS, Task, batch
+from study.training import adamw, evaluate, gradient
+
+TASK, BLOCKS, RATE, SEEDS = "mnist1d-mlp", 4, 0.005, (0, 1, 2)
+BEFORE = (10, 100, 500, 1500)  #: steps at which the network is looked at; the last is the snapshot
+AFTER = (0, 10, 100, 1000)  #: steps behind it
+ARMS: Mapping[str, Rewrite | None] = {"not grown": None, "half-steps": HalfSteps(), "zero copies": Copies()}
+_PROBE = 2_048
+
+
+def run(path: Path) -> None:
+    """Measure, and write one line for each arm, seed and step."""
+    torch._dynamo.config.recompile_limit = 1_000
+    warnings.filterwarnings("ignore", message=".torch.jit.script")
+    task = TASKS[TASK]
+    source = task.source()
+    state, rows = initial(task.architecture, (task.block,) * BLOCKS, SEEDS), []
+    step = 0
+    for until in BEFORE:
+        state, step = _train(state, task, source, step, until), until
+        rows += list(_look(state, task, source, "before", until - BEFORE[-1]))
+    for arm, rewrite in ARMS.items():
+        grown, now = state.map(torch.Tensor.clone), step
+        if rewrite is not None:
+            grown = rewrite(grown, Site(task.architecture, SEEDS, step, lambda: batch(source, task, SEEDS, -1, 1.0)))
+        for after in AFTER:
+            grown, now = _train(grown, task, source, now, step + after), step + after
+            rows += list(_look(grown, task, source, arm, after))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def _train(state: State, task: Task, source: Source, step: int, until: int) -> State:
+    """Train with a constant rate behind a short warm-up."""
+    gradients = gradient(skeleton(task.architecture, state.shapes))
+    for now in range(step, until):
+        rates = torch.full((len(SEEDS),), RATE * min(1.0, (now + 1) / 100))
+        x, y = batch(source, task, SEEDS, now, 1.0)
+        state = adamw(state, gradients(state.values(), x, y)[0], rates)
+    return state
+
+
+def _look(state: State, task: Task, source: Source, arm: str, step: int) -> Iterator[dict[str, object]]:
+    """Yield what there is to see of each seed's network."""
+    losses = evaluate(skeleton(task.architecture, state.shapes), state, source.test_x, source.test_y)[0]
+    for index, seed in enumerate(SEEDS):
+        network = Network(task.architecture, state.shapes)
+        network.load_state_dict({name: value[index] for name, value in state.values().items()})
+        measured = _measure(plain(network), _probe(source))
+        yield {"arm": arm, "step": step, "seed": seed, "loss": losses[index].item(), **measured}
+
+
+def plain(network: Network) -> Network:
+    """Return the network with torch's own linear maps, whose activations fxgrow sees right behind them."""
+    for module in network.modules():
+        if isinstance(module, Linear):
+            module.__class__ = nn.Linear
+    return network
+
+
+@cache
+def _probe(source: Source) -> tuple[Tensor, Tensor]:
+    return source.draw(np.random.default_rng((0, 1)), _PROBE)
+
+
+def _measure(network: Network, data: tuple[Tensor, Tensor]) -> dict[str, object]:
+    """Return eigenvalues of the hidden units and of the whole model.
+
+    ``least`` and ``held_out`` are medians over hidden units of the least eigenvalue of the splitting matrix and of its
+    held-out quotient, ``significant`` the share of units whose quotient is negative by 2 standard errors.
+    """
+    x, y = data
+    batches = [(x[part::8], y[part::8]) for part in range(8)]
+    traced = fxgrow.trace(network, x[:4])
+    names = [f"blocks.{index}.mlp.fc1" for index in range(len(network.blocks))]
+    scores = fxgrow.analyze(traced, F.cross_entropy, batches, sites=names)
+    found = [scores[name] for name in names]
+    held_out = torch.cat([score.held_out for score in found if score.held_out is not None])
+    whole = spectra(traced, F.cross_entropy, batches[:2], repeats=1, steps=4, products=4)["(model)"]
+    return {
+        "least": torch.cat([score.values for score in found]).median().item(),
+        "held_out": held_out.median().item(),
+        "significant": torch.cat([score.significant for score in found]).float().mean().item(),
+        "model_least": whole.least,
+        "model_greatest": whole.greatest,
+    }

@@ -1,0 +1,56 @@
+"""States on the disk: what an interrupted run goes on from, and what arms with the same beginning share."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Optional
+
+import torch
+
+from study.arms import Arm
+from study.tasks import Members, Task
+
+if TYPE_CHECKING:
+    from study.running import Progress
+
+_ENGINE = 2  #: to be raised when the same data would be trained differently
+
+
+@dataclass(frozen=True)
+class Snapshots:
+    """A folder of states. A state is found by everything that it depends on, so it can never be the wrong one."""
+
+    folder: Path
+    limit: int = 60  #: files; the oldest go first
+
+    def save(self, progress: "Progress", task: Task, arm: Arm, members: Members) -> None:
+        """Keep a state."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        path = self._path(task, arm, members, progress.step)
+        unfinished = path.with_suffix(".tmp")
+        torch.save(progress, unfinished)
+        unfinished.rename(path)
+        kept = sorted(self.folder.glob("*.pt"), key=lambda file: file.stat().st_mtime)
+        for old in kept[: -self.limit]:
+            old.unlink()
+
+    def latest(self, task: Task, arm: Arm, members: Members) -> Optional["Progress"]:
+        """Return the latest state that this run would pass through, if one is kept."""
+        steps = {int(path.name.split("-")[0]) for path in self.folder.glob("*.pt")}
+        for step in sorted((step for step in steps if step <= arm.steps), reverse=True):
+            path = self._path(task, arm, members, step)
+            if path.exists():
+                path.touch()
+                return torch.load(path, weights_only=False)
+        return None
+
+    def _path(self, task: Task, arm: Arm, members: Members, step: int) -> Path:
+        return self.folder / f"{step:06d}-{beginning(task, arm, members, step)}.pt"
+
+
+def beginning(task: Task, arm: Arm, members: Members, step: int) -> str:
+    """Return a digest of all that the state before a step depends on; events of that very step are not yet done."""
+    events = [(event.at, event.rewrite) for event in arm.events if event.at < step]
+    said = (_ENGINE, task.name, task.architecture, task.batch, members, arm.start, arm.zero, events)
+    numbers = arm.rates()[:step].tobytes() + arm.shares()[:step].tobytes()
+    return hashlib.sha256(repr(said).encode() + numbers).hexdigest()[:20]

@@ -1,0 +1,193 @@
+"""Residual blocks, found on the graph: neighbouring residual steps, and which of the blocks are alike."""
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import torch.fx as fx
+from torch import nn
+
+from fxgrow.graph.branch_ends import readers_of_tensors, tensors_read
+from fxgrow.graph.residual import Ancestry, Step, find_steps
+from fxgrow.graph.structure import structure_of
+from fxgrow.record.location import numbered
+
+
+@dataclass(frozen=True)
+class Block:
+    """A run of residual steps: data enters at `entry`, leaves at `exit`, and nothing inside is read outside.
+
+    Blocks of one `kind` are equal but for the values of their weights and their dropout rates.
+    """
+
+    path: str  #: of the module it is, where it is one; of its first module otherwise
+    steps: tuple[Step, ...]
+    nodes: tuple[fx.Node, ...]  #: in graph order, what reads its parameters and its constants included
+    chain: int  #: blocks of one chain follow each other without anything in between
+    kind: str = ""
+    refusal: str | None = None  #: why it can neither be copied nor left out
+
+    @property
+    def entry(self) -> fx.Node:
+        """The value that enters."""
+        return self.steps[0].entry
+
+    @property
+    def exit(self) -> fx.Node:
+        """The value that leaves."""
+        return self.steps[-1].exit
+
+
+def find_blocks(graph_module: fx.GraphModule) -> tuple[Block, ...]:
+    """Return the residual blocks of a graph, in order: none lies inside another one.
+
+    Steps belong to one block where their modules lie in one numbered container (``blocks.3``, ``layer1.0``), and each
+    makes a block of its own where the model has no such containers. Of blocks inside blocks, those stay that have
+    others of their kind, the outer ones before the inner.
+    """
+    finder = _Finder(graph_module)
+    blocks = [block for index, chain in enumerate(finder.chains()) for block in finder.blocks_of(index, chain)]
+    return tuple(_without_nested(graph_module, blocks))
+
+
+def runs(blocks: Iterable[Block]) -> list[tuple[Block, ...]]:
+    """Group blocks that are alike and stand in one chain, in order; those with a refusal are left out."""
+    groups: dict[tuple[int, str], list[Block]] = defaultdict(list)
+    for block in blocks:
+        if block.refusal is None:
+            groups[block.chain, block.kind].append(block)
+    return [tuple(group) for group in groups.values()]
+
+
+class _Finder:
+    def __init__(self, graph_module: fx.GraphModule) -> None:
+        self.graph_module = graph_module
+        self.ancestry = Ancestry(graph_module.graph)
+        self.steps = find_steps(graph_module, self.ancestry)
+
+    def chains(self) -> list[list[Step]]:
+        """Return the steps in chains, each of which begins where the one before it ends."""
+        chains: dict[fx.Node, list[Step]] = {}  # by the exit of the last step
+        for step in self.steps.values():
+            chains[step.exit] = [*chains.pop(step.entry, []), step]
+        return list(chains.values())
+
+    def blocks_of(self, index: int, chain: Sequence[Step]) -> list[Block]:
+        """Group the steps of a chain at the outermost numbered containers at which blocks repeat."""
+        paths = [_common_path(self._modules(self.interior([step]))) for step in chain]
+        deepest = max(len(_numbers(path)) for path in paths)
+        blocks: list[Block] = []
+        for level in range(1, max(deepest, 1) + 1):
+            blocks = [self._block(index, group, path) for path, group in _grouped(chain, paths, level)]
+            kinds = [block.kind for block in blocks]
+            if len(set(kinds)) < len(kinds):
+                break
+        return blocks
+
+    def _block(self, chain: int, steps: Sequence[Step], path: str) -> Block:
+        nodes = self.interior(steps)
+        block = Block(path or next(iter(self._modules(nodes)), steps[-1].exit.name), tuple(steps), nodes, chain)
+        kind = hashlib.sha256(repr(structure_of(self.graph_module, nodes, steps[0].entry)).encode()).hexdigest()[:16]
+        return replace(block, kind=kind, refusal=self._refusal(block))
+
+    def interior(self, steps: Sequence[Step]) -> tuple[fx.Node, ...]:
+        """Return the nodes between entry and exit, with what only they read, and checks of what they compute."""
+        entry, exit_node = steps[0].entry, steps[-1].exit
+        inside = {
+            node
+            for node in self.graph_module.graph.nodes
+            if self.ancestry.depends(node, entry) and (node is exit_node or self.ancestry.depends(exit_node, node))
+        }
+        known = 0
+        while len(inside) > known:
+            known = len(inside)
+            self._add_sizes(inside, exit_node)
+            self._add_sources(inside, entry)
+        return tuple(node for node in self.graph_module.graph.nodes if node in inside)
+
+    def _add_sizes(self, inside: set[fx.Node], exit_node: fx.Node) -> None:
+        """Add what is computed from sizes and parameters inside, and what leads nowhere: assertions on sizes."""
+        for node in self.graph_module.graph.nodes:
+            computed = node not in self.useful or not self.ancestry.depends_on_any(node, self._given)
+            if computed and any(value in inside and value is not exit_node for value in node.all_input_nodes):
+                inside.add(node)
+
+    def _add_sources(self, inside: set[fx.Node], entry: fx.Node) -> None:
+        """Add what only nodes inside read, and is not computed from the model's inputs: parameters, sizes, modes."""
+        for node in reversed(self.graph_module.graph.nodes):
+            readers = [user for user in node.users if user in self.useful]
+            own = node is not entry and readers and all(reader in inside for reader in readers)
+            if own and not self.ancestry.depends_on_any(node, self._given):
+                inside.add(node)
+
+    @cached_property
+    def useful(self) -> set[fx.Node]:
+        """What the output is computed from."""
+        output = self.graph_module.graph.output_node()
+        return {n for n in self.graph_module.graph.nodes if n is output or self.ancestry.depends(output, n)}
+
+    @cached_property
+    def _given(self) -> int:
+        return self.ancestry.mask(*self.graph_module.graph.find_nodes(op="placeholder"))
+
+    @cached_property
+    def _readers(self) -> dict[int, list[fx.Node]]:
+        return readers_of_tensors(self.graph_module)
+
+    def _modules(self, nodes: Iterable[fx.Node]) -> list[str]:
+        return [str(node.target) for node in nodes if node.op in ("call_module", "get_attr")]
+
+    def _refusal(self, block: Block) -> str | None:
+        inside = set(block.nodes)
+        for node in block.nodes:
+            if node is not block.exit and any(user not in inside for user in node.users):
+                return f"{node.name} inside it is read outside"
+            for tensor in tensors_read(self.graph_module, node):
+                foreign = [reader for reader in self._readers[id(tensor)] if reader not in inside]
+                if foreign and isinstance(tensor, nn.Parameter):
+                    return f"it shares weights with {foreign[0].target}"
+        return None
+
+
+def _without_nested(graph_module: fx.GraphModule, blocks: Sequence[Block]) -> Iterator[Block]:
+    repeated = {id(block) for run in runs(blocks) if len(run) > 1 for block in run}
+    order = sorted(blocks, key=lambda block: (id(block) not in repeated, -len(block.nodes)))
+    taken: set[fx.Node] = set()
+    kept = []
+    for block in order:
+        if taken.isdisjoint(block.nodes):
+            taken.update(block.nodes)
+            kept.append(block)
+    position = {node: index for index, node in enumerate(graph_module.graph.nodes)}
+    yield from sorted(kept, key=lambda block: position[block.exit])
+
+
+def _grouped(chain: Sequence[Step], paths: Sequence[list[str]], level: int) -> Iterator[tuple[str, list[Step]]]:
+    """Yield neighbouring steps that lie in one container, with its path; without a container, each by itself."""
+    group: list[Step] = []
+    for index, step in enumerate(chain):
+        group.append(step)
+        here = _container(paths[index], level)
+        if here is None or index + 1 == len(chain) or _container(paths[index + 1], level) != here:
+            yield here or ".".join(paths[index]), group
+            group = []
+
+
+def _container(path: Sequence[str], level: int) -> str | None:
+    numbers = _numbers(path)
+    return ".".join(path[: numbers[min(level, len(numbers)) - 1] + 1]) if numbers else None
+
+
+def _numbers(path: Sequence[str]) -> list[int]:
+    return [index for index, part in enumerate(path) if numbered(part)]
+
+
+def _common_path(targets: Sequence[str]) -> list[str]:
+    paths = [target.split(".") for target in targets]
+    if not paths:
+        return []
+    shortest = min(paths, key=len)
+    length = next((i for i, part in enumerate(shortest) if any(p[i] != part for p in paths)), len(shortest))
+    return shortest[:length]

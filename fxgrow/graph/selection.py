@@ -1,0 +1,33 @@
+"""Choosing sites by module path: the one meaning of `include`, `exclude` and `sites`."""
+
+from collections.abc import Iterable
+from fnmatch import fnmatchcase
+from typing import TypeVar
+
+from fxgrow.errors import FxgrowError, did_you_mean
+
+T = TypeVar("T")
+
+
+def matches(path: str, patterns: Iterable[str]) -> bool:
+    """Say whether a module path is, or fits, one of the shell patterns; ``*`` also stands for dots.
+
+    Example:
+        >>> matches("blocks.0.mlp.fc1", ["blocks.*.fc1"]), matches("head", ["blocks.*"])
+        (True, False)
+    """
+    return any(fnmatchcase(path, pattern) for pattern in patterns)
+
+
+def select(by_path: dict[str, T], patterns: Iterable[str], error: type[FxgrowError]) -> dict[str, T]:
+    """Return what lies at the module paths that fit one of the patterns, in its order.
+
+    Raises:
+        FxgrowError: Of the kind `error`, if a pattern fits none.
+    """
+    patterns = tuple(patterns)
+    for pattern in patterns:
+        if not any(fnmatchcase(path, pattern) for path in by_path):
+            fix = f"{did_you_mean(pattern, by_path)}`fxgrow inspect` lists the sites"
+            raise error("no site has this module path", where=pattern, fix=fix)
+    return {path: found for path, found in by_path.items() if matches(path, patterns)}

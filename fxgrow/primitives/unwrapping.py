@@ -1,0 +1,58 @@
+"""The traced model inside what training wraps around it."""
+
+from collections.abc import Iterator
+
+import torch.fx as fx
+from torch import nn
+
+from fxgrow.errors import TraceError
+
+DataParallel = nn.parallel.DistributedDataParallel, nn.DataParallel
+
+
+class CompiledForm(nn.Module):
+    """Runs in the place of a GraphModule, and shares its parameters, buffers and submodules under their names."""
+
+    graph_module: fx.GraphModule
+
+
+def layers(model: nn.Module) -> Iterator[nn.Module]:
+    """Yield a model and what it wraps, from the outside in: DataParallel, torch.compile, `fxgrow.compile`."""
+    inner: object = model
+    while isinstance(inner, nn.Module):
+        yield inner
+        if isinstance(inner, CompiledForm):
+            inner = inner.graph_module
+        else:
+            inner = inner.module if isinstance(inner, DataParallel) else getattr(inner, "_orig_mod", None)
+
+
+def bare(model: nn.Module) -> nn.Module:
+    """Return the model inside all of its wrappers.
+
+    Raises:
+        TraceError: If it is no module at all.
+    """
+    if not isinstance(model, nn.Module):
+        raise TraceError("it is no nn.Module", where=type(model).__name__, fix="give the model")
+    *_, innermost = layers(model)
+    return innermost
+
+
+def unwrap(model: nn.Module) -> fx.GraphModule:
+    """Return the GraphModule inside all of its wrappers.
+
+    Raises:
+        TraceError: If there is none.
+
+    Example:
+        >>> import torch
+        >>> traced = fx.symbolic_trace(nn.Sequential(nn.Linear(2, 2)))
+        >>> unwrap(torch.compile(traced)) is traced
+        True
+    """
+    innermost = bare(model)
+    if not isinstance(innermost, fx.GraphModule):
+        fix = "trace it first with fxgrow.trace(model, example_inputs), and use what that returns"
+        raise TraceError("it is no traced model", where=type(innermost).__name__, fix=fix)
+    return innermost

@@ -1,0 +1,298 @@
+"""`Progressive`: a model of which a part runs first, and more of it later."""
+
+import copy
+import inspect
+import weakref
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.fx as fx
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from fxgrow.errors import PlanError
+from fxgrow.execution.structures import batch_size_of, resized
+from fxgrow.graph.identity import attach_state, become
+from fxgrow.graph.sharing import share
+from fxgrow.progressive.costs import Costs, StageCost, flops_per_sample, measure, running_parameters
+from fxgrow.progressive.moments import Watch
+from fxgrow.progressive.narrowing import Piece, idle_pieces, wake_units, width_slices
+from fxgrow.progressive.parts import find_parts
+from fxgrow.progressive.stages import Stage, make_stages, running_parts
+from fxgrow.progressive.staging import stage_graph
+from fxgrow.progressive.waking import touched_parameters, wake_parts
+from fxgrow.tracing import trace
+from fxgrow.training.compilation import compile as compile_blocks
+
+#: the entry of a state dict that holds the stage, and how many samples were trained on in each
+STATE_KEY = "fxgrow_stage"
+
+
+@dataclass(frozen=True)
+class Advance:
+    """What one advance did."""
+
+    stage: int
+    woken: dict[str, list[str]]  #: the paths of the blocks that woke, by the block that they are half-steps of
+    restarted: int  #: parameters whose moments the optimizer begins anew
+
+
+class Progressive(nn.Module):
+    """Your own model, of which a part runs at first: idle blocks wake as half-steps of their neighbours.
+
+    All parameters are there from the first step to the last, and stay the same objects under the same names:
+
+        growing = fxgrow.Progressive(model, images, depth=1 / 2)
+        optimizer = torch.optim.AdamW(growing.parameters())
+        ...
+        growing.advance()  # at 40 % of the steps: the other half of the blocks wakes
+
+    Idle parameters get no gradient (it is None), so that an optimizer neither decays them nor keeps moments of them.
+    What wakes, and the blocks it starts from, begin with fresh moments in every optimizer that has stepped the
+    parameters. In the last stage the model is the one that was given: ``model.state_dict()`` loads into its class.
+
+    The state dict has one entry more than the model's, `STATE_KEY`; loading it brings the stage back. Copies that are
+    updated as an average of the weights (EMA) advance along with their original.
+
+    DistributedDataParallel needs ``find_unused_parameters=True`` as long as parameters are idle. Move the model by
+    ``growing.to(device)``.
+
+    Args:
+        model: Any model that `fxgrow.trace` takes, with residual blocks that have others of their kind beside them.
+        example_inputs: As for `fxgrow.trace`.
+        depth: The share of the blocks that runs in the first stage; each stage doubles it.
+        width: The share of hidden units and heads that runs in the first stage; each stage doubles it.
+        stages: The stages as data, in place of `depth` and `width`.
+
+    Raises:
+        TraceError: If the model cannot be traced.
+        PlanError: If no block can be left out, or the stages do not fit.
+    """
+
+    model: nn.Module
+    _whole: fx.GraphModule
+    _running: fx.GraphModule
+    _runner: Callable[..., Any]
+
+    def __init__(
+        self,
+        model: nn.Module,
+        example_inputs: Any,
+        *,
+        depth: float = 1.0,
+        width: float = 1.0,
+        stages: Iterable[Stage] | None = None,
+    ) -> None:
+        super().__init__()
+        self.__dict__["model"] = model  # not a submodule, which would put its name before every parameter's
+        self._parameters, self._buffers, self._modules = model._parameters, model._buffers, model._modules
+        self._non_persistent_buffers_set = model._non_persistent_buffers_set
+        self.__dict__["_whole"] = trace(model, example_inputs)
+        self._parts = find_parts(self._whole)
+        self.stages = make_stages(depth, width, stages)
+        self._running_parts = running_parts(self._parts, self.stages)
+        self._slices = tuple(width_slices(self._whole, stage.width) for stage in self.stages)
+        self.stage = 0  #: index of the present stage
+        self.samples = [0] * len(self.stages)  #: samples trained on in each stage
+        self._compile_options: dict[str, Any] | None = None
+        self.__dict__["_running"] = share(self._whole)
+        self.__dict__["_runner"] = self._running  # what forward calls: the graph, or its compiled form
+        self.__dict__["_example_inputs"] = resized(example_inputs, 2)
+        self.training = model.training
+        self._run_stage()
+        self.__class__ = _with_signature(type(self), self._whole)
+        attach_state(self, STATE_KEY, _write_stage, _read_stage)
+        _watch(self)
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Compute what the part of the model that runs computes."""
+        if self.training:
+            self.samples[self.stage] += batch_size_of((args, kwargs))
+        return self._runner(*args, **kwargs)
+
+    @property
+    def graph_module(self) -> fx.GraphModule:
+        """The graph that runs: one object in all stages."""
+        return self._running
+
+    @property
+    def idle(self) -> tuple[str, ...]:
+        """The paths of the blocks that do not run in this stage."""
+        running = self._running_parts[self.stage]
+        return tuple(part.path for index, part in enumerate(self._parts.parts) if index not in running)
+
+    @property
+    def kept(self) -> dict[str, str]:
+        """Why other residual blocks run in all stages, by their paths."""
+        return self._parts.reasons
+
+    def advance(self, *optimizers: Optimizer) -> Advance:
+        """Enter the next stage: idle blocks become half-steps of their neighbours, in place, and run.
+
+        Args:
+            optimizers: Optimizers to drop moments from that have not made a step yet; others are known.
+
+        Raises:
+            PlanError: If all of the model runs already.
+        """
+        if self.stage + 1 == len(self.stages):
+            raise PlanError("all of the model runs already", where=f"stage {self.stage}", fix="go on training")
+        widened = wake_units(self._whole, *self._slices[self.stage : self.stage + 2])
+        woken = wake_parts(self._whole, self._parts, *self._running_parts[self.stage : self.stage + 2])
+        touched = {id(p): p for p in [*widened, *touched_parameters(self._whole, self._parts, woken)]}
+        _watches[self].restart(touched.values(), optimizers)
+        self.stage += 1
+        self._run_stage()
+        for average in _averages_of(self):
+            average.advance()
+        return Advance(self.stage, woken, len(touched))
+
+    def costs(self, inputs: Any = None, *, repetitions: int = 0) -> Costs:
+        """Return what each stage costs, and what was saved so far; printed, it is a table.
+
+        Args:
+            inputs: A batch to measure the time of a step with, as for the model; the example inputs if left out.
+            repetitions: How often a step of each stage is measured; 0 to measure none.
+        """
+        given = self._example_inputs if inputs is None else inputs
+        batch = given if isinstance(given, Mapping | tuple) else (given,)
+        return Costs(tuple(self._cost_of(index, batch, repetitions) for index in range(len(self.stages))))
+
+    def _cost_of(self, index: int, batch: Any, repetitions: int) -> StageCost:
+        stage, staged = self.stages[index], self._graph_of(index)
+        options = self._compile_options
+        runner = staged if options is None or not repetitions else compile_blocks(staged, **options)
+        depth = f"{stage.depth:.3g}" if isinstance(stage.depth, float | int) else f"{len(self._running_parts[index])}"
+        return StageCost(
+            depth=depth,
+            width=stage.width,
+            parameters=running_parameters(staged, self._slices[index]),
+            flops=flops_per_sample(staged),
+            seconds=measure(runner, batch, repetitions) if repetitions else None,
+            samples=self.samples[index],
+        )
+
+    def compile(self, **options: Any) -> None:  # type: ignore[override]  # torch's compiles the whole forward
+        """Compile what runs block by block, in this stage and all later ones (`fxgrow.compile`)."""
+        self._compile_options = options
+        self._run_stage()
+
+    def train(self, mode: bool = True) -> "Progressive":
+        """Put the model in training mode, or in evaluation mode."""
+        super().train(mode)
+        self.model.training = mode
+        self._follow_modes()
+        return self
+
+    def _run_stage(self) -> None:
+        become(self._running, self._graph_of(self.stage))
+        options = self._compile_options
+        # The old compiled form lives until the new one exists, which takes over the blocks that it has compiled.
+        self.__dict__["_runner"] = self._running if options is None else compile_blocks(self._running, **options)
+        self._follow_modes()
+        if self in _watches:
+            _watches[self].idle = self._idle_pieces()
+
+    def _graph_of(self, stage: int) -> fx.GraphModule:
+        running = self._running_parts[stage]
+        idle = [part for index, part in enumerate(self._parts.parts) if index not in running]
+        return stage_graph(self._whole, idle, self.stages[stage].width)
+
+    def _idle_pieces(self) -> tuple[Piece, ...]:
+        pieces = idle_pieces(self._whole, self._slices[self.stage], {})
+        return tuple(piece for piece in pieces if isinstance(piece.tensor, nn.Parameter))
+
+    def _follow_modes(self) -> None:
+        """Let what the graphs hold beside the model's modules follow the mode: containers, and rates of dropout."""
+        for graph_module in (self._whole, self._running):
+            for path, module in graph_module.named_modules():
+                own = _submodule(self.model, path)
+                module.training = self.training if own is None else own.training
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Progressive":
+        """Move parameters and buffers, those that the graphs hold beside the model's modules included."""
+        super()._apply(fn, recurse)
+        for graph_module in (self._whole, self._running):
+            for path, module in graph_module.named_modules():
+                owner = _submodule(self.model, path)
+                known = {} if owner is None else owner._buffers
+                for name, buffer in module._buffers.items():
+                    module._buffers[name] = known[name] if name in known else None if buffer is None else fn(buffer)
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Progressive":
+        copied = type(self).__new__(type(self))
+        memo[id(self)] = copied
+        copied.__dict__.update(copy.deepcopy(self.__dict__, memo))
+        _watch(copied)
+        _copies[self].add(copied)
+        return copied
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle the model and the stages; the graph is traced anew."""
+        state = (self.stage, self.samples)
+        return _rebuild, (type(self).__bases__[0], self.model, self._example_inputs, self.stages, state)
+
+
+#: What belongs to a model and must not be copied or pickled with it.
+_watches: weakref.WeakKeyDictionary[Progressive, Watch] = weakref.WeakKeyDictionary()
+_copies: weakref.WeakKeyDictionary[Progressive, weakref.WeakSet[Progressive]] = weakref.WeakKeyDictionary()
+_versions: weakref.WeakKeyDictionary[Progressive, list[int]] = weakref.WeakKeyDictionary()
+
+
+def _watch(growing: Progressive) -> None:
+    _watches[growing] = Watch(growing.parameters())
+    _copies[growing] = weakref.WeakSet()
+    _watches[growing].idle = growing._idle_pieces()
+    _versions[growing] = [parameter._version for parameter in growing.parameters()]
+
+
+def _averages_of(growing: Progressive) -> list[Progressive]:
+    """Return the copies that have been written to since they were made, and not by training: averages of weights.
+
+    A copy that nobody has written to is a snapshot, and stays what it is.
+    """
+    return [
+        copied
+        for copied in _copies[growing]
+        if copied.stage < growing.stage
+        and [parameter._version for parameter in copied.parameters()] != _versions[copied]
+        and all(parameter.grad is None for parameter in copied.parameters())
+    ]
+
+
+def _write_stage(growing: Progressive) -> Tensor:
+    return torch.tensor([growing.stage, *growing.samples])
+
+
+def _read_stage(growing: Progressive, said: Tensor) -> None:
+    growing.stage, *growing.samples = said.tolist()
+    growing._run_stage()
+
+
+def _submodule(model: nn.Module, path: str) -> nn.Module | None:
+    try:
+        return model.get_submodule(path)
+    except AttributeError:
+        return None
+
+
+def _with_signature(kind: type[Progressive], graph_module: fx.GraphModule) -> type[Progressive]:
+    """Return a class whose forward says which inputs it takes: trainers ask, as that of transformers does."""
+
+    def forward(self: Progressive, *args: Any, **kwargs: Any) -> Any:
+        return kind.forward(self, *args, **kwargs)
+
+    inputs = inspect.signature(graph_module.forward).parameters.values()
+    own = inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    forward.__signature__ = inspect.Signature([own, *inputs])  # type: ignore[attr-defined]
+    return type(kind.__name__, (kind,), {"forward": forward, "__doc__": kind.__doc__, "__module__": kind.__module__})
+
+
+def _rebuild(growing: type[Progressive], model: nn.Module, inputs: Any, stages: Any, state: Any) -> Progressive:
+    rebuilt = growing(model, inputs, stages=stages)
+    rebuilt.stage, rebuilt.samples = state
+    rebuilt._run_stage()
+    return rebuilt

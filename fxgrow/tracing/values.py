@@ -1,0 +1,129 @@
+"""What is known of values while a model is traced: computed on fake tensors, as the example inputs have it.
+
+torch.fx records ``x.shape[1]`` as an operation and cannot decide ``if x.shape[1] > 7``. The size is known, though, as
+the example inputs are. A decision taken on it holds for inputs of that size only, so the graph gets an assertion of it.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+import torch.fx as fx
+from torch import nn
+
+from fxgrow.execution.fake_execution import FakeExecution, ShapeError
+from fxgrow.tracing.arguments import Call
+
+_GRADIENT_ATTRIBUTES = {"requires_grad", "grad_fn", "grad", "is_leaf"}
+
+
+class UnknownValueError(RuntimeError):
+    """A decision depends on the values of tensors, or on the size of the batch; internal to tracing."""
+
+
+class Values:
+    """The values of nodes as they follow from the shapes of the example inputs.
+
+    Args:
+        root: The model that is being traced.
+        graph: The graph as far as it is recorded.
+        call: How the model is called.
+
+    Attributes:
+        computing: Whether a value is being computed: what runs then is no part of the trace.
+    """
+
+    def __init__(self, root: nn.Module, graph: fx.Graph, call: Call) -> None:
+        self.computing = False
+        self.executions = [FakeExecution(root, graph) for _ in range(2)]
+        names = [argument.name for argument in call.arguments]
+        self.inputs = [dict(zip(names, inputs, strict=True)) for inputs in call.at_two_batch_sizes()]
+
+    def example(self, node: fx.Node) -> Any:
+        """Return what `node` is for the example inputs: a fake tensor, a number, or a structure of them.
+
+        Raises:
+            UnknownValueError: If it cannot be computed on the shapes of its inputs.
+        """
+        with self._apart():
+            return self._compute(0, node)
+
+    def value(self, node: fx.Node) -> Any:
+        """Return the value of `node`, a number or a sequence of numbers.
+
+        Raises:
+            UnknownValueError: If it is a tensor, or another one at another batch size.
+        """
+        with self._apart():
+            values = [self._compute(index, node) for index in range(2)]
+        if not _plain(values[0]) or self._follows_from_data(node):
+            raise UnknownValueError("its control flow depends on the values of tensors")
+        if values[1] != values[0]:
+            raise UnknownValueError("its control flow depends on the size of the batch")
+        return values[0]
+
+    def length(self, node: fx.Node) -> int:
+        """Return the number of items of a tuple, or the leading dimension of a tensor.
+
+        Raises:
+            UnknownValueError: If it has none, or another one at another batch size.
+        """
+        with self._apart():
+            lengths = {len(self._compute(index, node)) for index in range(2)}
+        if len(lengths) > 1:
+            raise UnknownValueError("its control flow depends on the size of the batch")
+        return lengths.pop()
+
+    def asks_for_gradients(self, node: fx.Node) -> bool:
+        """Say whether a plain value comes from an attribute that differs between training and inference."""
+        return _asks_for_gradients(node, self.executions[0].env)
+
+    def _follows_from_data(self, node: fx.Node) -> bool:
+        """Say whether a number was found with ones in place of the values that it follows from."""
+        execution = self.executions[0]
+        if node in execution.guessed:
+            return True
+        return any(self._follows_from_data(source) for source in node.all_input_nodes if _is_number(execution, source))
+
+    def _compute(self, index: int, node: fx.Node) -> Any:
+        execution = self.executions[index]
+        needed, pending = {node}, [node]
+        while pending:
+            for value in pending.pop().all_input_nodes:
+                if value not in needed and value not in execution.env:
+                    needed.add(value)
+                    pending.append(value)
+        try:
+            for candidate in sorted(needed):
+                if candidate.op == "placeholder":
+                    execution.set_input(candidate, self.inputs[index][str(candidate.target)])
+                execution.compute(candidate)
+        except ShapeError as error:
+            raise UnknownValueError(error.what) from error
+        return execution.env[node]
+
+    @contextmanager
+    def _apart(self) -> Iterator[None]:
+        """Keep what runs now out of the trace."""
+        self.computing = True
+        try:
+            yield
+        finally:
+            self.computing = False
+
+
+def _is_number(execution: FakeExecution, node: fx.Node) -> bool:
+    return node in execution.guessed or _plain(execution.env[node])
+
+
+def _plain(value: Any) -> bool:
+    if isinstance(value, tuple | list):
+        return all(_plain(item) for item in value)
+    return value is None or isinstance(value, bool | int | float | str | torch.dtype | torch.device | torch.layout)
+
+
+def _asks_for_gradients(node: fx.Node, values: Mapping[fx.Node, Any]) -> bool:
+    if node.target is getattr and node.args[1] in _GRADIENT_ATTRIBUTES:
+        return True
+    return any(_asks_for_gradients(source, values) for source in node.all_input_nodes if _plain(values[source]))

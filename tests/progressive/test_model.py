@@ -1,0 +1,259 @@
+"""A part of a model runs, and the rest wakes in place."""
+
+import copy
+import pickle
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from fxgrow.errors import PlanError
+from fxgrow.progressive import Progressive, Stage
+from tests.progressive.conftest import Model, data, model, train
+
+
+def halves(whole: nn.Module, depth: float = 0.5) -> Progressive:
+    return Progressive(whole, data()[0], depth=depth)
+
+
+def test_idle_blocks_are_left_out_of_what_is_computed() -> None:
+    whole = model()
+    growing, (x, _) = halves(whole), data()
+    assert growing.idle == ("blocks.1", "blocks.3")
+    expected = whole.head(whole.blocks[2](whole.blocks[0](whole.stem(x))))
+    assert torch.equal(growing(x), expected)
+
+
+def test_woken_blocks_are_half_steps_of_their_neighbours() -> None:
+    whole = model()
+    growing, (x, _) = halves(whole), data()
+    before = copy.deepcopy(whole)
+    advance = growing.advance()
+    h = before.stem(x)
+    for source in (0, 2):
+        for _ in range(2):
+            h = h + (before.blocks[source](h) - h) / 2
+    torch.testing.assert_close(growing(x), before.head(h), rtol=1e-12, atol=1e-12)
+    assert advance.woken == {"blocks.0": ["blocks.1"], "blocks.2": ["blocks.3"]}
+    assert growing.idle == ()
+
+
+def test_several_blocks_may_start_from_one() -> None:
+    whole = model()
+    growing, (x, _) = Progressive(whole, data()[0], stages=[Stage(depth=0.25)]), data()
+    before = copy.deepcopy(whole)
+    growing.advance()
+    h = before.stem(x)
+    for _ in range(4):
+        h = h + (before.blocks[0](h) - h) / 4
+    torch.testing.assert_close(growing(x), before.head(h), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("optimizer", [torch.optim.AdamW, torch.optim.SGD])
+def test_idle_parameters_have_no_gradient_no_decay_and_no_state(optimizer: type[torch.optim.Optimizer]) -> None:
+    whole = model()
+    growing = halves(whole)
+    options = {"momentum": 0.9} if optimizer is torch.optim.SGD else {}
+    trained = optimizer(growing.parameters(), lr=1e-2, weight_decay=0.1, **options)
+    before = copy.deepcopy(whole)
+    train(growing, trained, 3)
+    idle = dict(whole.blocks[1].named_parameters())
+    assert all(parameter.grad is None and parameter not in trained.state for parameter in idle.values())
+    assert all(torch.equal(parameter, before.blocks[1].get_parameter(name)) for name, parameter in idle.items())
+    assert not torch.equal(whole.blocks[0].fc1.weight, before.blocks[0].fc1.weight)
+
+
+def test_parameters_keep_their_identity_their_names_and_their_order() -> None:
+    whole = model()
+    known = dict(whole.named_parameters())
+    growing = halves(whole, 0.25)
+    for _ in range(2):
+        growing.advance()
+        assert list(dict(growing.named_parameters())) == list(known)
+        assert all(parameter is known[name] for name, parameter in growing.named_parameters())
+
+
+def test_the_last_stage_is_the_model_itself_bit_for_bit() -> None:
+    whole = model()
+    growing = halves(whole, 0.25)
+    optimizer = torch.optim.AdamW(growing.parameters(), lr=1e-2)
+    for _ in range(2):
+        train(growing, optimizer, 2)
+        growing.advance()
+    train(growing, optimizer, 2)
+    fresh = Model().double()
+    fresh.load_state_dict(whole.state_dict(), strict=True)
+    assert torch.equal(fresh(data()[0]), growing(data()[0]))
+
+
+def test_both_halves_begin_with_fresh_moments_and_others_keep_theirs() -> None:
+    whole = model()
+    growing = halves(whole)
+    optimizer = torch.optim.AdamW(growing.parameters(), lr=1e-2)
+    train(growing, optimizer, 3)
+    moments = optimizer.state[whole.head.weight]["exp_avg"].clone()
+    advance = growing.advance()
+    assert advance.restarted == 4 * 6
+    assert torch.equal(optimizer.state[whole.head.weight]["exp_avg"], moments)
+    assert not any(parameter in optimizer.state for parameter in whole.blocks.parameters())
+    train(growing, optimizer, 1)
+    assert all(optimizer.state[parameter]["step"] == 1 for parameter in whole.blocks.parameters())
+
+
+def test_an_optimizer_that_has_not_stepped_yet_drops_the_moments_that_it_was_given() -> None:
+    whole = model()
+    growing = halves(whole)
+    optimizer = torch.optim.AdamW(growing.parameters(), lr=1e-2)
+    train(growing, optimizer, 2)
+    loaded = torch.optim.AdamW(growing.parameters(), lr=1e-2)
+    loaded.load_state_dict(optimizer.state_dict())
+    again = Progressive(whole, data()[0], depth=0.5)
+    again.advance(loaded)
+    assert whole.blocks[0].fc1.weight not in loaded.state
+    assert whole.head.weight in loaded.state
+
+
+@pytest.mark.parametrize("stages", [0, 1, 2])
+def test_a_killed_run_resumes_bit_equal_in_any_stage(stages: int) -> None:
+    growing = halves(model(), 0.25)
+    optimizer = torch.optim.AdamW(growing.parameters(), lr=1e-2)
+    for _ in range(stages):
+        train(growing, optimizer, 2)
+        growing.advance()
+    train(growing, optimizer, 1)
+    kept = copy.deepcopy((growing.state_dict(), optimizer.state_dict()))
+    resumed = halves(Model().double(), 0.25)
+    again = torch.optim.AdamW(resumed.parameters(), lr=1e-2)
+    resumed.load_state_dict(kept[0])
+    again.load_state_dict(kept[1])
+    assert (resumed.stage, resumed.samples) == (growing.stage, growing.samples)
+    assert train(resumed, again, 3, seed=7) == train(growing, optimizer, 3, seed=7)
+    if stages < 2:
+        resumed.advance()
+        growing.advance()
+        assert train(resumed, again, 2, seed=9) == train(growing, optimizer, 2, seed=9)
+
+
+def test_the_plain_state_dict_of_the_model_loads_and_leaves_the_stage() -> None:
+    growing = halves(model())
+    growing.load_state_dict(model().state_dict(), strict=True)
+    assert growing.stage == 0
+
+
+def test_an_average_of_the_weights_advances_along_and_a_snapshot_does_not() -> None:
+    growing = halves(model())
+    average, snapshot = torch.optim.swa_utils.AveragedModel(growing), copy.deepcopy(growing)
+    optimizer = torch.optim.AdamW(growing.parameters(), lr=1e-2)
+    for _ in range(2):
+        train(growing, optimizer, 1)
+        average.update_parameters(growing)
+    averaged = copy.deepcopy(average.module.model.blocks[0].fc2.weight)
+    growing.advance()
+    assert (average.module.stage, snapshot.stage) == (1, 0)
+    assert torch.equal(average.module.model.blocks[1].fc2.weight, averaged / 2)
+    assert not torch.equal(average.module.model.blocks[1].fc2.weight, growing.model.blocks[1].fc2.weight)
+
+
+def test_copies_are_independent_and_pickles_come_back_in_their_stage() -> None:
+    growing = halves(model(), 0.25)
+    growing.advance()
+    x = data()[0]
+    for other in (copy.deepcopy(growing), pickle.loads(pickle.dumps(growing))):
+        assert (other.stage, other.idle) == (1, growing.idle)
+        assert torch.equal(other(x), growing(x))
+        other.advance()
+        assert growing.stage == 1
+        assert other.model.blocks[0].fc1.weight is not growing.model.blocks[0].fc1.weight
+
+
+def test_dropout_inside_follows_the_mode() -> None:
+    whole = model()
+    for block in whole.blocks:
+        block.drop.p = 0.5
+    growing, (x, _) = halves(whole), data()
+    growing.eval()
+    assert torch.equal(growing(x), growing(x))
+    growing.train()
+    assert not torch.equal(growing(x), growing(x))
+    assert not growing.eval().model.training
+
+
+def test_every_stage_compiles_by_block_and_advance_reuses_what_is_compiled() -> None:
+    compiled = []
+
+    def backend(graph_module: torch.fx.GraphModule, _: object) -> torch.fx.GraphModule:
+        compiled.append(graph_module)
+        return graph_module
+
+    growing, (x, _) = halves(model()), data()
+    growing.compile(backend=backend)
+    expected = halves(model())(x)
+    assert torch.equal(growing(x), expected)
+    count = len(compiled)
+    growing.advance()
+    growing(x)
+    assert len(compiled) == count
+
+
+def test_costs_are_shown_before_and_after() -> None:
+    growing = halves(model())
+    train(growing, torch.optim.SGD(growing.parameters(), lr=1e-2), 2)
+    growing.advance()
+    costs = growing.costs(repetitions=1)
+    first, last = costs.stages
+    block = sum(parameter.numel() for parameter in growing.model.blocks[0].parameters())
+    assert last.parameters == sum(parameter.numel() for parameter in growing.parameters())
+    assert last.parameters - first.parameters == 2 * block
+    assert last.flops - first.flops == 2 * 2 * 2 * 8 * 12
+    assert (first.samples, last.samples) == (12, 0)
+    assert costs.flops_saved == pytest.approx(1 - first.flops / last.flops)
+    assert str(costs).splitlines()[-1].startswith("saved so far: ")
+    assert all(parameter.grad is None or parameter.grad.any() for parameter in growing.parameters())
+
+
+def test_more_stages_than_there_are_is_refused() -> None:
+    growing = halves(model())
+    growing.advance()
+    with pytest.raises(PlanError, match="all of the model runs already"):
+        growing.advance()
+
+
+@pytest.mark.parametrize(
+    ("stages", "message"),
+    [
+        ([Stage(depth=("blocks.9",))], "blocks.9: no block of this name can be left out; choose among blocks.0"),
+        ([Stage(depth=("blocks.0",)), Stage(depth=("blocks.1",))], "stage 1: blocks.0: it runs in the stage before"),
+        ([Stage(depth=())], "blocks.0: no block of its kind runs in the stage before"),
+    ],
+)
+def test_stages_that_do_not_fit_are_refused(stages: list[Stage], message: str) -> None:
+    with pytest.raises(PlanError, match=message):
+        Progressive(model(), data()[0], stages=stages)
+
+
+def test_a_model_without_residual_blocks_is_refused_with_the_reason() -> None:
+    plain = nn.Sequential(nn.Linear(5, 5), nn.ReLU(), nn.Linear(5, 5)).double()
+    with pytest.raises(PlanError, match="no block can be left out: it has no residual blocks"):
+        Progressive(plain, data()[0], depth=0.5)
+
+
+def test_any_set_of_blocks_may_run() -> None:
+    whole = model(5)
+    growing, (x, _) = Progressive(whole, data()[0], stages=[Stage(depth=("blocks.1", "blocks.4"))]), data()
+    assert torch.equal(growing(x), whole.head(whole.blocks[4](whole.blocks[1](whole.stem(x)))))
+    assert growing.advance().woken == {"blocks.1": ["blocks.0", "blocks.2", "blocks.3"]}
+
+
+def test_gradients_of_a_stage_are_those_of_its_blocks() -> None:
+    growing, (x, target) = halves(model()), data()
+    F.cross_entropy(growing(x), target).backward()
+    alone = model(2)
+    alone.load_state_dict(
+        {name.replace("blocks.2", "blocks.1"): value for name, value in growing.model.state_dict().items()
+         if "blocks.1" not in name and "blocks.3" not in name}
+    )  # fmt: skip
+    F.cross_entropy(alone(x), target).backward()
+    for name, parameter in alone.named_parameters():
+        gradient = growing.get_parameter(name.replace("blocks.1", "blocks.2")).grad
+        torch.testing.assert_close(gradient, parameter.grad, rtol=1e-12, atol=1e-14)

@@ -1,0 +1,65 @@
+"""The statistics, against closed forms and simulations of numpy."""
+
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+from study.analysis import cost_ratio, cost_to_reach, holm, mean_and_error, paired
+
+
+def test_a_paired_difference_is_the_t_test_of_the_differences() -> None:
+    generator = np.random.default_rng(0)
+    one, other = generator.normal(size=12), generator.normal(0.3, size=12)
+    found, expected = paired(one, other), stats.ttest_rel(one, other)
+    assert found.p == pytest.approx(expected.pvalue)
+    assert (found.low, found.high) == pytest.approx(tuple(expected.confidence_interval(0.95)))
+    assert found.mean / found.error == pytest.approx(expected.statistic)
+
+
+def test_what_all_seeds_share_drops_out_of_a_pair() -> None:
+    luck = np.random.default_rng(0).normal(size=8)
+    found = paired(luck - 0.01, luck)
+    assert found.mean == pytest.approx(-0.01)
+    assert found.error < 1e-12
+    assert found.wins == 1
+
+
+def test_one_seed_has_no_error() -> None:
+    with pytest.raises(ValueError, match="two seeds"):
+        paired([1.0], [2.0])
+    assert math.isnan(mean_and_error([1.0])[1])
+
+
+def test_holm_multiplies_the_least_p_by_the_number_of_comparisons() -> None:
+    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert holm([0.5, 0.6]) == pytest.approx([1.0, 1.0])
+
+
+def test_holm_keeps_false_alarms_of_a_family_at_the_level() -> None:
+    draws = np.random.default_rng(0).uniform(size=(1_000, 10))
+    alarms = sum(min(holm(list(row))) < 0.05 for row in draws)
+    assert alarms < 75  # 50 expected
+
+
+def test_the_cost_of_a_loss_lies_on_the_line_between_two_arms() -> None:
+    assert cost_to_reach([1.0, 4.0], np.array([3.0, 1.0]), 2.0) == pytest.approx(2.0)
+    assert cost_to_reach([4.0, 1.0], np.array([1.0, 3.0]), 2.0) == pytest.approx(2.0)
+    assert math.isnan(cost_to_reach([1.0, 4.0], np.array([3.0, 2.5]), 2.0))
+    assert cost_to_reach([1.0, 4.0], np.array([1.5, 1.0]), 2.0) == 1.0
+
+
+def test_the_interval_of_a_cost_holds_the_truth() -> None:
+    generator = np.random.default_rng(0)
+    luck = generator.normal(0, 0.05, 30)
+    losses = np.array([3.0, 1.0])[:, None] + luck + generator.normal(0, 0.02, (2, 30))
+    point, low, high = cost_ratio([1.0, 4.0], losses, 4.0, 2.0 + luck)
+    assert low <= point <= high
+    assert low < 0.5 < high
+    assert high - low < 0.1
+
+
+def test_a_loss_that_is_never_reached_has_no_upper_end() -> None:
+    point, _, high = cost_ratio([1.0, 4.0], np.array([[3.0, 3.0], [2.9, 2.9]]), 4.0, np.array([2.0, 2.0]))
+    assert math.isnan(point)
+    assert high == math.inf

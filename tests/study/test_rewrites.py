@@ -1,0 +1,130 @@
+"""What rewrites do to the function: half-steps as their formula says, the others nothing."""
+
+import pytest
+import torch
+from small import BLOCKS, CONVOLUTION, IMAGES, MLP, TEXT, source, task
+from study.arms import depth
+from study.fitting import FittedHalfSteps
+from study.networks import Architecture, Block, Network, Shape
+from study.rewrites import Copies, FreshBlocks, HalfSteps, Rewrite, Site, Widen
+from study.state import Leaf, State, initial
+from study.tasks import batch
+from study.units import HalfUnits
+from torch.func import functional_call
+
+SEEDS = (0, 1)
+ARCHITECTURES = [MLP, TEXT, IMAGES, CONVOLUTION]
+
+
+def _site(architecture: Architecture) -> Site:
+    def probe() -> tuple[torch.Tensor, torch.Tensor]:
+        return batch(source(architecture), task(architecture, batch=64), SEEDS, -1, 1.0)
+
+    return Site(architecture, SEEDS, 5, probe)
+
+
+def _trained(architecture: Architecture, blocks: int = 2) -> State:
+    """Return networks whose moments and steps are not zero."""
+    state = initial(architecture, depth(BLOCKS[architecture], blocks), SEEDS)
+    leaves = {n: Leaf(leaf.value, leaf.value * 0.1, leaf.value**2, 7) for n, leaf in state.leaves().items()}
+    return state.with_leaves(leaves)
+
+
+def _outputs(architecture: Architecture, state: State) -> torch.Tensor:
+    x = source(architecture).test_x
+    network = Network(architecture, state.shapes)
+    values = [{name: value[index] for name, value in state.values().items()} for index in range(len(SEEDS))]
+    return torch.stack([functional_call(network, each, (x,)) for each in values])
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_half_steps_are_two_steps_of_half_the_branch(architecture: Architecture) -> None:
+    state = _trained(architecture, 1)
+    grown = HalfSteps()(state, _site(architecture))
+    x = torch.linspace(-1, 1, 5 * architecture.tokens * architecture.width).view(5, architecture.tokens, -1).sin()
+    block = Block(architecture, state.shapes[0])
+    block.load_state_dict({name: leaf.value[0] for name, leaf in state.blocks[0].items()})
+    expected = x
+    for _ in range(2):
+        for branch in block.children():
+            expected = expected + branch(expected) / 2
+    found = x
+    for leaves in grown.blocks:
+        found = functional_call(block, {name: leaf.value[0] for name, leaf in leaves.items()}, (found,))
+    torch.testing.assert_close(found, expected)
+
+
+def test_half_steps_of_one_block_leave_the_others() -> None:
+    state = _trained(MLP)
+    grown = HalfSteps(blocks=(1,))(state, _site(MLP))
+    assert len(grown.blocks) == 3
+    assert grown.blocks[0] is state.blocks[0]
+
+
+@pytest.mark.parametrize(
+    "rewrite", [Copies(), Copies(moments="fresh"), FreshBlocks(), Widen(4), Widen(4, "pairs")], ids=repr
+)
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_rewrites_that_keep_the_function_keep_it(architecture: Architecture, rewrite: Rewrite) -> None:
+    state = _trained(architecture)
+    grown = rewrite(state, _site(architecture))
+    assert grown.parameters() > state.parameters()
+    torch.testing.assert_close(_outputs(architecture, grown), _outputs(architecture, state), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("moments", ["fresh", "copied", "scaled"])
+def test_moments_of_both_halves_are_as_said(moments: str) -> None:
+    old = _trained(MLP, 1).blocks[0]
+    for half in HalfSteps(moments=moments)(_trained(MLP, 1), _site(MLP)).blocks:
+        inner, last = half["mlp.fc1.weight"], half["mlp.out.weight"]
+        scales = {"fresh": (0.0, 0.0), "copied": (1.0, 1.0), "scaled": (0.5, 1.0)}[moments]
+        for leaf, name, scale in ((inner, "mlp.fc1.weight", scales[0]), (last, "mlp.out.weight", scales[1])):
+            torch.testing.assert_close(leaf.mean, old[name].mean * scale)
+            torch.testing.assert_close(leaf.square, old[name].square * scale**2)
+            assert leaf.steps == (0 if moments == "fresh" else 7)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_the_two_halves_share_no_memory(architecture: Architecture) -> None:
+    first, second = HalfSteps(moments="copied")(_trained(architecture, 1), _site(architecture)).blocks
+    addresses = [t.data_ptr() for half in (first, second) for leaf in half.values() for t in (leaf.value,)]
+    assert len(set(addresses)) == len(addresses)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_fitted_half_steps_are_nearer_to_the_old_function(architecture: Architecture) -> None:
+    state, site = _trained(architecture), _site(architecture)
+    before = _outputs(architecture, state)
+    plain, fitted = (
+        (_outputs(architecture, rewrite(state, site)) - before).norm().item()
+        for rewrite in (HalfSteps(), FittedHalfSteps())
+    )
+    assert fitted < 0.95 * plain
+
+
+@pytest.mark.parametrize("by", ["size", "smallest", "random"])
+def test_half_steps_of_all_units_are_those_of_the_block(by: str) -> None:
+    state = _trained(MLP, 1)
+    zeroed = dict(state.blocks[0]) | {"mlp.out.bias": Leaf.fresh(state.blocks[0]["mlp.out.bias"].value * 0)}
+    state = State(state.shapes, state.outer, (zeroed,))
+    some = HalfUnits(12, by)(state, _site(MLP))
+    torch.testing.assert_close(_outputs(MLP, some), _outputs(MLP, HalfSteps()(state, _site(MLP))), rtol=1e-4, atol=1e-5)
+
+
+def test_the_largest_units_are_chosen_for_each_network_by_itself() -> None:
+    state = _trained(MLP, 1)
+    weight = state.blocks[0]["mlp.fc1.weight"].value
+    weight[0, 3] *= 100
+    weight[1, 8] *= 100
+    grown = HalfUnits(1)(state, _site(MLP))
+    assert grown.shapes == (BLOCKS[MLP], Shape(hidden=1))
+    thin = grown.blocks[1]["mlp.fc1.weight"].value
+    assert torch.equal(thin[:, 0], torch.stack([weight[0, 3], weight[1, 8]]))
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_shallow_and_deep_networks_begin_alike(architecture: Architecture) -> None:
+    shallow, deep = (initial(architecture, depth(BLOCKS[architecture], blocks), SEEDS) for blocks in (1, 3))
+    for name, value in shallow.values().items():
+        assert torch.equal(value, deep.values()[name])
+    assert not torch.equal(deep.blocks[0]["mlp.fc1.weight"].value, deep.blocks[1]["mlp.fc1.weight"].value)
