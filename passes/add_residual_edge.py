@@ -11,10 +11,10 @@ from torch import nn
 
 from fxgrow.errors import PassError
 from fxgrow.execution.inputs import device_of
-from fxgrow.graph.effects import may_swap
 from fxgrow.graph.hosts import nearest_site
-from fxgrow.graph.inplace import mutated_value
+from fxgrow.graph.memory import may_swap, overwriters
 from fxgrow.graph.network import check_residual_edge, shape_of, to_networkx
+from fxgrow.graph.operations import operations_of
 from fxgrow.graph.regions import value_at
 from fxgrow.optimizers.kinship import added_parameters, kin_of
 from fxgrow.passes.base import Pass
@@ -77,7 +77,7 @@ class AddResidualEdge(Pass):
             raise PassError("the shapes of its ends are not known", where=where, fix=fix)
         check_residual_edge(to_networkx(graph_module), read.name, grown.name, same_shape=True)
         for value in (read, grown):
-            if any(mutated_value(graph_module, user) is value for user in value.users):
+            if overwriters(operations_of(graph_module), value, after=value):
                 fix = "run the pass functionalize-inplace first"
                 raise PassError(
                     f"the value {value.name} is mutated in place by a later operation", where=where, fix=fix
@@ -153,9 +153,9 @@ def _bring_forward(graph_module: fx.GraphModule, read: fx.Node, grown: fx.Node, 
     if not may_swap(graph_module, needed, passed):
         what = f"{read.name} would be computed before others that draw random numbers or move the same statistics"
         raise PassError(what, where=where, fix="exchange source and target")
-    place = grown
+    place, operations = grown, operations_of(graph_module)
     for node in sorted(needed):
-        if mutated_value(graph_module, node) is not None:
+        if operations.written(node):
             fix = "run the pass functionalize-inplace first"
             raise PassError(f"{node.name} would move, and mutates a value in place", where=where, fix=fix)
         place.append(node)

@@ -5,7 +5,7 @@ from typing import ClassVar
 
 import torch.fx as fx
 
-from fxgrow.graph.effects import has_effect
+from fxgrow.graph.operations import Operations, operations_of
 from fxgrow.passes.base import Pass
 
 
@@ -33,6 +33,13 @@ class EliminateDeadCode(Pass):
 
     def rewrite(self, graph_module: fx.GraphModule) -> None:
         """Erase dead operations from the end to the start, so that what only they read is dead by then."""
+        operations = operations_of(graph_module)
         for node in reversed(graph_module.graph.nodes):
-            if not node.users and not has_effect(graph_module, node):
+            if not node.users and _may_go(graph_module, operations, node):
                 graph_module.graph.erase_node(node)
+
+
+def _may_go(graph_module: fx.GraphModule, operations: Operations, node: fx.Node) -> bool:
+    if not node.op.startswith("call") or not node.all_input_nodes or operations.has_effect(node):
+        return False
+    return node.op != "call_module" or not graph_module.get_submodule(str(node.target)).state_dict()

@@ -1,19 +1,18 @@
 """Insert pseudo-layers at sites: the rewrite that growth is made of."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-import networkx as nx
 import torch
 import torch.fx as fx
 from torch import Tensor, nn
 
 from fxgrow.errors import PassError
 from fxgrow.graph.activations import activation_after
-from fxgrow.graph.inplace import mutated_value
-from fxgrow.graph.network import check_residual_edge, to_networkx
+from fxgrow.graph.memory import overwriters
+from fxgrow.graph.operations import Operations, operations_of
 from fxgrow.graph.sites import Site, find_sites, site_input
 from fxgrow.operators import Attachment, PseudoLayer, find_operator
 from fxgrow.operators.base import check_trainable
@@ -72,10 +71,14 @@ class InsertPseudoLayers(Pass):
                 where the operator wants it.
             PlanError: If the operator does not exist, or could never train.
         """
-        sites, network = find_sites(graph_module), to_networkx(graph_module)
+        sites = find_sites(graph_module)
         for path, rows in self.rows.items():
             _check_rows(path, tuple(rows), sites)
-            self._insert(graph_module, network, sites[path], tuple(rows))
+        reads = find_operator(self.operator).reads
+        operations = operations_of(graph_module)
+        grown = {path: _grown_values(operations, sites[path], reads) for path in self.rows}
+        for path, rows in self.rows.items():
+            self._insert(graph_module, sites[path], tuple(rows), grown[path])
 
     def growths(self, before: fx.GraphModule, after: fx.GraphModule) -> tuple[Growth, ...]:
         """Return a line of the growth history for each site."""
@@ -98,7 +101,7 @@ class InsertPseudoLayers(Pass):
         return inserted_by(graph_module, edit)
 
     def _insert(
-        self, graph_module: fx.GraphModule, network: "nx.DiGraph[str]", site: Site, rows: tuple[int, ...]
+        self, graph_module: fx.GraphModule, site: Site, rows: tuple[int, ...], grown_values: Sequence[fx.Node]
     ) -> None:
         path = fresh_path(graph_module, f"{site.path}_pseudo")
         pseudo_layer = self._build(graph_module, site, rows, path)
@@ -107,17 +110,8 @@ class InsertPseudoLayers(Pass):
             pseudo_layer.register_buffer("rows", index)
         add_module(graph_module, path, pseudo_layer)
         insertion = _Insertion(path, site, rows, _Inliner().trace(pseudo_layer), indexed=len(rows) < site.neurons)
-        for call in site.calls:
-            if pseudo_layer.reads == "input":
-                read, grown = site_input(call), call
-            else:
-                read = grown = activation_after(graph_module, call) or call
-            check_residual_edge(network, read.name, grown.name)
-            _refuse_mutation(graph_module, site, read, grown)
-            edge = insertion.connect(read, grown)
-            # The next site may read the sum, which stands where the grown value stood.
-            network.add_node(edge.name, **network.nodes[grown.name])
-            network.add_edge(grown.name, edge.name)
+        for call, grown in zip(site.calls, grown_values, strict=True):
+            insertion.connect(site_input(call) if pseudo_layer.reads == "input" else grown, grown)
 
     def _build(self, graph_module: fx.GraphModule, site: Site, rows: tuple[int, ...], path: str) -> PseudoLayer:
         operator = find_operator(self.operator)
@@ -150,8 +144,8 @@ class _Insertion:
     trace: fx.Graph
     indexed: bool
 
-    def connect(self, read: fx.Node, grown: fx.Node) -> fx.Node:
-        """Inline the pseudo-layer behind `grown`, let everything that read `grown` read the sum, and return that."""
+    def connect(self, read: fx.Node, grown: fx.Node) -> None:
+        """Inline the pseudo-layer behind `grown`, and let everything that read `grown` read the sum."""
         graph, readers = grown.graph, list(grown.users)
         with graph.inserting_after(grown):
             edge = graph.call_function(add_rows)  # holds the place; its arguments follow
@@ -164,7 +158,6 @@ class _Insertion:
         self._sign(edge, grown, edge=True)
         for reader in readers:
             reader.replace_input_with(grown, edge)
-        return edge
 
     def _inline(self, graph: fx.Graph, read: fx.Node, grown: fx.Node) -> fx.Node:
         values: dict[fx.Node, fx.Node] = {}
@@ -208,11 +201,23 @@ def _check_rows(path: str, rows: tuple[int, ...], sites: Mapping[str, Site]) -> 
         raise PassError("the rows are not ascending and distinct", where=path, fix="sort the rows")
 
 
-def _refuse_mutation(graph_module: fx.GraphModule, site: Site, *values: fx.Node) -> None:
-    for value in values:
-        if any(mutated_value(graph_module, user) is value for user in value.users):
-            raise PassError(
-                f"the value {value.name} is mutated in place by a later operation",
-                where=site.path,
-                fix="run the pass functionalize-inplace first, or leave this site out",
-            )
+def _grown_values(operations: Operations, site: Site, reads: str) -> list[fx.Node]:
+    """Return the value that grows at each call of a site.
+
+    Raises:
+        PassError: If a later operation overwrites it, or what the pseudo-layer reads and needs for its gradients.
+    """
+    if reads == "input":
+        pairs = [(site_input(call), call) for call in site.calls]
+    else:
+        pairs = [
+            (value, value)
+            for value in (activation_after(operations.graph_module, call, operations) or call for call in site.calls)
+        ]
+    for pair in pairs:
+        for value in dict.fromkeys(pair):
+            if overwriters(operations, value, after=pair[1]):
+                what = f"the value {value.name} is mutated in place by a later operation"
+                fix = "run the pass functionalize-inplace first, or leave this site out"
+                raise PassError(what, where=site.path, fix=fix)
+    return [grown for _, grown in pairs]

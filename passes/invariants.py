@@ -3,22 +3,12 @@
 from typing import Any
 
 import torch.fx as fx
-from torch import nn
 from torch.fx.passes.shape_prop import TensorMetadata
 
 from fxgrow.errors import PassError, first_line
-from fxgrow.graph.aliasing import reads_only_shape
-from fxgrow.graph.inplace import mutated_value
+from fxgrow.graph.memory import touches
+from fxgrow.graph.operations import Operations, operations_of
 from fxgrow.primitives.modules import resolves
-
-#: Functions and methods whose result shares the memory of their first argument, where it can. `fxgrow.graph.aliasing`
-#: errs on the other side, as a rewrite must; a check must not refuse what is right.
-_VIEWS = {
-    "T", "chunk", "contiguous", "detach", "expand", "expand_as", "flatten", "getattr", "getitem", "mT", "movedim",
-    "narrow", "permute", "reshape", "select", "split", "squeeze", "swapaxes", "t", "transpose", "unbind", "unflatten",
-    "unsqueeze", "view", "view_as",
-}  # fmt: skip
-_VIEW_MODULES = (nn.Flatten, nn.Unflatten, nn.Identity, nn.modules.dropout._DropoutNd)
 
 
 def check_structure(before: fx.GraphModule, after: fx.GraphModule) -> None:
@@ -84,28 +74,31 @@ def _spell_shape(metadata: Any) -> str:
 
 def _readers_of_mutated(graph_module: fx.GraphModule) -> dict[str, int]:
     """Count, for each operation that mutates a value, the operations that read that value or a view of it."""
-    counts = {}
-    for node in graph_module.graph.nodes:
-        value = mutated_value(graph_module, node)
-        if value is not None:
-            counts[node.name] = len(_readers(graph_module, value))
-    return counts
+    operations = operations_of(graph_module)
+    return {
+        node.name: max(len(_readers(operations, value)) for value in written)
+        for node in graph_module.graph.nodes
+        if (written := operations.written(node))
+    }
 
 
-def _readers(graph_module: fx.GraphModule, value: fx.Node) -> set[fx.Node]:
-    while _is_view(graph_module, value) and value.all_input_nodes:
-        value = value.all_input_nodes[0]
+def _readers(operations: Operations, value: fx.Node) -> set[fx.Node]:
+    """Return who reads a value or a view of what it shows; the check must not refuse what is right."""
+    while shown := _viewed(operations, value):
+        value = shown[0]
     readers: set[fx.Node] = set()
     views = [value]
-    while views:
-        for user in views.pop().users:
-            if not reads_only_shape(user):
-                (views.append if _is_view(graph_module, user) else readers.add)(user)
+    while views:  # a view comes behind what it shows
+        shown_value = views.pop()
+        for user in shown_value.users:
+            if shown_value in _viewed(operations, user):
+                views.append(user)
+            elif touches(operations, user, shown_value):
+                readers.add(user)
     return readers
 
 
-def _is_view(graph_module: fx.GraphModule, node: fx.Node) -> bool:
-    if node.op == "call_module":
-        return isinstance(graph_module.get_submodule(str(node.target)), _VIEW_MODULES)
-    name = node.target if node.op == "call_method" else getattr(node.target, "__name__", "")
-    return node.op in ("call_method", "call_function") and str(name).split(".")[0] in _VIEWS
+def _viewed(operations: Operations, node: fx.Node) -> list[fx.Node]:
+    """Return the values of which a node is known to be a view, and nothing else."""
+    found = operations[node]
+    return operations.shown(node) if found.known and not found.writes else []

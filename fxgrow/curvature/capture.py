@@ -89,8 +89,8 @@ def forward_pass(
     """Run one batch and yield what came out; on leaving, the model is as it was.
 
     The model runs in the mode it is in, under the caller's autocast. A wanted value that a later operation works on in
-    place is noticed by its version counter; then the batch is run again and that operation gets a copy, so that what
-    was recorded is the value itself, and its gradient its own.
+    place is noticed by its version counter; then the batch is run once more and a copy of the value is kept, so that
+    what was recorded is the value itself, and its gradient its own.
 
     Args:
         graph_module: The model.
@@ -101,12 +101,13 @@ def forward_pass(
         seed: Seeds dropout and its kin, so that a second pass over this batch sees the same masks.
 
     Raises:
-        AnalysisError: If the loss is not a finite scalar that depends on the model.
+        AnalysisError: If the loss is not a finite scalar that depends on the model, or if what is overwritten changes
+            from run to run.
     """
     copied: frozenset[fx.Node] = frozenset()
     differentiable = frozenset(differentiable)
     wanted = differentiable | frozenset(values)
-    while True:
+    for _ in range(2):  # a copy that nobody else holds is overwritten by nobody
         with preserved(graph_module, seed=seed), torch.inference_mode(False), torch.enable_grad():
             recorder = Recorder(graph_module, wanted, differentiable, copied)
             with _own_errors("the model", batch):
@@ -120,7 +121,9 @@ def forward_pass(
                 finally:
                     run.release()
                 return
-        copied |= mutated
+        copied = mutated
+    what = "other values are overwritten in place each time that it runs"
+    raise AnalysisError(what, where="the model", fix="trace it with fxgrow.trace, which makes them out of place")
 
 
 class Recorder(fx.Interpreter):
@@ -130,7 +133,7 @@ class Recorder(fx.Interpreter):
         graph_module: The model.
         wanted: Nodes whose values are kept.
         differentiable: Those of them whose values must be part of autograd's graph, frozen weights or not.
-        copied: Those of them of which the rest of the graph gets a copy.
+        copied: Those of them of which a copy is kept, since a later operation overwrites them.
     """
 
     def __init__(
@@ -151,15 +154,18 @@ class Recorder(fx.Interpreter):
         value = super().run_node(n)
         if n not in self.wanted:
             return value
-        frozen = n in self.differentiable and not value.requires_grad
-        if frozen:
-            value = value.detach().requires_grad_()
-        self.values[n] = value
         if not isinstance(value, Tensor):  # a size, or an input that was left out
+            self.values[n] = value
             return value
-        self.versions[n] = value._version
+        kept = value.clone() if n in self.copied else value
+        frozen = n in self.differentiable and not kept.requires_grad
+        if frozen:
+            kept = kept.detach().requires_grad_()
+        self.values[n], self.versions[n] = kept, kept._version
+        if n not in self.differentiable:
+            return value  # which may be a view: what is written into it must reach the rest
         # autograd lets nobody work in place on a leaf, so what was made one is handed on as a copy
-        return value.clone() if frozen or n in self.copied else value
+        return kept.clone() if frozen or n in self.copied else value
 
     def mutated(self) -> frozenset[fx.Node]:
         """Return the nodes whose kept values were changed in place since."""

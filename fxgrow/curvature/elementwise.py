@@ -1,37 +1,22 @@
 """Where a neuron has an activation of its own: the elementwise function behind a site, and its second derivative."""
 
 import copy
-import operator
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 import torch.fx as fx
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fxgrow.graph.activations import elementwise, twice_differentiable
+from fxgrow.graph.activations import apply, pointwise, twice_differentiable
+from fxgrow.graph.operations import operations_of
 from fxgrow.record.location import module_path
 
 Scalar = Callable[[Tensor], Tensor]
 Shape = Literal["straight", "kinked", "curved"]
 
-_FUNCTIONS: set[Any] = {
-    operator.add, operator.mul, operator.sub, operator.truediv, operator.neg, operator.pow, operator.iadd,
-    operator.imul, torch.add, torch.mul, torch.sub, torch.div, torch.neg, torch.pow, torch.square, torch.abs,
-    torch.exp, torch.log, torch.log1p, torch.sqrt, torch.rsqrt, torch.erf, torch.cos, torch.clamp, torch.relu_,
-    F.relu_, F.elu_, F.celu_, F.selu_, F.leaky_relu_, F.hardtanh_,
-}  # fmt: skip
-_METHODS = {
-    "add", "mul", "sub", "div", "neg", "pow", "square", "abs", "exp", "log", "log1p", "sqrt", "rsqrt", "erf", "sin",
-    "cos", "sigmoid", "tanh", "relu", "clamp",
-}  # fmt: skip
-_ATEN = {
-    "gelu", "silu", "relu", "relu6", "sigmoid", "tanh", "mish", "elu", "softplus", "hardswish", "hardsigmoid",
-    "hardtanh", "leaky_relu", "selu", "celu", *_METHODS,
-}  # fmt: skip
-_SUMS = {operator.add, operator.sub, operator.iadd, torch.add, torch.sub, "add", "add_", "sub", "sub_"}
 _BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 
@@ -92,19 +77,14 @@ def _members(graph_module: fx.GraphModule, call: fx.Node) -> list[fx.Node]:
 
 
 def _is_elementwise(graph_module: fx.GraphModule, node: fx.Node) -> bool:
-    if elementwise(graph_module, node) is not None:
-        return True
     if node.op == "call_module":
         module = graph_module.get_submodule(str(node.target))
         if isinstance(module, _BATCH_NORMS):
             return not module.training and module.track_running_stats
-        return type(module) in (nn.PReLU, nn.Identity) or _is_idle_dropout(module)
-    if node.op == "call_method":
-        return str(node.target).removesuffix("_") in _METHODS
-    packet = getattr(node.target, "_overloadpacket", None)
-    if packet is not None:
-        return packet.__name__.removesuffix("_") in _ATEN
-    return node.op == "call_function" and node.target in _FUNCTIONS
+        idle = type(module) in (nn.PReLU, nn.Identity) or _is_idle_dropout(module)
+        return idle or pointwise(graph_module, node) is not None
+    found = operations_of(graph_module)[node]
+    return found.pointwise and not found.draws
 
 
 def _is_idle_dropout(module: nn.Module) -> bool:
@@ -134,11 +114,17 @@ def _shape_of(graph_module: fx.GraphModule, node: fx.Node) -> Shape:
         if isinstance(module, (*_BATCH_NORMS, nn.Identity, nn.modules.dropout._DropoutNd)):
             return "straight"
     if len(node.all_input_nodes) > 1:
-        return "straight" if node.target in _SUMS else "curved"
+        return "straight" if not is_curved(_along_a_line(node)) and not kinks(_along_a_line(node)) else "curved"
     function = _compile(graph_module, node.all_input_nodes[0], [node], rounded=False)
     if is_curved(function):
         return "curved"
     return "kinked" if kinks(function) else "straight"
+
+
+def _along_a_line(node: fx.Node) -> Callable[[Tensor], Tensor]:
+    """Return what a node makes of inputs that all grow with one number, each at a pace of its own."""
+    slopes = {source: place + 1.0 for place, source in enumerate(node.all_input_nodes)}
+    return lambda t: apply(node, {source: slope * t + slope for source, slope in slopes.items()})
 
 
 def _compile(

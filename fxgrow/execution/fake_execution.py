@@ -1,8 +1,8 @@
 """Running single nodes of a graph with fake tensors: shapes and dtypes without data."""
 
 import copy
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -45,17 +45,19 @@ class ShapeError(TraceError):
 
 
 class FakeExecution(fx.Interpreter):
-    """Evaluates nodes of a graph in eval mode with fake tensors, each at most once.
+    """Evaluates nodes of a graph with fake tensors, each at most once.
 
     Leaf modules are copied, without their data, and the copies are run: the modules of the model are not touched.
 
     Args:
         root: The module in which the graph's targets lie; a GraphModule, or a model that is just being traced.
         graph: The graph; that of `root` if left out.
+        training: Whether modules run in train mode, and not in eval mode.
     """
 
-    def __init__(self, root: nn.Module, graph: fx.Graph | None = None) -> None:
+    def __init__(self, root: nn.Module, graph: fx.Graph | None = None, *, training: bool = False) -> None:
         super().__init__(root, garbage_collect_values=False, graph=graph)
+        self.training = training
         self.fake_mode = FakeTensorMode(allow_non_fake_inputs=True)
         self.device = device_of(root)
         self.copies: dict[str, nn.Module] = {}
@@ -77,15 +79,31 @@ class FakeExecution(fx.Interpreter):
         if node.op == "placeholder":
             self.env[node] = self._materialise(input_metadata(node))
         elif node.op == "output":
-            self.env[node] = fx.map_arg(node.args[0], self._value)
+            self.env[node] = fx.map_arg(node.args[0], self.value)
         else:
-            args, kwargs = fx.map_arg((node.args, node.kwargs), self._value)
+            inputs = {value: self.value(value) for value in node.all_input_nodes}
             try:
                 with torch.inference_mode(False), torch.enable_grad(), self.fake_mode, self._around_node():
-                    self.env[node] = self._run(node, args, kwargs)
+                    self.env[node] = self._run(node, inputs)
             except _ERRORS as error:
                 what = f"{node.format_node()} fails on the shapes of its inputs: {first_line(error)}"
                 raise ShapeError(what, node) from error
+        return self.env[node]
+
+    def compute_with_inputs(self, node: fx.Node) -> Any:
+        """Evaluate `node`, and before it what it is computed from, back to values that are known.
+
+        Raises:
+            ShapeError: If one of them cannot be evaluated.
+        """
+        needed, pending = {node}, [node]
+        while pending:  # each node is put in once
+            sources = set(pending.pop().all_input_nodes)
+            unknown = {value for value in sources - needed if value not in self.env and "tensor_meta" not in value.meta}
+            needed |= unknown
+            pending.extend(unknown)
+        for value in sorted(needed):
+            self.compute(value)
         return self.env[node]
 
     @contextmanager
@@ -93,18 +111,19 @@ class FakeExecution(fx.Interpreter):
         """Surround the evaluation of a node; for subclasses."""
         yield
 
-    def _run(self, node: fx.Node, args: Any, kwargs: Any) -> Any:
+    def _run(self, node: fx.Node, inputs: Mapping[fx.Node, Any]) -> Any:
         try:
-            return getattr(self, node.op)(node.target, args, kwargs)
+            with self._steady(node) if self._is_foreign(node) else nullcontext():
+                return self._evaluate(node, inputs, self._copy)
         except _NEED_DATA as error:
-            result = self._run_on_data(node, args, kwargs)
+            result = self._run_on_data(node, inputs)
             if isinstance(error, DynamicOutputShapeException) or not isinstance(result, Tensor):
                 self.guessed.add(node)
             return result
         except _ERRORS:
             if not self._is_foreign(node):
                 raise
-            return self._run_on_data(node, args, kwargs)  # it may take plain tensors only
+            return self._run_on_data(node, inputs)  # it may take plain tensors only
 
     def _is_foreign(self, node: fx.Node) -> bool:
         """Say whether a node calls code that is not of torch."""
@@ -112,24 +131,23 @@ class FakeExecution(fx.Interpreter):
             return is_foreign(self.module.get_submodule(str(node.target)))
         return node.op == "call_function" and not qualified_name(node.target).startswith(_TORCHS)
 
-    def _run_on_data(self, node: fx.Node, args: Any, kwargs: Any) -> Any:
+    def _run_on_data(self, node: fx.Node, inputs: Mapping[fx.Node, Any]) -> Any:
         """Evaluate a node whose shapes or control flow depend on values, on ones in place of its inputs."""
-        with unset_fake_temporarily(), preserved_randomness():
-            args, kwargs = map_aggregate((args, kwargs), _ones)
-            if node.op == "call_module":
-                module = copy.deepcopy(self.module.get_submodule(str(node.target)))
-                module.eval()
-                result = module(*args, **kwargs)
-            else:
-                result = getattr(fx.Interpreter, node.op)(self, node.target, args, kwargs)
-            result = map_aggregate(result, _leaf)
+        with unset_fake_temporarily(), self._steady(node):
+            ones = {value: map_aggregate(inputs[value], _ones) for value in inputs}
+            result = map_aggregate(self._evaluate(node, ones, self._copy_with_data), _leaf)
         return map_aggregate(result, self._fake)
 
-    def call_module(self, target: Any, args: Any, kwargs: Any) -> Any:
-        """Call a copy of the module at `target` that holds fake tensors."""
-        module = self._copy(target)
-        with preserved_randomness() if is_foreign(module) else nullcontext():
-            return module(*args, **kwargs)
+    def _evaluate(self, node: fx.Node, inputs: Mapping[fx.Node, Any], copied: Callable[[str], nn.Module]) -> Any:
+        """Evaluate `node` on values of its inputs, its module copied by `copied`; for subclasses to watch."""
+        args, kwargs = fx.map_arg((node.args, node.kwargs), inputs.__getitem__)
+        if node.op == "call_module":
+            return copied(str(node.target))(*args, **kwargs)
+        return getattr(self, node.op)(node.target, args, kwargs)
+
+    def _steady(self, node: fx.Node) -> AbstractContextManager[None]:
+        """Put the random state back after code that is not of torch, or that runs on data; for subclasses."""
+        return preserved_randomness()
 
     def get_attr(self, target: Any, args: Any, kwargs: Any) -> Any:
         """Return a fake tensor in place of the parameter, buffer or constant at `target`."""
@@ -142,10 +160,14 @@ class FakeExecution(fx.Interpreter):
                 self.memo[id(tensor)] = self._fake(tensor)
             with FakeCopyMode(self.fake_mode):
                 self.copies[path] = copy.deepcopy(module, self.memo)
-            self.copies[path].eval()
+            self.copies[path].train(self.training)
         return self.copies[path]
 
-    def _value(self, node: fx.Node) -> Any:
+    def _copy_with_data(self, path: str) -> nn.Module:
+        return copy.deepcopy(self.module.get_submodule(path)).train(self.training)
+
+    def value(self, node: fx.Node) -> Any:
+        """Return the value of a node that was computed before, or that its metadata describes."""
         if node not in self.env:
             self.env[node] = self._materialise(node.meta["tensor_meta"])
         return self.env[node]

@@ -14,7 +14,6 @@ from fxgrow.files.reading import Contents, read
 from fxgrow.files.retracing import trace_again
 from fxgrow.files.table import Table
 from fxgrow.passes import parse
-from fxgrow.passes.functionalize_inplace import FunctionalizeInplace
 from fxgrow.primitives.modules import resolves
 from fxgrow.record.annotations import KEY, annotate, annotation
 from fxgrow.record.digest import digest
@@ -68,8 +67,6 @@ def _replay(traced: fx.GraphModule, contents: Contents, where: str) -> fx.GraphM
     """Replay the edit log on the base, unless that is the grown model already; the digest must be the file's."""
     table = contents.table
     expected = table.record.base_digest or table.digest
-    if digest(traced) != expected:  # `trace` and `grow` make in-place operations functional, plain tracing does not
-        traced = FunctionalizeInplace()(traced).graph_module
     before = digest(traced)
     if _fits(traced, contents):
         return traced

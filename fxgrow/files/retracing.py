@@ -16,19 +16,18 @@ def trace_again(base: nn.Module, table: Table, where: str) -> fx.GraphModule:
     """Return the graph of a copy of `base`: by the door that the file's model came through.
 
     Args:
-        base: The model. A GraphModule is taken as it is.
-        table: What the file says: without a trace policy the model came from plain `torch.fx.symbolic_trace`.
+        base: The model, or a GraphModule of it.
+        table: What the file says: without a trace policy the model came from plain `torch.fx.symbolic_trace`, and a
+            GraphModule is taken as it is.
         where: The file, for errors.
 
     Raises:
         FileError: If the model cannot be traced so.
     """
     base = copy.deepcopy(base).cpu()
-    if isinstance(base, fx.GraphModule):
-        return base
     try:
         if not table.record.trace_policy:
-            return fx.symbolic_trace(base)
+            return base if isinstance(base, fx.GraphModule) else fx.symbolic_trace(base)
         from fxgrow.tracing import retrace
 
         inputs = example_inputs(table, base)

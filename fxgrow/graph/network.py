@@ -1,20 +1,21 @@
 """The graph as networkx sees it: where a residual edge may go, and how deep each neuron is."""
 
 from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import networkx as nx
 import torch.fx as fx
-from torch import nn
 
 from fxgrow.errors import PassError
 from fxgrow.graph.sites import find_sites
-from fxgrow.primitives.unwrapping import unwrap
+from fxgrow.record.facts import kept
 from fxgrow.record.provenance import edge_of, part_of
 
 
-def to_networkx(graph_module: nn.Module) -> "nx.DiGraph[str]":
-    """Return the data flow of `graph_module` as a directed graph.
+@kept(notes=True)
+def to_networkx(graph_module: fx.GraphModule) -> "nx.DiGraph[str]":
+    """Return the data flow of `graph_module` as a directed graph, frozen; a copy of it can be changed.
 
     Nodes are the names of the fx nodes with the attributes ``position`` (in topological order), ``op``, ``target``,
     ``shape`` (a tuple, or None where it is not known), ``pseudo_layer`` (module path or None) and ``residual_edge``
@@ -27,7 +28,7 @@ def to_networkx(graph_module: nn.Module) -> "nx.DiGraph[str]":
         ['input_1', '_0', '_1', 'output']
     """
     network: nx.DiGraph[str] = nx.DiGraph()
-    for position, node in enumerate(unwrap(graph_module).graph.nodes):
+    for position, node in enumerate(graph_module.graph.nodes):
         part = part_of(node)
         network.add_node(
             node.name,
@@ -39,7 +40,7 @@ def to_networkx(graph_module: nn.Module) -> "nx.DiGraph[str]":
             residual_edge=edge_of(node) is not None,
         )
         network.add_edges_from((source.name, node.name) for source in node.all_input_nodes)
-    return network
+    return nx.freeze(network)
 
 
 def shape_of(node: fx.Node) -> tuple[int, ...] | None:
@@ -76,7 +77,8 @@ def check_residual_edge(network: "nx.DiGraph[str]", read: str, grown: str, *, sa
         )
 
 
-def depth_map(graph_module: nn.Module) -> dict[str, list[int]]:
+@kept(notes=True)
+def depth_map(graph_module: fx.GraphModule) -> Mapping[str, list[int]]:
     """Return, for each site, how many pseudo-layers deep each of its neurons is.
 
     A neuron that nothing was added to has depth 0. A pseudo-layer that reads another value of the same site stands
@@ -86,7 +88,6 @@ def depth_map(graph_module: nn.Module) -> dict[str, list[int]]:
     Example:
         ``depth_map(grown)["blocks.0.mlp.fc1"].count(0)`` neurons did not grow.
     """
-    graph_module = unwrap(graph_module)
     layers = _pseudo_layers(graph_module)
     edges: dict[str, list[fx.Node]] = defaultdict(list)
     for node in graph_module.graph.nodes:

@@ -9,7 +9,7 @@ import torch.fx as fx
 import torch.nn.functional as F
 from torch import nn
 
-from fxgrow.graph.aliasing import reads_only_shape
+from fxgrow.graph.declared import reads_only_sizes
 from fxgrow.graph.network import shape_of
 from fxgrow.primitives.residual import add_rows
 
@@ -43,7 +43,7 @@ class Ancestry:
         self._upstream: dict[fx.Node, int] = {}
         for node in graph.nodes:
             upstream = 0
-            for source in () if reads_only_shape(node) else node.all_input_nodes:
+            for source in () if reads_only_sizes(node) else node.all_input_nodes:
                 upstream |= self._upstream[source] | self._bits[source]
             self._upstream[node] = upstream
 

@@ -2,8 +2,9 @@
 
 import operator
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 
 from fxgrow.primitives.linear_map import LinearMap
 from fxgrow.primitives.modules import fetch_attribute
-from fxgrow.primitives.unwrapping import unwrap
+from fxgrow.record.facts import kept
 
 _MODULES: tuple[type[nn.Module], ...] = (
     nn.Linear,
@@ -82,7 +83,8 @@ def site_input(call: fx.Node) -> fx.Node:
     return value
 
 
-def find_sites(graph_module: nn.Module) -> dict[str, Site]:
+@kept()
+def find_sites(graph_module: fx.GraphModule) -> Mapping[str, Site]:
     """Return every linear map of the graph with weights of its own, by module path, in graph order.
 
     A site that may not grow has a `refusal`; what is no site at all (a norm, an opaque leaf, a convolution whose weight
@@ -91,7 +93,6 @@ def find_sites(graph_module: nn.Module) -> dict[str, Site]:
     Raises:
         TraceError: If `graph_module` is not traced.
     """
-    graph_module = unwrap(graph_module)
     calls: dict[str, list[fx.Node]] = defaultdict(list)
     found: dict[str, tuple[LinearMap, str, str | None]] = {}
     for node in graph_module.graph.nodes:
@@ -101,10 +102,11 @@ def find_sites(graph_module: nn.Module) -> dict[str, Site]:
             found.setdefault(path, description)
             calls[path].append(node)
     owners = _owners_by_parameter(graph_module, found)
-    return {
+    sites = {
         path: Site(path, linear, tuple(calls[path]), weight, bias, _refusal(graph_module, path, weight, owners))
         for path, (linear, weight, bias) in found.items()
     }
+    return MappingProxyType(sites)
 
 
 _Recognised = tuple[str, tuple[LinearMap, str, str | None]]

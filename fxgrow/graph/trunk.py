@@ -7,7 +7,10 @@ import torch.fx as fx
 import torch.nn.functional as F
 from torch import nn
 
+from fxgrow.execution.inputs import device_of
+from fxgrow.graph.activations import pointwise
 from fxgrow.graph.network import shape_of
+from fxgrow.graph.operations import operations_of
 from fxgrow.graph.regions import Region
 from fxgrow.graph.sites import find_sites
 from fxgrow.primitives.residual import add_rows
@@ -17,10 +20,8 @@ _NORMS = (nn.LayerNorm, nn.GroupNorm, nn.modules.batchnorm._BatchNorm)
 _NORM_FUNCTIONS = {F.layer_norm: ("weight", 2), F.group_norm: ("weight", 2), F.rms_norm: ("weight", 2)}
 #: operations that give zero where their first tensor is zero, and pass gradients on there
 _PRODUCTS = {operator.mul, operator.imul, operator.truediv, operator.neg, torch.mul, torch.div}
-_VIEWS = {
-    "chunk", "clone", "contiguous", "dropout", "flatten", "getitem", "movedim", "mul", "permute", "reshape", "roll",
-    "squeeze", "swapaxes", "to", "transpose", "unflatten", "unsqueeze", "view",
-}  # fmt: skip
+#: what moves numbers, and zeros with them, into new memory
+_MOVES = {"roll", torch.roll, torch.ops.aten.roll.default}
 #: f(f(x)) = f(x): an activation behind the sum does not stand in the way of the identity
 _IDEMPOTENT = (nn.ReLU, nn.ReLU6, nn.Hardtanh, nn.Identity)
 _IDEMPOTENT_FUNCTIONS = {F.relu, F.relu6, F.hardtanh, torch.relu}
@@ -120,13 +121,19 @@ def _norm_parameters(graph_module: fx.GraphModule, node: fx.Node) -> list[str]:
 
 
 def _keeps_zero(graph_module: fx.GraphModule, node: fx.Node) -> bool:
-    if node.op == "call_module":
-        module = graph_module.get_submodule(str(node.target))
-        # by name, as timm and torchvision have stochastic depth each of their own
-        return not [*module.parameters(), *module.buffers()] and type(module).__name__ in {
-            "Identity", "Dropout", "Dropout1d", "Dropout2d", "Dropout3d", "DropPath", "StochasticDepth", "Flatten"
-        }  # fmt: skip
-    if node.target in _PRODUCTS:
+    """Say whether the value is zero where the first argument is, and passes gradients on there."""
+    if not node.op.startswith("call") or not node.args:
+        return False
+    if node.target in _PRODUCTS or node.target in _MOVES:
         return True
-    name = node.target if node.op == "call_method" else getattr(node.target, "__name__", "")
-    return node.op in ("call_method", "call_function") and name in _VIEWS
+    found = operations_of(graph_module)[node]
+    if found.known and not found.writes and node.args[0] in operations_of(graph_module).shown(node):
+        return True  # a view, or what only training lets through in part, as dropout and stochastic depth
+    function = pointwise(graph_module, node)
+    if function is None:
+        return False
+    zero = torch.zeros([1] * len(shape_of(node) or (1,)), requires_grad=True, device=device_of(graph_module))
+    with torch.enable_grad():
+        value = function(zero)
+        slope = torch.autograd.grad(value.sum(), zero, materialize_grads=True)[0] if value.requires_grad else zero
+    return not value.any() and bool(slope.all())

@@ -7,6 +7,7 @@ import torch.fx as fx
 from torch import nn
 
 from fxgrow.curvature.scores import Scores
+from fxgrow.graph.memory import overwrites
 from fxgrow.growth.plan import plan
 from fxgrow.optimizers import Optimizers
 from fxgrow.passes.functionalize_inplace import FunctionalizeInplace
@@ -61,6 +62,6 @@ def grow(
         exclude=exclude,
         seed=seed,
     )
-    functional = FunctionalizeInplace()(traced).graph_module
+    functional = FunctionalizeInplace()(traced).graph_module if overwrites(traced) else traced
     grown = decided.edit(scores)(functional, optimizer).graph_module
     return remember(grown, context, budget=decided.budget, allocation=decided.allocation)

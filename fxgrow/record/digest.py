@@ -8,8 +8,10 @@ import torch.fx as fx
 from torch import nn
 
 from fxgrow.primitives.modules import fetch_attribute, qualified_name
+from fxgrow.record.facts import kept
 
 
+@kept()
 def digest(graph_module: fx.GraphModule) -> str:
     """Return 16 hexadecimal digits that identify the structure of `graph_module`.
 

@@ -10,12 +10,12 @@ from torch.export import ExportedProgram
 
 from fxgrow.errors import TraceError, VerificationError, first_line
 from fxgrow.execution.preservation import preserved
-from fxgrow.execution.shapes import propagate_shapes
+from fxgrow.execution.shapes import complete_shapes, propagate_shapes
 from fxgrow.execution.structures import batch_size_of
+from fxgrow.graph.normalisation import normalise
 from fxgrow.graph.sharing import share
-from fxgrow.passes.functionalize_inplace import FunctionalizeInplace
 from fxgrow.primitives.unwrapping import bare
-from fxgrow.record.record import Origin, update_record
+from fxgrow.record.record import Origin, record_of, update_record
 from fxgrow.tracing.arguments import bind_call
 from fxgrow.tracing.exported import reference_of, unpack
 from fxgrow.tracing.faithful import trace_faithfully
@@ -53,8 +53,6 @@ def trace(
     if isinstance(model, ExportedProgram):
         graph_module = _adopt(unpack(model), reference_of(model), example_inputs, check)
         update_record(graph_module, trace_policy={"door": "torch.export"}, trace_notes=(_FROZEN,))
-    elif isinstance(model, fx.GraphModule):
-        graph_module = _adopt(model, model, example_inputs, check)
     else:
         graph_module = retrace(model, example_inputs, {}, check=check)
     if origin is not None:
@@ -68,6 +66,9 @@ def retrace(model: nn.Module, example_inputs: Any, policy: Mapping[str, Any], *,
     Raises:
         TraceError: As `trace`.
     """
+    if policy.get("door") == "graph" or isinstance(model, fx.GraphModule):
+        graph_module = model if isinstance(model, fx.GraphModule) else fx.symbolic_trace(model)
+        return _adopt(graph_module, graph_module, example_inputs, check)
     call = bind_call(model, example_inputs)
     with preserved(model):
         built = buffers_built_by(lambda: _check_inputs(model, example_inputs), model)
@@ -86,9 +87,13 @@ def retrace(model: nn.Module, example_inputs: Any, policy: Mapping[str, Any], *,
 
 def _adopt(graph_module: fx.GraphModule, reference: nn.Module, example_inputs: Any, check: bool) -> fx.GraphModule:
     """Return a copy of a GraphModule that somebody else captured, normalised and with shapes."""
-    shared = share(graph_module)
-    propagate_shapes(shared, example_inputs)
-    result: fx.GraphModule = FunctionalizeInplace()(shared).graph_module
+    result = share(graph_module)
+    propagate_shapes(result, example_inputs)
+    normalise(result)
+    complete_shapes(result)
+    result.recompile()
+    if not record_of(result).trace_policy:
+        update_record(result, trace_policy={"door": "graph"})
     if check:
         try:
             _compare(reference, result, example_inputs)

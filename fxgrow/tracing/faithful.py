@@ -8,8 +8,8 @@ import torch.fx as fx
 from torch import nn
 
 from fxgrow.errors import TraceError, VerificationError
-from fxgrow.execution.shapes import ShapeError, propagate_shapes
-from fxgrow.passes.functionalize_inplace import FunctionalizeInplace
+from fxgrow.execution.shapes import ShapeError, complete_shapes, propagate_shapes
+from fxgrow.graph.normalisation import normalise
 from fxgrow.tracing.arguments import Call
 from fxgrow.tracing.capture import Capture, MustStayWholeError, capture
 from fxgrow.tracing.computed_bias import separate_computed_biases
@@ -64,13 +64,14 @@ def trace_faithfully(
 
 
 def _normalise(graph_module: fx.GraphModule, inputs: tuple[Any, ...]) -> None:
-    """Make in-place operations functional, and find out whether the graph runs at all."""
-    FunctionalizeInplace().rewrite(graph_module)
+    """Find out whether the graph runs at all, and bring it to its normal form."""
     try:
         propagate_shapes(graph_module, inputs)
     except ShapeError as error:
         stack = tuple(path for path, _ in error.node.meta.get("nn_module_stack", {}).values())
         raise MustStayWholeError([Opaque(stack, f"does not run as it was traced: {error.what}")]) from error
+    normalise(graph_module)
+    complete_shapes(graph_module)
     detach_without_gradient(graph_module)
     separate_computed_biases(graph_module)
     graph_module.graph.lint()

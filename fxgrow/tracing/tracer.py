@@ -15,7 +15,7 @@ from torch.fx.node import map_aggregate
 from torch.fx.proxy import Attribute
 
 from fxgrow.execution.randomness import random_state
-from fxgrow.graph.aliasing import reads_only_shape
+from fxgrow.graph.declared import reads_only_sizes
 from fxgrow.tracing.arguments import Argument, Call, mirror
 from fxgrow.tracing.functions import Function, is_einops_layer, recorded, untraceable_functions
 from fxgrow.tracing.interception import interception
@@ -218,7 +218,7 @@ def _drop_unread(graph: fx.Graph, values: Values) -> set[fx.Node]:
     """Erase items, attributes and plain numbers that nobody reads; forward may look at more of them in one mode."""
     erased = set()
     for node in reversed(graph.nodes):
-        if not node.users and (reads_only_shape(node) or node.target is operator.getitem or _is_plain(node, values)):
+        if not node.users and (reads_only_sizes(node) or node.target is operator.getitem or _is_plain(node, values)):
             graph.erase_node(node)
             erased.add(node)
     return erased

@@ -11,11 +11,13 @@ from fxgrow.errors import PassError
 from fxgrow.graph.network import shape_of
 from fxgrow.graph.sites import Site, find_sites, site_input
 from fxgrow.primitives.modules import fetch_attribute
+from fxgrow.record.facts import kept
 from fxgrow.widths.axes import dim_of, freeze, unify
 from fxgrow.widths.layout_rules import apply_rule
 from fxgrow.widths.layouts import Layout, Layouts, Origin, fresh
 
 
+@kept(notes=True)
 def find_layouts(graph_module: fx.GraphModule) -> Layouts:
     """Follow the axes of all values through the graph.
 
@@ -44,7 +46,7 @@ def find_layouts(graph_module: fx.GraphModule) -> Layouts:
 def _resizable_or_refused(graph_module: fx.GraphModule) -> dict[str, Site]:
     """Return the sites; one whose module lies at several paths may grow, but resizing replaces it at one of them."""
     names = Counter(id(value) for _, value in graph_module.named_parameters(remove_duplicate=False))
-    sites = find_sites(graph_module)
+    sites = dict(find_sites(graph_module))
     for path, site in sites.items():
         if site.refusal is None and names[id(graph_module.get_parameter(site.weight))] > 1:
             sites[path] = replace(site, refusal="its weight has other names too")

@@ -5,10 +5,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
+import torch
 import torch.fx as fx
 from torch import nn
 
-from fxgrow.graph.activations import elementwise
+from fxgrow.execution.inputs import device_of
+from fxgrow.graph.activations import Elementwise, pointwise
 from fxgrow.graph.network import shape_of
 from fxgrow.primitives.residual import add_rows
 from fxgrow.widths.axes import Dim, dim_of, freeze, leaves, unify
@@ -27,22 +29,9 @@ from fxgrow.widths.layouts import (
 )
 from fxgrow.widths.shape_rules import SHAPE_RULES, reshaped
 
-#: what treats every number alike, and what keeps its sign as well
-_ELEMENTWISE = {"abs", "exp", "square", "pow", "clamp", "sqrt", "rsqrt", "alpha_dropout", "feature_dropout"}
-_SIGN_KEEPING = {
-    "alias",
-    "bfloat16",
-    "clone",
-    "contiguous",
-    "detach",
-    "double",
-    "float",
-    "half",
-    "neg",
-    "to",
-    "type_as",
-}
-_DROPOUTS = {"dropout", "dropout1d", "dropout2d", "dropout3d"}
+#: what keeps every number where it is
+_CONVERSIONS = {"alias", "bfloat16", "contiguous", "detach", "double", "float", "half", "to", "type_as"}
+_DROPOUTS = {"alpha_dropout", "dropout", "dropout1d", "dropout2d", "dropout3d", "feature_dropout"}
 _REDUCTIONS = {"mean", "sum", "amax", "amin", "std", "var"}
 _POOLING = (nn.modules.pooling._MaxPoolNd, nn.modules.pooling._AvgPoolNd, nn.modules.pooling._AdaptiveAvgPoolNd,
             nn.modules.pooling._AdaptiveMaxPoolNd)  # fmt: skip
@@ -52,15 +41,16 @@ def apply_rule(found: Layouts, graph_module: fx.GraphModule, node: fx.Node) -> A
     """Return the layouts of what a node makes."""
     if not found.tensors((node.args, node.kwargs)):
         return _without_tensors(found, node)
-    if elementwise(graph_module, node) is not None:
-        return _elementwise(found, node, odd=False)
-    if node.op == "call_module":
-        return _module(found, graph_module, node)
     name = node.target if node.op == "call_method" else getattr(node.target, "__name__", "")
     rule = _RULES.get(str(name).removesuffix("_") if node.op == "call_method" else str(name))
     if node.target is add_rows:
         rule = _add_rows
-    return rule(found, node) if rule else unknown(found, node)
+    if rule is not None and node.op != "call_module":
+        return rule(found, node)
+    function = pointwise(graph_module, node)
+    if function is not None:
+        return _elementwise(found, node, odd=_is_odd(graph_module, node, function))
+    return _module(found, graph_module, node) if node.op == "call_module" else unknown(found, node)
 
 
 def _without_tensors(found: Layouts, node: fx.Node) -> Any:
@@ -101,6 +91,14 @@ def _module(found: Layouts, graph_module: fx.GraphModule, node: fx.Node) -> Any:
     if isinstance(module, nn.Flatten):
         return reshaped(found, node)
     return unknown(found, node)
+
+
+def _is_odd(graph_module: fx.GraphModule, node: fx.Node, function: Elementwise) -> bool:
+    """Say whether a function changes its sign with that of its argument."""
+    points = torch.linspace(-3.1, 3.3, 9, dtype=torch.float64, device=device_of(graph_module))
+    points = points.reshape(-1, *[1] * (len(shape_of(node) or (1,)) - 1))
+    with torch.no_grad():
+        return torch.equal(function(-points), -function(points))
 
 
 def _elementwise(found: Layouts, node: fx.Node, *, odd: bool) -> Any:
@@ -224,13 +222,8 @@ def _reduction(found: Layouts, node: fx.Node) -> Any:
     return replace(read, dims=dims, odd=False, contracted=())
 
 
-def _keeping(odd: bool) -> Callable[[Layouts, fx.Node], Any]:
-    return lambda found, node: _elementwise(found, node, odd=odd)
-
-
 _RULES: dict[str, Callable[[Layouts, fx.Node], Any]] = {
-    **dict.fromkeys(_ELEMENTWISE, _keeping(odd=False)),
-    **dict.fromkeys(_SIGN_KEEPING, _keeping(odd=True)),
+    **dict.fromkeys(_CONVERSIONS, lambda found, node: _elementwise(found, node, odd=True)),
     **dict.fromkeys(_DROPOUTS, _dropout),
     **dict.fromkeys(_REDUCTIONS, _reduction),
     **dict.fromkeys(("mul", "imul", "div", "truediv", "itruediv", "multiply"), _product),

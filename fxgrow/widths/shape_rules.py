@@ -6,10 +6,9 @@ from typing import Any
 import torch.fx as fx
 
 from fxgrow.graph.network import shape_of
+from fxgrow.graph.unseen import SIZE_ATTRIBUTES
 from fxgrow.widths.axes import freeze, leaves, reshape, size_of
 from fxgrow.widths.layouts import Layout, Layouts, Size, Sizes, argument, first_layout, name_of, unknown
-
-_SHAPELESS = {"device", "dtype", "ndim", "dim", "is_floating_point"}
 
 
 def reshaped(found: Layouts, node: fx.Node) -> Any:
@@ -43,7 +42,7 @@ def _attribute(found: Layouts, node: fx.Node) -> Any:
         return Sizes(read.dims)
     if name in ("T", "mT") and len(read.dims) >= 2:
         return read.rearranged((*read.dims[:-2], read.dims[-1], read.dims[-2]))
-    return None if name in _SHAPELESS else unknown(found, node)
+    return None if name in SIZE_ATTRIBUTES else unknown(found, node)
 
 
 def _size(found: Layouts, node: fx.Node) -> Any:

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
 import fxgrow
-from fxgrow.graph.inplace import mutated_value
+from fxgrow.graph.operations import operations_of
 from fxgrow.passes.functionalize_inplace import FunctionalizeInplace
 
 
@@ -26,7 +26,7 @@ class Network(nn.Module):
 
 
 def mutations(graph_module: fx.GraphModule) -> list[str]:
-    return [node.name for node in graph_module.graph.nodes if mutated_value(graph_module, node) is not None]
+    return [node.name for node in graph_module.graph.nodes if operations_of(graph_module).written(node)]
 
 
 def relu_module(model: Network, x: Tensor) -> Tensor:
@@ -66,6 +66,15 @@ def residual(model: Network, x: Tensor) -> Tensor:
     return model.relu(y)
 
 
+def filling(model: Network, x: Tensor) -> Tensor:
+    y = x * 2
+    y.copy_(x[0])
+    z = y.tanh()
+    z.zero_()
+    y.fill_(3.0)
+    return y + z + x
+
+
 def shape_reader(model: Network, x: Tensor) -> Tensor:
     y = x.view(-1, 4)
     y.add_(1)
@@ -76,7 +85,7 @@ def shape_reader(model: Network, x: Tensor) -> Tensor:
     "body",
     [
         relu_module, relu_reused, relu_function, relu_underscore, method, later_reader, earlier_and_later_reader,
-        residual, shape_reader,
+        residual, filling, shape_reader,
     ],
 )  # fmt: skip
 def test_in_place_operations_become_functional(body: Callable[[Network, Tensor], Tensor]):
@@ -112,10 +121,7 @@ def passed_through_a_module(model: Network, x: Tensor) -> Tensor:
 
 
 def no_namesake(model: Network, x: Tensor) -> Tensor:
-    y = x * 2
-    y.copy_(x)
-    y.zero_()
-    return y + x
+    return x.random_(3)
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,7 @@ def search(drawn: tuple[RandomNetwork, tuple[Tensor, ...]], data: st.DataObject)
 def functionalize_without_redirecting(patch: pytest.MonkeyPatch) -> None:
     """Let who reads an overwritten value later read what it was before."""
 
-    def rewrite(self: object, graph_module: fx.GraphModule) -> None:
+    def rewrite(graph_module: fx.GraphModule) -> None:
         for node in graph_module.graph.find_nodes(op="call_module"):
             module = graph_module.get_submodule(node.target)
             if getattr(module, "inplace", False):
@@ -38,7 +38,8 @@ def functionalize_without_redirecting(patch: pytest.MonkeyPatch) -> None:
                 functional.inplace = False
                 graph_module.set_submodule(node.target, functional)
 
-    patch.setattr("fxgrow.passes.functionalize_inplace.FunctionalizeInplace.rewrite", rewrite)
+    for user in ("fxgrow.passes.functionalize_inplace", "fxgrow.tracing.faithful", "fxgrow.tracing.entry"):
+        patch.setattr(f"{user}.normalise", rewrite)
 
 
 def off_by_a_billionth(patch: pytest.MonkeyPatch) -> None:

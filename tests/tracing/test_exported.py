@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 import fxgrow
-from fxgrow.graph.inplace import mutated_value
+from fxgrow.graph.memory import overwrites
 from fxgrow.passes.insert_pseudo_layers import InsertPseudoLayers
 from fxgrow.record.record import record_of
 
@@ -67,7 +67,7 @@ def test_operations_in_place_are_normalised_so_that_what_precedes_them_can_grow(
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), act, nn.Conv2d(4, 2, 1), nn.ReLU6(inplace=True))
     x = torch.randn(2, 3, 6, 6)
     traced = fxgrow.trace(torch.export.export(model.eval(), (x,)), x)
-    assert not [node for node in traced.graph.nodes if mutated_value(traced, node) is not None]
+    assert not overwrites(traced)
     grown = InsertPseudoLayers({"0": (1,), "3": (0, 1)}, operator="branch")(traced).graph_module
     torch.testing.assert_close(grown(x), model(x), rtol=0, atol=1e-6)
 

@@ -1,6 +1,5 @@
 """What `fxgrow.trace` captures, on models that each hold one difficulty."""
 
-import operator
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -12,6 +11,7 @@ from torch import Tensor, fx, nn
 
 import fxgrow
 from fxgrow.errors import TraceError
+from fxgrow.primitives.put import put
 from fxgrow.record.digest import digest
 from fxgrow.record.record import record_of
 from fxgrow.testing import random_scores
@@ -312,7 +312,7 @@ class Writing(nn.Module):
 def test_assignment_to_items_is_recorded():
     traced = fxgrow.trace(Wrapper(Writing()), sample())
     assert record_of(traced).trace_notes == ()
-    assert operator.setitem in {node.target for node in traced.graph.nodes}
+    assert put in {node.target for node in traced.graph.nodes}
 
 
 class MemoryEfficient(nn.Module):
