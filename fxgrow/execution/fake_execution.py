@@ -1,8 +1,7 @@
 """Running single nodes of a graph with fake tensors: shapes and dtypes without data."""
 
-import copy
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -11,7 +10,6 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import (
     DataDependentOutputException,
     DynamicOutputShapeException,
-    FakeCopyMode,
     FakeTensorMode,
     UnsupportedFakeTensorException,
     UnsupportedOperatorException,
@@ -22,6 +20,7 @@ from torch.fx.passes.shape_prop import TensorMetadata
 
 from fxgrow.errors import TraceError, first_line
 from fxgrow.execution.inputs import device_of, input_metadata, map_metadata
+from fxgrow.execution.preservation import preserved
 from fxgrow.execution.randomness import preserved_randomness
 from fxgrow.primitives.modules import fetch_attribute, qualified_name
 from fxgrow.record.location import module_path
@@ -47,7 +46,7 @@ class ShapeError(TraceError):
 class FakeExecution(fx.Interpreter):
     """Evaluates nodes of a graph in eval mode with fake tensors, each at most once.
 
-    Leaf modules are copied, without their data, and the copies are run: the modules of the model are not touched.
+    Leaf modules run with fake tensors in the place of theirs, and are as they were afterwards.
 
     Args:
         root: The module in which the graph's targets lie; a GraphModule, or a model that is just being traced.
@@ -58,9 +57,7 @@ class FakeExecution(fx.Interpreter):
         super().__init__(root, garbage_collect_values=False, graph=graph)
         self.fake_mode = FakeTensorMode(allow_non_fake_inputs=True)
         self.device = device_of(root)
-        self.copies: dict[str, nn.Module] = {}
         self.guessed: set[fx.Node] = set()  # numbers, or shapes, that follow from values and not from shapes
-        self.memo: dict[int, Any] = {}
 
     def set_input(self, node: fx.Node, value: Any) -> None:
         """Give a placeholder the shapes of `value`, in place of those that it carries."""
@@ -117,33 +114,28 @@ class FakeExecution(fx.Interpreter):
         with unset_fake_temporarily(), preserved_randomness():
             args, kwargs = map_aggregate((args, kwargs), _ones)
             if node.op == "call_module":
-                module = copy.deepcopy(self.module.get_submodule(str(node.target)))
-                module.eval()
-                result = module(*args, **kwargs)
+                module = self.module.get_submodule(str(node.target))
+                with preserved(module):
+                    result = module.eval()(*args, **kwargs)
             else:
                 result = getattr(fx.Interpreter, node.op)(self, node.target, args, kwargs)
             result = map_aggregate(result, _leaf)
         return map_aggregate(result, self._fake)
 
     def call_module(self, target: Any, args: Any, kwargs: Any) -> Any:
-        """Call a copy of the module at `target` that holds fake tensors."""
-        module = self._copy(target)
-        with preserved_randomness() if is_foreign(module) else nullcontext():
-            return module(*args, **kwargs)
+        """Call the module at `target`, in eval mode and with fake tensors in the place of its own."""
+        module = self.module.get_submodule(target)
+        if any(isinstance(part, torch.jit.ScriptModule) for part in module.modules()):
+            raise UnsupportedOperatorException("torch.jit")
+        with preserved(module, values=False):
+            for part in module.modules():
+                part._parameters.update({name: self._fake(value) for name, value in part._parameters.items()})
+                part._buffers.update({name: self._fake(value) for name, value in part._buffers.items()})
+            return module.eval()(*args, **kwargs)
 
     def get_attr(self, target: Any, args: Any, kwargs: Any) -> Any:
         """Return a fake tensor in place of the parameter, buffer or constant at `target`."""
         return self._fake(fetch_attribute(self.module, target))
-
-    def _copy(self, path: str) -> nn.Module:
-        if path not in self.copies:
-            module = self.module.get_submodule(path)
-            for tensor in (*module.parameters(), *module.buffers()):
-                self.memo[id(tensor)] = self._fake(tensor)
-            with FakeCopyMode(self.fake_mode):
-                self.copies[path] = copy.deepcopy(module, self.memo)
-            self.copies[path].eval()
-        return self.copies[path]
 
     def _value(self, node: fx.Node) -> Any:
         if node not in self.env:
