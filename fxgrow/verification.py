@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from fxgrow.errors import VerificationError, first_line
 from fxgrow.execution.inputs import example_inputs_of
-from fxgrow.execution.preservation import preserved
-from fxgrow.execution.structures import batch_size_of, flatten, resized
-from fxgrow.primitives.unwrapping import DataParallel, bare, layers
+from fxgrow.execution.observation import GradientError, Observation, RunError, observe
+from fxgrow.execution.structures import batch_size_of, resized
+from fxgrow.primitives.unwrapping import bare
 
 #: largest difference that counts as equal, relative to the largest value
 TOLERANCES = {torch.float64: 1e-10, torch.float32: 1e-5, torch.bfloat16: 2e-2, torch.float16: 2e-3}
@@ -31,15 +31,6 @@ class Verification:
     largest_absolute: float
     largest_relative: float  #: difference over the largest value of the tensor
     worst: str  #: the tensor with the largest relative difference
-
-
-@dataclass(frozen=True)
-class Observation:
-    """What one run of a model gave, by name."""
-
-    outputs: dict[str, Tensor]
-    gradients: dict[str, Tensor]
-    buffers: dict[str, Tensor]
 
 
 def verify(
@@ -108,67 +99,20 @@ def _compare_one_run(
     All gradients of both are in memory at once, and they go when this returns.
     """
     try:
-        expected, differentiable = _observe_reference(before, inputs, mode, gradients, seed)
-    except _RunError as error:
+        expected = observe(before, inputs, mode=mode, gradients=gradients, seed=seed)
+    except GradientError as error:
+        what = f"its gradients cannot be taken, neither by autograd.grad nor by .backward(): {first_line(error)}"
+        fix = "mend its backward pass; gradients=False compares outputs alone, for a model that is never trained"
+        raise VerificationError(what, where=f"the reference in {mode} mode", fix=fix) from error
+    except RunError as error:
         return f"it does not run in {mode} mode: {first_line(error)}"
     try:
-        found = observe(after, inputs, mode=mode, gradients=differentiable, seed=seed)
-    except _RunError as error:
+        found = observe(after, inputs, mode=mode, gradients=gradients, seed=seed)
+    except RunError as error:
         what = f"it fails where the reference runs: {first_line(error)}"
         raise VerificationError(what, where=f"{mode} mode, batch {size}") from error
     ledger.compare(expected, found, mode, size)
     return ""
-
-
-class _RunError(Exception):
-    """A model failed while it was observed."""
-
-
-def _observe_reference(
-    module: nn.Module, inputs: Any, mode: str, gradients: bool, seed: int
-) -> tuple[Observation, bool]:
-    """Observe the reference, and say whether its gradients are defined; some models only run forwards."""
-    if gradients:
-        try:
-            return observe(module, inputs, mode=mode, seed=seed), True
-        except _RunError:
-            pass
-    return observe(module, inputs, mode=mode, gradients=False, seed=seed), False
-
-
-def observe(module: nn.Module, inputs: Any, *, mode: str, gradients: bool = True, seed: int = 0) -> Observation:
-    """Run `module` once and return what it computed, leaving it as it was."""
-    named = bare(module)
-    if any(isinstance(layer, DataParallel) for layer in layers(module)):
-        module = named  # DistributedDataParallel takes part in backward passes of training only
-    with (
-        preserved(module, seed=seed),
-        torch.inference_mode(False),
-        torch.enable_grad() if gradients else torch.no_grad(),
-    ):
-        module.train(mode == "train")
-        try:
-            value = module(**inputs) if isinstance(inputs, Mapping) else module(*inputs)
-            outputs = dict(flatten(value))
-            found = _gradients(named, outputs, seed) if gradients else {}
-        except Exception as error:  # the model's own code runs here, and it may raise anything
-            raise _RunError(first_line(error)) from error
-        buffers = {name: buffer.detach().clone() for name, buffer in named.named_buffers()} if mode == "train" else {}
-        return Observation({name: tensor.detach().clone() for name, tensor in outputs.items()}, found, buffers)
-
-
-def _gradients(module: nn.Module, outputs: Mapping[str, Tensor], seed: int) -> dict[str, Tensor]:
-    roots = [tensor for tensor in outputs.values() if tensor.requires_grad]
-    named = [(name, p) for name, p in module.named_parameters(remove_duplicate=False) if p.requires_grad]
-    if not roots or not named:
-        return {}
-    generator = torch.Generator().manual_seed(seed + 1)
-    weights = [torch.randn(t.shape, generator=generator, dtype=torch.float64).to(t) for t in roots]
-    values = torch.autograd.grad(roots, [p for _, p in named], weights, allow_unused=True)
-    return {
-        name: torch.zeros_like(p) if value is None else value.detach()
-        for (name, p), value in zip(named, values, strict=True)
-    }
 
 
 class _Ledger:
@@ -189,7 +133,7 @@ class _Ledger:
             what = f"the outputs are {', '.join(found.outputs)} and should be {', '.join(expected.outputs)} ({run})"
             raise VerificationError(what, where="the structure of the output")
         self._compare_all("output", expected.outputs, found.outputs, run, floor=1e-2)
-        self._compare_all("gradient", expected.gradients, found.gradients, run, floor=0.0)
+        self._compare_all("gradient", *_comparable(expected.gradients, found.gradients, run), run, floor=0.0)
         self._compare_all("buffer", expected.buffers, found.buffers, run, floor=1e-2)
 
     def _compare_all(
@@ -229,6 +173,23 @@ class _Ledger:
             self.relative,
             self.worst,
         )
+
+
+def _comparable(
+    expected: Mapping[str, Tensor | None], found: Mapping[str, Tensor | None], run: str
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Return the gradients that can be compared; where only the reference has none, it counts as zero.
+
+    Raises:
+        VerificationError: If a gradient is missing that the reference has, be it zero at the moment.
+    """
+    for name, value in expected.items():
+        if value is not None and found.get(name, value) is None:
+            what = f"there is none, where the reference has one ({run})"
+            raise VerificationError(what, where=f"gradient of {name}")
+    present = {name: value for name, value in found.items() if value is not None}
+    zeros = {name: torch.zeros_like(value) for name, value in present.items() if name in expected}
+    return {**zeros, **{name: value for name, value in expected.items() if value is not None}}, present
 
 
 def _largest(value: Tensor) -> float:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 import fxgrow
 from fxgrow import verification
@@ -76,7 +77,7 @@ def make_nan(model: Network) -> None:
         (make_nan, "output['logits']: it differs by inf"),
         (change_dropout, "output['logits']: it differs by"),
         (change_momentum, "buffer norm.running_mean: it differs by"),
-        (cut_gradient, "gradient of first.weight: it differs by"),
+        (cut_gradient, "gradient of first.weight: there is none, where the reference has one"),
         (fix_batch_size, "eval mode, batch 4: it fails where the reference runs"),
         (change_structure, "the structure of the output: the outputs are output[0], output[1]"),
         (change_dtype, "output['logits']: it is (3, 2) torch.float64 and should be (3, 2) torch.float32"),
@@ -141,18 +142,78 @@ def test_inputs_that_the_reference_does_not_take_are_refused():
         fxgrow.verify(Network(), Network(), torch.ones(3, 7))
 
 
-def test_a_reference_without_gradients_is_compared_forwards():
-    class Forwards(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.linear = nn.Linear(4, 4)
+class Broken(nn.Module):
+    """Overwrites what its backward pass needs."""
 
-        def forward(self, x: Tensor) -> Tensor:
-            y = self.linear(x).exp()
-            return y.add_(1)
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(4, 4)
 
-    model = Forwards()
-    assert fxgrow.verify(model, model, sample()).gradients == 0
+    def forward(self, x: Tensor) -> Tensor:
+        return self.linear(x).exp().add_(1)
+
+
+def test_a_reference_whose_gradients_cannot_be_taken_is_refused():
+    model = Broken()
+    with pytest.raises(VerificationError, match="the reference in eval mode: its gradients cannot be taken, neither"):
+        fxgrow.verify(model, model, sample())
+    assert fxgrow.verify(model, model, sample(), gradients=False).gradients == 0
+
+
+class Reentrant(nn.Module):
+    """A reference of which torch.autograd.grad takes no gradients, and ``.backward()`` does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second, self.head = nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(checkpoint(self.second, torch.tanh(self.first(x)), use_reentrant=True))
+
+
+def test_gradients_are_compared_by_backward_where_grad_cannot_take_them():
+    model = Reentrant()
+    assert fxgrow.verify(model, copy.deepcopy(model), sample()).gradients == 24
+    other = copy.deepcopy(model)
+    other.second.register_full_backward_hook(lambda module, before, after: (before[0] * 2,))
+    with pytest.raises(VerificationError, match=r"gradient of first\.weight: it differs"):
+        fxgrow.verify(model, other, sample())
+
+
+def test_taking_gradients_by_backward_runs_no_optimizer_in_a_hook_and_leaves_gradients_as_they_were():
+    model, steps = Reentrant(), []
+    model.head.weight.grad = torch.ones(2, 4)
+    gradient = model.head.weight.grad
+    for parameter in model.parameters():
+        parameter.register_post_accumulate_grad_hook(steps.append)
+    fxgrow.verify(model, copy.deepcopy(model), sample())
+    assert not steps
+    assert model.head.weight.grad is gradient
+    assert torch.equal(gradient, torch.ones(2, 4))
+    model(sample()).sum().backward()
+    assert len(steps) == 6
+
+
+def test_a_gradient_that_is_zero_at_the_moment_may_not_be_missing():
+    model = Network()
+    nn.init.zeros_(model.head.weight)
+    other = copy.deepcopy(model)
+    other.head.register_forward_pre_hook(lambda module, args: args[0].detach())
+    only_logits = lambda module, args, output: output["logits"]  # noqa: E731
+    model.register_forward_hook(only_logits)
+    other.register_forward_hook(only_logits)
+    with pytest.raises(VerificationError, match=r"gradient of first\.weight: there is none, where the reference"):
+        fxgrow.verify(model, other, sample())
+
+
+def test_gradients_that_are_sparse_are_compared():
+    model = nn.Sequential(nn.Embedding(9, 4, sparse=True), nn.Linear(4, 2))
+    other = copy.deepcopy(model)
+    ids = torch.arange(6).reshape(2, 3)
+    assert fxgrow.verify(model, other, ids).gradients == 12
+    other[0].weight.register_hook(lambda gradient: gradient * 2)
+    with pytest.raises(VerificationError, match=r"gradient of 0\.weight: it differs"):
+        fxgrow.verify(model, other, ids)
 
 
 def test_what_one_run_found_is_freed_before_the_next_one(monkeypatch: pytest.MonkeyPatch):

@@ -1,6 +1,5 @@
 """Running single nodes of a graph with fake tensors: shapes and dtypes without data."""
 
-import copy
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
@@ -11,7 +10,6 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import (
     DataDependentOutputException,
     DynamicOutputShapeException,
-    FakeCopyMode,
     FakeTensorMode,
     UnsupportedFakeTensorException,
     UnsupportedOperatorException,
@@ -23,6 +21,7 @@ from torch.fx.passes.shape_prop import TensorMetadata
 from fxgrow.errors import TraceError, first_line
 from fxgrow.execution.inputs import device_of, input_metadata, map_metadata
 from fxgrow.execution.randomness import preserved_randomness
+from fxgrow.execution.snapshot import Snapshot
 from fxgrow.primitives.modules import fetch_attribute, qualified_name
 from fxgrow.record.location import module_path
 
@@ -34,6 +33,8 @@ _NEED_DATA = (
 )
 _TORCHS = ("torch.", "_operator.", "builtins.")
 _ERRORS = (RuntimeError, ValueError, TypeError, IndexError, AttributeError, KeyError, ArithmeticError, AssertionError)
+#: Lends the module at a path for the length of a block.
+Borrowed = Callable[[str], AbstractContextManager[nn.Module]]
 
 
 class ShapeError(TraceError):
@@ -47,7 +48,7 @@ class ShapeError(TraceError):
 class FakeExecution(fx.Interpreter):
     """Evaluates nodes of a graph with fake tensors, each at most once.
 
-    Leaf modules are copied, without their data, and the copies are run: the modules of the model are not touched.
+    Leaf modules run with fake tensors in the place of theirs, and are as they were afterwards.
 
     Args:
         root: The module in which the graph's targets lie; a GraphModule, or a model that is just being traced.
@@ -60,9 +61,7 @@ class FakeExecution(fx.Interpreter):
         self.training = training
         self.fake_mode = FakeTensorMode(allow_non_fake_inputs=True)
         self.device = device_of(root)
-        self.copies: dict[str, nn.Module] = {}
         self.guessed: set[fx.Node] = set()  # numbers, or shapes, that follow from values and not from shapes
-        self.memo: dict[int, Any] = {}
 
     def set_input(self, node: fx.Node, value: Any) -> None:
         """Give a placeholder the shapes of `value`, in place of those that it carries."""
@@ -114,7 +113,7 @@ class FakeExecution(fx.Interpreter):
     def _run(self, node: fx.Node, inputs: Mapping[fx.Node, Any]) -> Any:
         try:
             with self._steady(node) if self._is_foreign(node) else nullcontext():
-                return self._evaluate(node, inputs, self._copy)
+                return self._evaluate(node, inputs, self._borrowed_fake)
         except _NEED_DATA as error:
             result = self._run_on_data(node, inputs)
             if isinstance(error, DynamicOutputShapeException) or not isinstance(result, Tensor):
@@ -135,14 +134,15 @@ class FakeExecution(fx.Interpreter):
         """Evaluate a node whose shapes or control flow depend on values, on ones in place of its inputs."""
         with unset_fake_temporarily(), self._steady(node):
             ones = {value: map_aggregate(inputs[value], _ones) for value in inputs}
-            result = map_aggregate(self._evaluate(node, ones, self._copy_with_data), _leaf)
+            result = map_aggregate(self._evaluate(node, ones, self._borrowed), _leaf)
         return map_aggregate(result, self._fake)
 
-    def _evaluate(self, node: fx.Node, inputs: Mapping[fx.Node, Any], copied: Callable[[str], nn.Module]) -> Any:
-        """Evaluate `node` on values of its inputs, its module copied by `copied`; for subclasses to watch."""
+    def _evaluate(self, node: fx.Node, inputs: Mapping[fx.Node, Any], borrowed: Borrowed) -> Any:
+        """Evaluate `node` on values of its inputs, with its module from `borrowed`; for subclasses to watch."""
         args, kwargs = fx.map_arg((node.args, node.kwargs), inputs.__getitem__)
         if node.op == "call_module":
-            return copied(str(node.target))(*args, **kwargs)
+            with borrowed(str(node.target)) as module:
+                return module(*args, **kwargs)
         return getattr(self, node.op)(node.target, args, kwargs)
 
     def _steady(self, node: fx.Node) -> AbstractContextManager[None]:
@@ -153,18 +153,26 @@ class FakeExecution(fx.Interpreter):
         """Return a fake tensor in place of the parameter, buffer or constant at `target`."""
         return self._fake(fetch_attribute(self.module, target))
 
-    def _copy(self, path: str) -> nn.Module:
-        if path not in self.copies:
-            module = self.module.get_submodule(path)
-            for tensor in (*module.parameters(), *module.buffers()):
-                self.memo[id(tensor)] = self._fake(tensor)
-            with FakeCopyMode(self.fake_mode):
-                self.copies[path] = copy.deepcopy(module, self.memo)
-            self.copies[path].train(self.training)
-        return self.copies[path]
+    @contextmanager
+    def _borrowed(self, path: str, values: bool = True) -> Iterator[nn.Module]:
+        """Lend the module at `path` in the mode of this execution; it is as it was when the block ends."""
+        module = self.module.get_submodule(path)
+        snapshot = Snapshot((module,), values=values)
+        try:
+            yield module.train(self.training)
+        finally:
+            snapshot.restore()
 
-    def _copy_with_data(self, path: str) -> nn.Module:
-        return copy.deepcopy(self.module.get_submodule(path)).train(self.training)
+    @contextmanager
+    def _borrowed_fake(self, path: str) -> Iterator[nn.Module]:
+        """Lend the module at `path` with fake tensors in the place of its own."""
+        if any(isinstance(part, torch.jit.ScriptModule) for part in self.module.get_submodule(path).modules()):
+            raise UnsupportedOperatorException("torch.jit")
+        with self._borrowed(path, values=False) as module:
+            for part in module.modules():
+                part._parameters.update({name: self._fake(value) for name, value in part._parameters.items()})
+                part._buffers.update({name: self._fake(value) for name, value in part._buffers.items()})
+            yield module
 
     def value(self, node: fx.Node) -> Any:
         """Return the value of a node that was computed before, or that its metadata describes."""

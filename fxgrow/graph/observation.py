@@ -1,7 +1,7 @@
 """Looking at a node while it runs on fake tensors: the operations of torch that it calls, and what they say."""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import Any
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch._ops import OpOverload
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from fxgrow.execution.fake_execution import FakeExecution
+from fxgrow.execution.fake_execution import Borrowed, FakeExecution
 from fxgrow.execution.randomness import preserved_randomness, random_state
 from fxgrow.execution.structures import flatten
 from fxgrow.graph.operation import Operation, any_of
@@ -55,14 +55,14 @@ class _ObservedExecution(FakeExecution):
     def _steady(self, node: fx.Node) -> AbstractContextManager[None]:
         return nullcontext()  # what it draws is looked at, and put back by the observer
 
-    def _evaluate(self, node: fx.Node, inputs: Mapping[fx.Node, Any], copied: Callable[[str], nn.Module]) -> Any:
-        module = copied(str(node.target)) if node.op == "call_module" else nn.Module()
-        watch, before = _Watch(), _attributes(module)
-        # Below autograd, in inference mode, torch shows operations such as reshape before it takes them apart.
-        with torch.inference_mode(), watch:
-            result = super()._evaluate(node, inputs, lambda _: module)
-        moved = {name for name, value in _attributes(module).items() if before.get(name, _ABSENT) != value}
-        self.observed = watch.operation(list(inputs.values()), dict(_state(module)), result, moved)
+    def _evaluate(self, node: fx.Node, inputs: Mapping[fx.Node, Any], borrowed: Borrowed) -> Any:
+        with borrowed(str(node.target)) if node.op == "call_module" else nullcontext(nn.Module()) as module:
+            watch, before = _Watch(), _attributes(module)
+            # Below autograd, in inference mode, torch shows operations such as reshape before it takes them apart.
+            with torch.inference_mode(), watch:
+                result = super()._evaluate(node, inputs, lambda _: nullcontext(module))
+            moved = {name for name, value in _attributes(module).items() if before.get(name, _ABSENT) != value}
+            self.observed = watch.operation(list(inputs.values()), dict(_state(module)), result, moved)
         return result
 
 

@@ -53,7 +53,8 @@ def _describe_module(module: nn.Module) -> str:
 
 def _is_persistent(module: nn.Module, buffer: str) -> bool:
     path, _, name = buffer.rpartition(".")
-    return name not in module.get_submodule(path)._non_persistent_buffers_set
+    owner = dict(module.named_modules())[path]  # get_submodule is no method of scripted modules
+    return name not in owner._non_persistent_buffers_set
 
 
 def _describe_value(value: object) -> str:

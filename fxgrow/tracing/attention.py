@@ -5,8 +5,12 @@ from collections.abc import Callable
 from types import FunctionType
 from typing import Any
 
+import torch.fx as fx
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.modules import transformer
+
+PADDING = "padded positions of an nn.TransformerEncoder keep their values where torch writes zeros without gradients"
 
 
 def written_out(function: FunctionType) -> Callable[..., Any]:
@@ -39,3 +43,32 @@ def written_out(function: FunctionType) -> Callable[..., Any]:
         return FunctionType(function.__code__, names, function.__name__)(*call.args, **call.kwargs)
 
     return multi_head_attention_forward
+
+
+def replace_mask_checks(patcher: Any) -> None:
+    """Let masks be proxies, as long as torch.fx's `patcher` holds.
+
+    Whether a mask is the causal one is only a hint, and depends on its values: it is not looked for.
+    """
+    patcher.patch(vars(F), "_none_or_dtype", _reading_dtype(F._none_or_dtype), deduplicate=False)
+    detect = transformer._detect_is_causal_mask
+    patcher.patch(vars(transformer), "_detect_is_causal_mask", _looking_at_no_value(detect), deduplicate=False)
+
+
+def _reading_dtype(original: Callable[..., Any]) -> Callable[..., Any]:
+    def none_or_dtype(value: Any) -> Any:
+        return value.dtype if isinstance(value, fx.Proxy) else original(value)
+
+    return none_or_dtype
+
+
+def _looking_at_no_value(original: Callable[..., bool]) -> Callable[..., bool]:
+    def is_causal_mask(mask: Any, is_causal: bool | None = None, size: int | None = None) -> bool:
+        return is_causal is True if isinstance(mask, fx.Proxy) else original(mask, is_causal, size)
+
+    return is_causal_mask
+
+
+def writes_over_padding(module: nn.Module) -> bool:
+    """Say whether `module` may have a fast path for inference that writes zeros at padded positions."""
+    return isinstance(module, nn.TransformerEncoder) and getattr(module, "use_nested_tensor", False)

@@ -63,7 +63,8 @@ def capture(model: nn.Module, call: Call, leaves: Collection[str]) -> Capture:
     if findings:
         raise MustStayWholeError(findings)
     notes = [f"{spelled(function)} is one node: {reason}" for function, reason in functions.items()]
-    notes += [*evaluation.tracer.notes, *_size_notes(evaluation), *_constant_notes(evaluation), *_fixed_notes(call)]
+    notes += dict.fromkeys([*evaluation.tracer.notes, *train.tracer.notes])
+    notes += [*_size_notes(evaluation), *_constant_notes(evaluation), *_fixed_notes(call)]
     graph_module = _assemble(model, evaluation, differences)
     return Capture(graph_module, tuple(notes), tuple(_doubts(evaluation)))
 

@@ -16,7 +16,7 @@ from fxgrow.graph.normalisation import normalise
 from fxgrow.graph.sharing import share
 from fxgrow.primitives.unwrapping import bare
 from fxgrow.record.record import Origin, record_of, update_record
-from fxgrow.tracing.arguments import bind_call
+from fxgrow.tracing.arguments import Call, bind_call
 from fxgrow.tracing.exported import reference_of, unpack
 from fxgrow.tracing.faithful import trace_faithfully
 from fxgrow.tracing.priming import buffers_built_by
@@ -71,7 +71,7 @@ def retrace(model: nn.Module, example_inputs: Any, policy: Mapping[str, Any], *,
         return _adopt(graph_module, graph_module, example_inputs, check)
     call = bind_call(model, example_inputs)
     with preserved(model):
-        built = buffers_built_by(lambda: _check_inputs(model, example_inputs), model)
+        built = buffers_built_by(lambda: _check_inputs(model, call), model)
     with preserved(model):
         for buffer in built:
             buffer.put()
@@ -99,7 +99,7 @@ def _adopt(graph_module: fx.GraphModule, reference: nn.Module, example_inputs: A
             _compare(reference, result, example_inputs)
         except VerificationError as error:
             what = f"the normalised graph is not the model: {error.what}"
-            raise TraceError(what, where=error.where, fix="trace with check=False only if this is meant") from error
+            raise TraceError(what, where=error.where, fix="give the graph as it was captured") from error
     return result
 
 
@@ -116,21 +116,15 @@ def _compare(model: nn.Module, graph_module: fx.GraphModule, example_inputs: Any
         verify(model, graph_module, inputs, batch_sizes=(size + 1,), gradients=False)
 
 
-def _check_inputs(model: nn.Module, example_inputs: Any) -> None:
+def _check_inputs(model: nn.Module, call: Call) -> None:
     try:
         model.eval()
         with torch.no_grad():
-            _call(model, example_inputs)
+            model(*call.bound.args, **call.bound.kwargs)
     except Exception as error:  # the model's own code runs here, and it may raise anything
         where = _failing_path(model, error) or type(model).__name__
         what = f"the model does not run on the example inputs: {first_line(error)}"
         raise TraceError(what, where=where, fix="give inputs of the shapes and dtypes that it takes") from error
-
-
-def _call(model: nn.Module, inputs: Any) -> Any:
-    if isinstance(inputs, Mapping):
-        return model(**inputs)
-    return model(*inputs) if isinstance(inputs, tuple | list) else model(inputs)
 
 
 def _failing_path(model: nn.Module, error: BaseException) -> str:

@@ -14,7 +14,10 @@ from fxgrow.tracing.arguments import Call
 from fxgrow.tracing.capture import Capture, MustStayWholeError, capture
 from fxgrow.tracing.computed_bias import separate_computed_biases
 from fxgrow.tracing.detaching import detach_without_gradient
+from fxgrow.tracing.obstacles import obstacle
 from fxgrow.tracing.tracer import Opaque
+
+PARTS = "trace those of its submodules that pass by themselves, and put each back in the place of the original"
 
 
 @dataclass(frozen=True)
@@ -43,12 +46,15 @@ def trace_faithfully(
         TraceError: If the model cannot be traced, or if what was traced is not the model whatever stays whole.
     """
     whole, notes = set(leaves), list[str]()
+    cause = obstacle(model)
+    if cause is not None:
+        notes.append(f"the model itself {cause}")
     while True:
         try:
             captured = capture(model, call, whole)
             _normalise(captured.graph_module, call.inputs)
             if gate is not None:
-                _pass_gate(gate, captured, whole)
+                _pass_gate(gate, captured, whole, cause)
             return FaithfulTrace(captured.graph_module, tuple(sorted(whole)), (*notes, *captured.notes))
         except MustStayWholeError as failure:
             added: set[str] = set()
@@ -78,7 +84,9 @@ def _normalise(graph_module: fx.GraphModule, inputs: tuple[Any, ...]) -> None:
     graph_module.recompile()
 
 
-def _pass_gate(gate: Callable[[fx.GraphModule], None], captured: Capture, whole: Collection[str]) -> None:
+def _pass_gate(
+    gate: Callable[[fx.GraphModule], None], captured: Capture, whole: Collection[str], cause: str | None
+) -> None:
     """Let the gate judge; where it finds a difference, doubt the modules in which tracing decided something."""
     try:
         gate(captured.graph_module)
@@ -86,8 +94,12 @@ def _pass_gate(gate: Callable[[fx.GraphModule], None], captured: Capture, whole:
         doubtful = [finding for finding in captured.doubts if finding.stack and finding.stack[-1] not in whole]
         if doubtful:
             raise MustStayWholeError(doubtful) from error
-        what, fix = f"the traced graph is not the model: {error.what}", "trace with check=False only if this is meant"
-        raise TraceError(what, where=error.where, fix=fix) from error
+        what = f"the traced graph is not the model: {error.what}"
+        if cause is not None:
+            raise TraceError(
+                f"the model {cause}; {what}", where=error.where, fix="take that off before tracing"
+            ) from error
+        raise TraceError(what, where=error.where, fix=PARTS) from error
 
 
 def _refuse(finding: Opaque, model: nn.Module) -> TraceError:

@@ -12,6 +12,8 @@ import torch.fx as fx
 from torch import nn
 from torch.fx.node import map_aggregate
 
+from fxgrow.tracing.proxies import holds_proxy
+
 if TYPE_CHECKING:
     from fxgrow.tracing.tracer import ModelTracer
 
@@ -76,7 +78,7 @@ def spelled(function: Function) -> str:
 def _recording(tracer: "ModelTracer", function: Function) -> Function:
     @wraps(function)
     def record(*args: Any, **kwargs: Any) -> Any:
-        if _holds_proxy((args, kwargs)):
+        if holds_proxy((args, kwargs)):
             return tracer.create_proxy("call_function", function, args, kwargs)
         return function(*args, **kwargs)
 
@@ -113,17 +115,13 @@ def _function_of(frame: FrameType) -> Function | None:
     count = code.co_argcount + code.co_kwonlyargcount + bool(code.co_flags & inspect.CO_VARARGS)
     count += bool(code.co_flags & inspect.CO_VARKEYWORDS)
     values = [frame.f_locals.get(name) for name in code.co_varnames[:count]]
-    return function if _holds_proxy(values) and not _holds_code(values) else None
+    return function if holds_proxy(values) and not _holds_code(values) else None
 
 
 def _runs(function: object, code: CodeType) -> bool:
     """Say whether `function`, or what it decorates, runs `code`, and not as a generator."""
     inner = inspect.unwrap(function) if isinstance(function, FunctionType) else None
     return isinstance(inner, FunctionType) and inner.__code__ is code and not inspect.isgeneratorfunction(inner)
-
-
-def _holds_proxy(value: Any) -> bool:
-    return any(isinstance(item, fx.Proxy) for item in _items(value))
 
 
 def _holds_code(value: Any) -> bool:

@@ -1,4 +1,9 @@
-"""What is replaced in torch while a model is traced, so that nothing escapes the tracer without a word."""
+"""What torch.fx does not see while a model is traced, caught so that nothing escapes the tracer without a word.
+
+None of it leaves a trace on the process. What torch dispatches is caught by a mode. The little that it does not
+dispatch is replaced, by torch.fx's own patcher, only while a forward is recorded: it is back in its place while modules
+are imported or run for their shapes (`fxgrow.tracing.untraced`), so that nobody else can get hold of a replacement.
+"""
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -7,90 +12,108 @@ from typing import TYPE_CHECKING, Any
 import torch
 import torch.fx as fx
 import torch.nn.functional as F
-import torch.utils.checkpoint
 from torch.fx import _symbolic_trace
-from torch.fx.node import map_aggregate
+from torch.overrides import TorchFunctionMode
 
-from fxgrow.tracing.attention import written_out
+from fxgrow.execution.fast_paths import without_fast_paths
+from fxgrow.tracing.attention import replace_mask_checks, written_out
+from fxgrow.tracing.autograd_functions import replace_function_forwards
+from fxgrow.tracing.proxies import holds_proxy
+from fxgrow.tracing.untraced import untraced_imports
 
 if TYPE_CHECKING:
     from fxgrow.tracing.tracer import ModelTracer
 
-#: torch functions that take sizes, dtypes and devices, and therefore ignore that one of them is a proxy
+#: functions and classes of torch that take sizes, dtypes and devices, and know no proxy in their place
 _FACTORIES = (
     "arange", "empty", "finfo", "full", "iinfo", "linspace", "ones", "rand", "randint", "randn", "randperm", "zeros",
 )  # fmt: skip
-_ATTENTION = "multi_head_attention_forward"
-_CHECKPOINT_OPTIONS = {"context_fn", "debug", "determinism_check", "early_stop", "preserve_rng_state", "use_reentrant"}
 
 
 @contextmanager
 def interception(tracer: "ModelTracer") -> Iterator[None]:
-    """Record, call through or report what torch.fx does not see.
+    """Surround a trace with what shall see, and change, what its forward does.
 
-    1. Factories, as ``torch.zeros(x.shape[0])``, are recorded where an argument comes from the inputs.
-    2. Activation checkpointing becomes a plain call, with a note: its hooks have nothing to save while tracing.
-    3. Modules that enter torch.autocast are reported: a graph records no such context.
-    4. Functions that torchvision's models keep from tracing for their control flow on sizes are traced.
-    5. What nn.MultiheadAttention computes is recorded operation by operation, and without the shortcuts that it and
+    1. What nn.MultiheadAttention computes is recorded operation by operation, and without the shortcuts that it and
        nn.TransformerEncoder look for in eval mode.
-    6. Conditions on sizes that torch._check demands are decided, as in an ``if``.
+    2. Functions that torchvision's models keep from tracing for their control flow on sizes are traced.
+    3. Modules that are imported meanwhile run as if nothing were traced.
     """
     with ExitStack() as stack:
-        for name in _FACTORIES:
-            stack.enter_context(_replaced(torch, name, _recording(tracer, getattr(torch, name))))
-        stack.enter_context(_replaced(torch.utils.checkpoint, "checkpoint", _calling_through(tracer)))
-        stack.enter_context(_replaced(torch.autocast, "__init__", _on_any_device(torch.autocast.__init__)))
-        stack.enter_context(_replaced(torch.autocast, "__enter__", _reporting(tracer, torch.autocast.__enter__)))
+        stack.enter_context(untraced_imports())
+        stack.enter_context(without_fast_paths())
         stack.enter_context(_traceable_torchvision())
-        stack.enter_context(_replaced(F, _ATTENTION, written_out(getattr(F, _ATTENTION))))
-        stack.enter_context(_replaced(torch.backends.mha, "get_fastpath_enabled", lambda: False))
-        stack.enter_context(_replaced(torch, "_check_with", _deciding(torch._check_with)))
+        stack.enter_context(_Mode(tracer))
         yield
 
 
-@contextmanager
-def _replaced(home: Any, name: str, replacement: Callable[..., Any]) -> Iterator[None]:
-    original = getattr(home, name)
-    setattr(home, name, replacement)
-    try:
-        yield
-    finally:
-        setattr(home, name, original)
+def replace_in_torch(tracer: "ModelTracer") -> None:
+    """Let the present trace, until its end, see what torch does not dispatch.
+
+    1. Factories, as ``torch.zeros(x.shape[0])``, are recorded where an argument comes from the inputs.
+    2. Conditions on sizes that torch._check demands are decided, as in an ``if``.
+    3. Contexts of torch.autocast for the device of an input can be built; that one is entered is reported then.
+    4. Masks of attention that are proxies are accepted.
+    5. Calls of an autograd function are recorded as what they are.
+    """
+    patcher = _symbolic_trace.CURRENT_PATCHER
+    assert patcher is not None
+    for name in _FACTORIES:
+        patcher.patch(vars(torch), name, _recording(tracer, getattr(torch, name)), deduplicate=False)
+    patcher.patch(vars(torch), "_check_with", _deciding(torch._check_with), deduplicate=False)
+    patcher.patch_method(torch.autocast, "__init__", _on_any_device(torch.autocast.__init__), deduplicate=False)
+    replace_mask_checks(patcher)
+    replace_function_forwards(tracer)
+
+
+class _Mode(TorchFunctionMode):
+    """Sees every function of torch that dispatches, whatever name it was imported under."""
+
+    def __init__(self, tracer: "ModelTracer") -> None:
+        super().__init__()
+        self.tracer = tracer
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func is torch._C._set_grad_enabled and not self.tracer.values.computing:
+            self.tracer.records_gradients = args[0]
+        if func is F.multi_head_attention_forward and holds_proxy((args, kwargs)):
+            func = written_out(func)
+        return func(*args, **kwargs)
+
+
+def contexts() -> tuple[int, object]:
+    """Return what tells whether autocast and hooks on saved tensors were entered since: their depth, and themselves.
+
+    Autocast that is entered to switch it off counts. Activation checkpointing and offloading are such hooks.
+    """
+    depth = torch.autocast_increment_nesting() - 1
+    torch.autocast_decrement_nesting()
+    return depth, torch._C._autograd._top_saved_tensors_default_hooks(False)
 
 
 def _recording(tracer: "ModelTracer", original: Callable[..., Any]) -> Callable[..., Any]:
     def factory(*args: Any, **kwargs: Any) -> Any:
-        found: list[fx.Proxy] = []
-        map_aggregate((args, kwargs), lambda value: found.append(value) if isinstance(value, fx.Proxy) else None)
-        return tracer.create_proxy("call_function", original, args, kwargs) if found else original(*args, **kwargs)
+        if not holds_proxy((args, kwargs)):
+            return original(*args, **kwargs)
+        return tracer.create_proxy("call_function", original, args, kwargs)
 
-    return factory
-
-
-def _calling_through(tracer: "ModelTracer") -> Callable[..., Any]:
-    def checkpoint(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        tracer.note("activation checkpointing is dropped: the traced model keeps its activations for the backward pass")
-        return function(*args, **{name: value for name, value in kwargs.items() if name not in _CHECKPOINT_OPTIONS})
-
-    return checkpoint
+    if not isinstance(original, type):
+        return factory
+    return _RecordingClass(original.__name__, (), {"original": original, "record": staticmethod(factory)})
 
 
-def _on_any_device(original: Callable[..., Any]) -> Callable[..., Any]:
-    """Let a context for the device of an input be built: it is entered, and reported, next."""
+class _RecordingClass(type):
+    """The class of what stands in for a class: calls are recorded, and its instances are those of the original."""
 
-    def build(context: torch.autocast, device_type: Any, *args: Any, **kwargs: Any) -> None:
-        original(context, "cpu" if isinstance(device_type, fx.Proxy) else device_type, *args, **kwargs)
+    original: type
+    record: Callable[..., Any]
 
-    return build
+    def __call__(cls, *args: Any, **kwargs: Any) -> Any:
+        return cls.record(*args, **kwargs)
 
-
-def _reporting(tracer: "ModelTracer", original: Callable[..., Any]) -> Callable[..., Any]:
-    def enter(context: torch.autocast) -> Any:
-        tracer.find("enters torch.autocast, which a graph does not record")
-        return original(context)
-
-    return enter
+    def __instancecheck__(cls, instance: object) -> bool:
+        return isinstance(instance, cls.original)
 
 
 def _deciding(original: Callable[..., Any]) -> Callable[..., Any]:
@@ -98,6 +121,13 @@ def _deciding(original: Callable[..., Any]) -> Callable[..., Any]:
         original(error_type, bool(condition) if isinstance(condition, fx.Proxy) else condition, message)
 
     return check
+
+
+def _on_any_device(original: Callable[..., Any]) -> Callable[..., Any]:
+    def build(context: torch.autocast, device_type: Any, *args: Any, **kwargs: Any) -> None:
+        original(context, "cpu" if isinstance(device_type, fx.Proxy) else device_type, *args, **kwargs)
+
+    return build
 
 
 @contextmanager

@@ -6,6 +6,7 @@ from functools import cache
 from types import CodeType, FunctionType
 from typing import Any
 
+import torch
 from torch import nn
 
 #: modules of torch.nn that are made of others; torch.fx keeps them whole, and growth shall reach inside them
@@ -18,6 +19,11 @@ COMPOSITES = (
     nn.TransformerEncoderLayer,
 )
 _ATOMS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.AvgPool2d, nn.MaxPool2d)
+
+
+def is_closed(module: nn.Module) -> bool:
+    """Say whether `module` is a leaf by its nature: there is nothing in it to trace, or nothing that could grow."""
+    return isinstance(module, torch.jit.ScriptModule) or follows_mode(module)
 
 
 def follows_mode(module: nn.Module) -> bool:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 import torch.fx as fx
 from torch import Tensor, nn
+from torch.fx.node import map_aggregate
 from torch.fx.proxy import Attribute
 
 if TYPE_CHECKING:
@@ -93,3 +94,10 @@ def proxy_of(node: fx.Node, tracer: fx.Tracer, value: Any) -> Any:
 def _decided(proxy: fx.Proxy) -> Any:
     tracer: ModelTracer = proxy.tracer  # type: ignore[assignment]
     return tracer.decide(proxy)
+
+
+def holds_proxy(value: Any) -> bool:
+    """Say whether `value` is a proxy, or a tuple, list, dict or slice with one in it."""
+    found: list[Any] = []
+    map_aggregate(value, found.append)
+    return any(isinstance(item, fx.Proxy) for item in found)

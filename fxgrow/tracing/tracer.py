@@ -9,18 +9,22 @@ from typing import Any
 
 import torch
 import torch.fx as fx
-import torch.utils.checkpoint
 from torch import Tensor, nn
+from torch.fx._symbolic_trace import _orig_module_call
 from torch.fx.node import map_aggregate
 from torch.fx.proxy import Attribute
 
 from fxgrow.execution.randomness import random_state
 from fxgrow.graph.declared import reads_only_sizes
 from fxgrow.tracing.arguments import Argument, Call, mirror
+from fxgrow.tracing.attention import PADDING, writes_over_padding
+from fxgrow.tracing.autograd_functions import CHECKPOINTING
 from fxgrow.tracing.functions import Function, is_einops_layer, recorded, untraceable_functions
-from fxgrow.tracing.interception import interception
-from fxgrow.tracing.leaves import COMPOSITES, follows_mode, untraceable_classes
-from fxgrow.tracing.proxies import proxy_of
+from fxgrow.tracing.interception import contexts, interception, replace_in_torch
+from fxgrow.tracing.leaves import COMPOSITES, is_closed, untraceable_classes
+from fxgrow.tracing.obstacles import obstacle, watched_hooks
+from fxgrow.tracing.proxies import holds_proxy, proxy_of
+from fxgrow.tracing.untraced import untraced
 from fxgrow.tracing.values import Values
 
 #: written on nodes that were recorded under torch.no_grad
@@ -32,6 +36,8 @@ class ModuleCall:
     """One call of a module while tracing: what was recorded in it, in order, and what it returned."""
 
     path: str
+    #: how deep in torch.autocast, and under which hooks on saved tensors, the call began
+    contexts: tuple[int, object] = field(default_factory=contexts)
     children: "list[ModuleCall | fx.Node]" = field(default_factory=list)
     result: Any = None
 
@@ -77,10 +83,12 @@ class ModelTracer(fx.Tracer):
         self.findings: list[Opaque] = []
         self.notes: list[str] = []
         self.decided: dict[fx.Node, Any] = {}
+        self.obstacles: dict[nn.Module, str | None] = {}
+        self.records_gradients = True  # what torch.no_grad says; inside an autograd function torch itself says no
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         """Say whether `m` stays whole."""
-        if module_qualified_name in self.leaves or isinstance(m, self.leaf_classes) or follows_mode(m):
+        if module_qualified_name in self.leaves or isinstance(m, self.leaf_classes) or is_closed(m):
             return True
         if is_einops_layer(m):
             return True
@@ -104,7 +112,9 @@ class ModelTracer(fx.Tracer):
                 for argument, value in zip(self.call.arguments, values, strict=True)
             }
             args, kwargs = self.call.with_values(mirrored)
-            return root.forward(*args, **kwargs)
+            replace_in_torch(self)
+            with watched_hooks(root, self.find):  # the model's own hooks are part of what it computes
+                return _orig_module_call(root, *args, **kwargs)
 
         return forward, [self.root, *proxies]
 
@@ -163,10 +173,14 @@ class ModelTracer(fx.Tracer):
         path = self.path_of_module(m)
         if self.is_leaf_module(m, path):
             return super().call_module(m, forward, args, kwargs)
+        self._find_obstacles(m, (*self.stack, path))
+        if writes_over_padding(m) and holds_proxy((args[2:], kwargs.get("src_key_padding_mask"))):
+            self.note(PADDING)
         call = ModuleCall(path)
         self.calls[-1].children.append(call)
         self.calls.append(call)  # stays there if an error ends the trace, to tell where it was raised
-        call.result = self._watched(lambda: super(ModelTracer, self).call_module(m, forward, args, kwargs))
+        with watched_hooks(m, self.find):
+            call.result = self._watched(lambda: super(ModelTracer, self).call_module(m, forward, args, kwargs))
         self.calls.pop()
         return call.result
 
@@ -174,20 +188,41 @@ class ModelTracer(fx.Tracer):
         """Return an attribute of a module, or the proxy of a parameter or buffer."""
         return attr_val if self.values.computing else super().getattr(attr, attr_val, parameter_proxy_cache)
 
+    def _find_obstacles(self, module: nn.Module, stack: tuple[str, ...]) -> None:
+        if module not in self.obstacles:
+            with untraced():
+                self.obstacles[module] = obstacle(module)
+        reason = self.obstacles[module]
+        if reason is not None:
+            self.find(reason, stack)
+
     def create_node(
         self, kind: str, target: Any, args: Any, kwargs: Any, name: Any = None, type_expr: Any = None
     ) -> fx.Node:
         """Record a node, and whether gradients are switched off there."""
         node = super().create_node(kind, target, args, kwargs, name, type_expr)
-        if not torch.is_grad_enabled():
+        if not self.records_gradients or torch.is_inference_mode_enabled():
             node.meta[NO_GRAD] = True
+        self._look_around()
         self.calls[-1].children.append(node)
         return node
 
-    def find(self, reason: str) -> None:
-        """Note that the module whose forward is running must stay whole."""
-        if not self.values.computing:
-            self.findings.append(Opaque(self.stack, reason))
+    def _look_around(self) -> None:
+        """Report contexts that were entered since the trace began and that a graph does not record."""
+        (depth, hooks), (outer_depth, outer_hooks) = contexts(), self.calls[0].contexts
+        if depth != outer_depth:
+            outside = [call.path for call in self.calls if call.contexts[0] == outer_depth]
+            self.find("enters torch.autocast, which a graph does not record", tuple(outside[1:]))
+        if hooks not in (None, outer_hooks):
+            self.note(CHECKPOINTING)
+
+    def find(self, reason: str, stack: tuple[str, ...] | None = None) -> None:
+        """Note that a module must stay whole: the last of `stack`, or else that whose forward is running."""
+        if self.values.computing:
+            return
+        finding = Opaque(self.stack if stack is None else stack, reason)
+        if finding not in self.findings:
+            self.findings.append(finding)
 
     def note(self, sentence: str) -> None:
         """Note something for the user, once."""
@@ -198,6 +233,19 @@ class ModelTracer(fx.Tracer):
     def stack(self) -> tuple[str, ...]:
         """Paths of the modules whose forwards are running, outermost first, without the model itself."""
         return tuple(call.path for call in self.calls[1:])
+
+    @property
+    def place(self) -> str:
+        """Where the trace is, in words."""
+        return self.stack[-1] if self.stack else "the model's own forward"
+
+    def with_own_gradient_mode(self, run: Callable[[], Any]) -> Any:
+        """Run something inside an autograd function, where torch has switched gradients off, as it is run outside."""
+        outside = self.records_gradients
+        with torch.set_grad_enabled(outside):
+            result = run()
+        self.records_gradients = outside
+        return result
 
     def _watched(self, run: Callable[[], Any]) -> Any:
         known, before = len(self.findings), random_state()
