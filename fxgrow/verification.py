@@ -10,7 +10,7 @@ import torch.fx as fx
 from torch import Tensor, nn
 
 from fxgrow.errors import VerificationError, first_line
-from fxgrow.execution.inputs import example_inputs_of
+from fxgrow.execution.calling import Inputs
 from fxgrow.execution.preservation import preserved
 from fxgrow.execution.structures import batch_size_of, flatten, resized
 from fxgrow.primitives.unwrapping import DataParallel, bare, layers
@@ -96,7 +96,7 @@ def verify(
 def _compare_one_run(
     before: nn.Module,
     after: nn.Module,
-    inputs: Any,
+    inputs: Inputs,
     mode: str,
     size: int,
     gradients: bool,
@@ -125,7 +125,7 @@ class _RunError(Exception):
 
 
 def _observe_reference(
-    module: nn.Module, inputs: Any, mode: str, gradients: bool, seed: int
+    module: nn.Module, inputs: Inputs, mode: str, gradients: bool, seed: int
 ) -> tuple[Observation, bool]:
     """Observe the reference, and say whether its gradients are defined; some models only run forwards."""
     if gradients:
@@ -136,7 +136,7 @@ def _observe_reference(
     return observe(module, inputs, mode=mode, gradients=False, seed=seed), False
 
 
-def observe(module: nn.Module, inputs: Any, *, mode: str, gradients: bool = True, seed: int = 0) -> Observation:
+def observe(module: nn.Module, inputs: Inputs, *, mode: str, gradients: bool = True, seed: int = 0) -> Observation:
     """Run `module` once and return what it computed, leaving it as it was."""
     named = bare(module)
     if any(isinstance(layer, DataParallel) for layer in layers(module)):
@@ -148,7 +148,7 @@ def observe(module: nn.Module, inputs: Any, *, mode: str, gradients: bool = True
     ):
         module.train(mode == "train")
         try:
-            value = module(**inputs) if isinstance(inputs, Mapping) else module(*inputs)
+            value = inputs.call(module)
             outputs = dict(flatten(value))
             found = _gradients(named, outputs, seed) if gradients else {}
         except Exception as error:  # the model's own code runs here, and it may raise anything
@@ -255,10 +255,10 @@ def _difference(expected: Tensor, found: Tensor) -> float:
     return _largest((expected.double() - found.double()).nan_to_num(0.0))
 
 
-def _inputs(before: nn.Module, after: nn.Module, example_inputs: Any, seed: int) -> Any:
+def _inputs(before: nn.Module, after: nn.Module, example_inputs: Any, seed: int) -> Inputs:
     if example_inputs is not None:
-        return example_inputs if isinstance(example_inputs, Mapping | tuple) else (example_inputs,)
+        return Inputs.of(bare(before), example_inputs)
     traced = next((module for module in map(bare, (before, after)) if isinstance(module, fx.GraphModule)), None)
     if traced is None:
         raise VerificationError("neither model is traced", where="example_inputs", fix="give example inputs")
-    return example_inputs_of(traced, seed)
+    return Inputs.drawn(traced, seed)

@@ -17,12 +17,12 @@ from torch._subclasses.fake_tensor import (
     UnsupportedOperatorException,
     unset_fake_temporarily,
 )
-from torch.fx.node import map_aggregate
 from torch.fx.passes.shape_prop import TensorMetadata
 
 from fxgrow.errors import TraceError, first_line
-from fxgrow.execution.inputs import device_of, input_metadata, map_metadata
+from fxgrow.execution.inputs import device_of, input_metadata
 from fxgrow.execution.randomness import preserved_randomness
+from fxgrow.execution.structures import mapped
 from fxgrow.primitives.modules import fetch_attribute, qualified_name
 from fxgrow.record.location import module_path
 
@@ -64,7 +64,7 @@ class FakeExecution(fx.Interpreter):
 
     def set_input(self, node: fx.Node, value: Any) -> None:
         """Give a placeholder the shapes of `value`, in place of those that it carries."""
-        self.env[node] = map_aggregate(value, self._fake)
+        self.env[node] = mapped(value, self._fake)
 
     def compute(self, node: fx.Node) -> Any:
         """Evaluate `node` on the values of its inputs, which were computed before or carry metadata.
@@ -115,15 +115,15 @@ class FakeExecution(fx.Interpreter):
     def _run_on_data(self, node: fx.Node, args: Any, kwargs: Any) -> Any:
         """Evaluate a node whose shapes or control flow depend on values, on ones in place of its inputs."""
         with unset_fake_temporarily(), preserved_randomness():
-            args, kwargs = map_aggregate((args, kwargs), _ones)
+            args, kwargs = mapped((args, kwargs), _ones)
             if node.op == "call_module":
                 module = copy.deepcopy(self.module.get_submodule(str(node.target)))
                 module.eval()
                 result = module(*args, **kwargs)
             else:
                 result = getattr(fx.Interpreter, node.op)(self, node.target, args, kwargs)
-            result = map_aggregate(result, _leaf)
-        return map_aggregate(result, self._fake)
+            result = mapped(result, _leaf)
+        return mapped(result, self._fake)
 
     def call_module(self, target: Any, args: Any, kwargs: Any) -> Any:
         """Call a copy of the module at `target` that holds fake tensors."""
@@ -162,7 +162,7 @@ class FakeExecution(fx.Interpreter):
                     meta.shape, meta.stride, dtype=meta.dtype, device=self.device
                 ).requires_grad_(meta.requires_grad)
 
-        return map_metadata(metadata, build)
+        return mapped(metadata, build)
 
 
 def is_foreign(module: nn.Module) -> bool:
