@@ -10,7 +10,7 @@ import torch.fx as fx
 from torch import Tensor, nn
 
 from fxgrow.errors import VerificationError, first_line
-from fxgrow.execution.inputs import example_inputs_of
+from fxgrow.execution.calling import Inputs
 from fxgrow.execution.observation import GradientError, Observation, RunError, observe
 from fxgrow.execution.structures import batch_size_of, resized
 from fxgrow.primitives.unwrapping import bare
@@ -87,7 +87,7 @@ def verify(
 def _compare_one_run(
     before: nn.Module,
     after: nn.Module,
-    inputs: Any,
+    inputs: Inputs,
     mode: str,
     size: int,
     gradients: bool,
@@ -216,10 +216,10 @@ def _difference(expected: Tensor, found: Tensor) -> float:
     return _largest((expected.double() - found.double()).nan_to_num(0.0))
 
 
-def _inputs(before: nn.Module, after: nn.Module, example_inputs: Any, seed: int) -> Any:
+def _inputs(before: nn.Module, after: nn.Module, example_inputs: Any, seed: int) -> Inputs:
     if example_inputs is not None:
-        return example_inputs if isinstance(example_inputs, Mapping | tuple) else (example_inputs,)
+        return Inputs.of(bare(before), example_inputs)
     traced = next((module for module in map(bare, (before, after)) if isinstance(module, fx.GraphModule)), None)
     if traced is None:
         raise VerificationError("neither model is traced", where="example_inputs", fix="give example inputs")
-    return example_inputs_of(traced, seed)
+    return Inputs.drawn(traced, seed)

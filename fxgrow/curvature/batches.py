@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from fxgrow.errors import AnalysisError
+from fxgrow.execution.structures import flatten, mapped
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,24 +41,10 @@ def as_inputs(index: int, inputs: Any, device: torch.device) -> tuple[Any, ...] 
 
 
 def tensors_in(value: Any) -> Iterator[Tensor]:
-    """Yield the tensors of a nested structure of tuples, lists and mappings."""
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, Mapping):
-        for item in value.values():
-            yield from tensors_in(item)
-    elif isinstance(value, tuple | list):
-        for item in value:
-            yield from tensors_in(item)
+    """Yield the tensors of a structure."""
+    return (tensor for _, tensor in flatten(value))
 
 
 def to_device(value: Any, device: torch.device) -> Any:
-    """Return a nested structure with its tensors on `device`."""
-    if isinstance(value, Tensor):
-        return value.to(device)
-    if isinstance(value, Mapping):
-        return {name: to_device(item, device) for name, item in value.items()}
-    if isinstance(value, tuple | list):
-        moved = [to_device(item, device) for item in value]
-        return type(value)(*moved) if hasattr(value, "_fields") else type(value)(moved)
-    return value
+    """Return a structure with its tensors on `device`."""
+    return mapped(value, lambda item: item.to(device) if isinstance(item, Tensor) else item)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from fxgrow.curvature.batches import Batch, tensors_in
 from fxgrow.errors import AnalysisError, FxgrowError, TraceError, first_line
-from fxgrow.execution.inputs import bind_placeholders
+from fxgrow.execution.calling import bind_placeholders
 from fxgrow.execution.preservation import preserved
 
 #: maps the model's output and the target to the loss over a batch; None where the model's output holds the loss

@@ -15,13 +15,13 @@ from torch._subclasses.fake_tensor import (
     UnsupportedOperatorException,
     unset_fake_temporarily,
 )
-from torch.fx.node import map_aggregate
 from torch.fx.passes.shape_prop import TensorMetadata
 
 from fxgrow.errors import TraceError, first_line
-from fxgrow.execution.inputs import device_of, input_metadata, map_metadata
+from fxgrow.execution.inputs import device_of, input_metadata
 from fxgrow.execution.randomness import preserved_randomness
 from fxgrow.execution.snapshot import Snapshot
+from fxgrow.execution.structures import mapped
 from fxgrow.primitives.modules import fetch_attribute, qualified_name
 from fxgrow.record.location import module_path
 
@@ -65,7 +65,7 @@ class FakeExecution(fx.Interpreter):
 
     def set_input(self, node: fx.Node, value: Any) -> None:
         """Give a placeholder the shapes of `value`, in place of those that it carries."""
-        self.env[node] = map_aggregate(value, self._fake)
+        self.env[node] = mapped(value, self._fake)
 
     def compute(self, node: fx.Node) -> Any:
         """Evaluate `node` on the values of its inputs, which were computed before or carry metadata.
@@ -133,9 +133,9 @@ class FakeExecution(fx.Interpreter):
     def _run_on_data(self, node: fx.Node, inputs: Mapping[fx.Node, Any]) -> Any:
         """Evaluate a node whose shapes or control flow depend on values, on ones in place of its inputs."""
         with unset_fake_temporarily(), self._steady(node):
-            ones = {value: map_aggregate(inputs[value], _ones) for value in inputs}
-            result = map_aggregate(self._evaluate(node, ones, self._borrowed), _leaf)
-        return map_aggregate(result, self._fake)
+            ones = {value: mapped(inputs[value], _ones) for value in inputs}
+            result = mapped(self._evaluate(node, ones, self._borrowed), _leaf)
+        return mapped(result, self._fake)
 
     def _evaluate(self, node: fx.Node, inputs: Mapping[fx.Node, Any], borrowed: Borrowed) -> Any:
         """Evaluate `node` on values of its inputs, with its module from `borrowed`; for subclasses to watch."""
@@ -192,7 +192,7 @@ class FakeExecution(fx.Interpreter):
                     meta.shape, meta.stride, dtype=meta.dtype, device=self.device
                 ).requires_grad_(meta.requires_grad)
 
-        return map_metadata(metadata, build)
+        return mapped(metadata, build)
 
 
 def is_foreign(module: nn.Module) -> bool:

@@ -1,6 +1,6 @@
-"""Inputs of a graph: matched with its placeholders, described by their metadata, and built at random from it."""
+"""Inputs of a graph: described by the metadata of its placeholders, and built at random from it."""
 
-from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.fx.passes.shape_prop import TensorMetadata
 
 from fxgrow.errors import TraceError
+from fxgrow.execution.structures import mapped
 from fxgrow.record.annotations import annotation
 
 
@@ -39,52 +40,13 @@ def example_inputs_of(graph_module: fx.GraphModule, seed: int = 0, batch_size: i
             shape[0] = batch_size
         return _random_tensor(shape, meta.dtype, _integer_range(graph_module, node), generator).to(device)
 
-    return tuple(map_metadata(input_metadata(node), lambda meta, node=node: build(node, meta)) for node in placeholders)
+    return tuple(mapped(input_metadata(node), partial(build, node)) for node in placeholders)
 
 
 def device_of(module: nn.Module) -> torch.device:
     """Return the device of the first parameter or buffer of `module`; the CPU where it has none."""
     tensors = [*module.parameters(), *module.buffers()]
     return tensors[0].device if tensors else torch.device("cpu")
-
-
-def bind_placeholders(graph_module: fx.GraphModule, example_inputs: Any) -> dict[fx.Node, Any]:
-    """Match inputs as a caller gives them (a tensor, a tuple, or a dict by keyword) with the placeholders.
-
-    Raises:
-        TraceError: If there are too many inputs, too few, or one of an unknown name.
-    """
-    placeholders = graph_module.graph.find_nodes(op="placeholder")
-    by_name = {str(node.target).lstrip("*"): node for node in placeholders}
-    if isinstance(example_inputs, Mapping):
-        unknown = sorted(set(example_inputs) - set(by_name))
-        if unknown:
-            raise TraceError(f"no input has this name; the inputs are {', '.join(by_name)}", where=unknown[0])
-        bound = {by_name[name]: value for name, value in example_inputs.items()}
-    else:
-        values = example_inputs if isinstance(example_inputs, tuple | list) else (example_inputs,)
-        if len(values) > len(placeholders):
-            raise TraceError(
-                f"{len(values)} inputs were given where the graph takes {len(placeholders)}", where="example inputs"
-            )
-        bound = dict(zip(placeholders, values, strict=False))
-    for node in placeholders:
-        if node not in bound:
-            if not node.args:
-                raise TraceError("an input is missing", where=str(node.target), fix="give example inputs for it")
-            bound[node] = node.args[0]
-    return bound
-
-
-def map_metadata(metadata: Any, function: Any) -> Any:
-    """Apply `function` to each TensorMetadata (a tuple itself, which must not be entered) and to each plain value."""
-    if isinstance(metadata, TensorMetadata):
-        return function(metadata)
-    if isinstance(metadata, tuple | list):
-        return type(metadata)(map_metadata(item, function) for item in metadata)
-    if isinstance(metadata, dict):
-        return {key: map_metadata(item, function) for key, item in metadata.items()}
-    return function(metadata)
 
 
 def input_metadata(node: fx.Node) -> Any:
@@ -103,7 +65,7 @@ def input_metadata(node: fx.Node) -> Any:
 def _leading(node: fx.Node) -> list[TensorMetadata]:
     """Return the metadata of the tensors of an input that have a leading dimension."""
     found: list[TensorMetadata] = []
-    map_metadata(input_metadata(node), lambda meta: found.append(meta) if isinstance(meta, TensorMetadata) else None)
+    mapped(input_metadata(node), lambda meta: found.append(meta) if isinstance(meta, TensorMetadata) else None)
     return [meta for meta in found if len(meta.shape)]
 
 

@@ -3,12 +3,12 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from fxgrow.errors import first_line
+from fxgrow.execution.calling import Inputs
 from fxgrow.execution.fast_paths import without_fast_paths
 from fxgrow.execution.preservation import preserved
 from fxgrow.execution.structures import flatten
@@ -35,7 +35,7 @@ class GradientError(RunError):
     """A model runs, and its gradients can be taken in no way."""
 
 
-def observe(module: nn.Module, inputs: Any, *, mode: str, gradients: bool = True, seed: int = 0) -> Observation:
+def observe(module: nn.Module, inputs: Inputs, *, mode: str, gradients: bool = True, seed: int = 0) -> Observation:
     """Run `module` once, in one mode, and return what it computed, leaving it as it was.
 
     Gradients are those of a random linear function of the outputs. They are taken by torch.autograd.grad, and by
@@ -53,7 +53,9 @@ def observe(module: nn.Module, inputs: Any, *, mode: str, gradients: bool = True
         return _run(module, inputs, mode, seed, _by_backward)
 
 
-def _run(module: nn.Module, inputs: Any, mode: str, seed: int, differentiate: _Differentiation | None) -> Observation:
+def _run(
+    module: nn.Module, inputs: Inputs, mode: str, seed: int, differentiate: _Differentiation | None
+) -> Observation:
     named = bare(module)
     if any(isinstance(layer, DataParallel) for layer in layers(module)):
         module = named  # DistributedDataParallel takes part in backward passes of training only
@@ -67,7 +69,7 @@ def _run(module: nn.Module, inputs: Any, mode: str, seed: int, differentiate: _D
     ):
         try:
             module.train(mode == "train")
-            value = module(**inputs) if isinstance(inputs, Mapping) else module(*inputs)
+            value = inputs.call(module)
         except Exception as error:  # the model's own code runs here, and it may raise anything
             raise RunError(first_line(error)) from error
         outputs = dict(flatten(value))

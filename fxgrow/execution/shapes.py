@@ -13,16 +13,16 @@ from typing import Any
 import torch
 import torch.fx as fx
 from torch import Tensor
-from torch.fx.node import map_aggregate
 from torch.fx.passes.shape_prop import _extract_tensor_metadata
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry, sdpa_flop_count
 
+from fxgrow.execution.calling import bind_placeholders
 from fxgrow.execution.fake_execution import FakeExecution
 from fxgrow.execution.fake_execution import ShapeError as ShapeError
-from fxgrow.execution.inputs import bind_placeholders
 from fxgrow.execution.inputs import example_inputs_of as example_inputs_of
 from fxgrow.execution.randomness import preserved_randomness
+from fxgrow.execution.structures import flatten, holds_tensor, mapped
 from fxgrow.record.annotations import annotate
 
 _aten = torch.ops.aten
@@ -113,8 +113,8 @@ class _AnnotatingExecution(FakeExecution):
         value = self.compute(node)
         node.meta["type"] = Tensor if isinstance(value, Tensor) else type(value)
         node.meta.pop("tensor_meta", None)
-        if _tensors(value):
-            node.meta["tensor_meta"] = map_aggregate(
+        if holds_tensor(value):
+            node.meta["tensor_meta"] = mapped(
                 value, lambda item: _extract_tensor_metadata(item) if isinstance(item, Tensor) else item
             )
         if node.op in ("call_module", "call_function", "call_method"):
@@ -123,11 +123,5 @@ class _AnnotatingExecution(FakeExecution):
 
 def _integer_bounds(value: object) -> list[int] | None:
     """Return the least and the greatest number in the integer tensors of `value`."""
-    integers = [t for t in _tensors(value) if not t.is_floating_point() and t.dtype != torch.bool and t.numel()]
+    integers = [t for _, t in flatten(value) if not t.is_floating_point() and t.dtype != torch.bool and t.numel()]
     return [min(int(t.min()) for t in integers), max(int(t.max()) for t in integers)] if integers else None
-
-
-def _tensors(value: Any) -> list[Tensor]:
-    found: list[Tensor] = []
-    map_aggregate(value, lambda item: found.append(item) if isinstance(item, Tensor) else None)
-    return found

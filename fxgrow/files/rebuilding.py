@@ -11,7 +11,7 @@ from fxgrow.files.diagnosis import PickledFileError
 from fxgrow.files.origins import build_base
 from fxgrow.files.pickles import unpickle
 from fxgrow.files.reading import Contents, read
-from fxgrow.files.retracing import trace_again
+from fxgrow.files.retracing import give_dtypes, trace_again
 from fxgrow.files.table import Table
 from fxgrow.passes import parse
 from fxgrow.primitives.modules import resolves
@@ -56,7 +56,7 @@ def rebuild(contents: Contents, *, base: nn.Module | None, where: str) -> fx.Gra
     """
     if base is None:
         base = build_base(contents.table.record.origin, where)
-    graph_module = _replay(trace_again(base, contents.table, where), contents, where)
+    graph_module = _replay(trace_again(base, contents, where), contents, where)
     _check_rows(graph_module, contents.table, where)
     _load_weights(graph_module, contents, where)
     _restore(graph_module, contents.table)
@@ -92,10 +92,7 @@ def _versions(table: Table) -> str:
 
 def _fits(graph_module: fx.GraphModule, contents: Contents) -> bool:
     """Give the tensors the dtypes that the file has, and say whether the graph is the file's."""
-    for name, tensor in [*graph_module.named_parameters(), *graph_module.named_buffers()]:
-        stored = contents.tensors.get(name)
-        if stored is not None and stored.dtype != tensor.dtype:
-            tensor.data = tensor.data.to(stored.dtype)
+    give_dtypes(graph_module, contents.tensors)
     return digest(graph_module) == contents.table.digest
 
 

@@ -2,6 +2,7 @@
 
 import copy
 import inspect
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -9,29 +10,37 @@ import torch.fx as fx
 from torch import Tensor, nn
 
 from fxgrow.errors import FileError, FxgrowError, first_line
+from fxgrow.execution.calling import Inputs
+from fxgrow.execution.structures import flatten
+from fxgrow.files.input_values import from_spec
+from fxgrow.files.reading import Contents
 from fxgrow.files.table import InputSpec, Table
+from fxgrow.primitives.unwrapping import bare
 
 
-def trace_again(base: nn.Module, table: Table, where: str) -> fx.GraphModule:
+def trace_again(base: nn.Module, contents: Contents, where: str) -> fx.GraphModule:
     """Return the graph of a copy of `base`: by the door that the file's model came through.
 
     Args:
         base: The model, or a GraphModule of it.
-        table: What the file says: without a trace policy the model came from plain `torch.fx.symbolic_trace`, and a
+        contents: What the file says: without a trace policy the model came from plain `torch.fx.symbolic_trace`, and a
             GraphModule is taken as it is.
         where: The file, for errors.
 
     Raises:
         FileError: If the model cannot be traced so.
     """
-    base = copy.deepcopy(base).cpu()
+    base = copy.deepcopy(bare(base)).cpu()
+    give_dtypes(base, contents.tensors)
+    record = contents.table.record
     try:
-        if not table.record.trace_policy:
+        if not record.trace_policy:
             return base if isinstance(base, fx.GraphModule) else fx.symbolic_trace(base)
         from fxgrow.tracing import retrace
 
-        inputs = example_inputs(table, base)
-        return retrace(_in_dtype_of(base, inputs), inputs, table.record.trace_policy)
+        inputs = _inputs_for(base, contents.table)
+        _fit_dtype(base, inputs)
+        return retrace(base, inputs, record.trace_policy)
     except FxgrowError as error:
         raise FileError(
             f"its base cannot be traced ({error})", where=where, fix="give the model that was traced"
@@ -41,26 +50,47 @@ def trace_again(base: nn.Module, table: Table, where: str) -> fx.GraphModule:
         raise FileError(what, where=where, fix="give the model that was traced") from error
 
 
-def example_inputs(table: Table, model: nn.Module) -> dict[str, Any] | tuple[Any, ...]:
+def give_dtypes(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """Cast each parameter and buffer of `module` to the dtype of the tensor of its name, in place."""
+    for name, tensor in [*module.named_parameters(), *module.named_buffers()]:
+        stored = tensors.get(name)
+        if stored is not None and stored.dtype != tensor.dtype:
+            tensor.data = tensor.data.to(stored.dtype)
+
+
+def example_inputs(table: Table) -> Inputs:
     """Return random inputs of the shapes and dtypes with which a model was traced; the global state is untouched.
 
-    They go by keyword, as the placeholders are named, or by position where forward has ``*args``.
+    Raises:
+        FileError: If one of them is a constant of a class that is not loaded.
     """
     generator = torch.Generator().manual_seed(0)
-    inputs = {spec.name: _build(spec.value, spec, generator) for spec in table.inputs}
-    try:
-        inspect.signature(model.forward).bind(**inputs)
-    except TypeError:
-        return tuple(inputs.values())
-    return inputs
+    values = [_build(spec, generator) for spec in table.inputs]
+    return Inputs.in_order([spec.name for spec in table.inputs], values, table.record.trace_policy.get("keywords", ()))
 
 
-def _build(value: Any, spec: InputSpec, generator: torch.Generator) -> Any:
-    if isinstance(value, dict) and set(value) == {"shape", "dtype"}:
-        return _random(tuple(value["shape"]), getattr(torch, value["dtype"]), spec, generator)
-    if isinstance(value, dict):
-        return {key: _build(item, spec, generator) for key, item in value.items()}
-    return tuple(_build(item, spec, generator) for item in value) if isinstance(value, list) else value
+def _inputs_for(model: nn.Module, table: Table) -> Any:
+    """Return inputs that `model` takes; a file of an earlier version does not say which of them go by keyword."""
+    inputs = example_inputs(table)
+    if inputs.kwargs:
+        return inputs
+    names = dict(zip([spec.name for spec in table.inputs], inputs.args, strict=True))
+    parameters = inspect.signature(model.forward).parameters
+    by_name = all(
+        name in parameters and parameters[name].kind is inspect.Parameter.POSITIONAL_OR_KEYWORD for name in names
+    )
+    return names if by_name else inputs
+
+
+def _fit_dtype(base: nn.Module, inputs: Any) -> None:
+    """Cast a model to the dtype of its inputs if none of its tensors has it: it was cast after it was traced."""
+    wanted = [tensor.dtype for _, tensor in flatten(inputs) if tensor.dtype.is_floating_point]
+    if wanted and wanted[0] not in {parameter.dtype for parameter in base.parameters()}:
+        base.to(wanted[0])
+
+
+def _build(spec: InputSpec, generator: torch.Generator) -> Any:
+    return from_spec(spec.value, lambda shape, dtype: _random(shape, getattr(torch, dtype), spec, generator))
 
 
 def _random(shape: tuple[int, ...], dtype: torch.dtype, spec: InputSpec, generator: torch.Generator) -> Tensor:
@@ -68,10 +98,3 @@ def _random(shape: tuple[int, ...], dtype: torch.dtype, spec: InputSpec, generat
         return torch.randn(shape, dtype=torch.promote_types(dtype, torch.float32), generator=generator).to(dtype)
     low, high = spec.integers or (0, 1)
     return torch.randint(low, high + 1, shape, generator=generator).to(dtype)
-
-
-def _in_dtype_of(base: nn.Module, inputs: dict[str, Any] | tuple[Any, ...]) -> nn.Module:
-    """Cast a model to the dtype of its floating-point inputs, in which it was traced."""
-    values = inputs.values() if isinstance(inputs, dict) else inputs
-    dtypes = [value.dtype for value in values if isinstance(value, Tensor) and value.dtype.is_floating_point]
-    return base.to(dtypes[0]) if dtypes else base

@@ -1,7 +1,7 @@
 """A GraphModule as a table: everything about it that can be read and printed without its code."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
@@ -9,9 +9,9 @@ import msgspec
 import torch
 import torch.fx as fx
 from torch import nn
-from torch.fx.passes.shape_prop import TensorMetadata
 
-from fxgrow.execution.inputs import map_metadata
+from fxgrow.errors import FileError
+from fxgrow.files.input_values import tensor_specs, to_spec
 from fxgrow.graph.ends import inner_sites
 from fxgrow.graph.network import depth_map
 from fxgrow.graph.sites import Site, find_sites
@@ -72,22 +72,14 @@ class InputSpec:
     """One input of the model, as it was when the model was traced."""
 
     name: str
-    #: the value, with ``{"shape": [...], "dtype": "float32"}`` in place of each tensor
+    #: the value, as `fxgrow.files.input_values.to_spec` describes it
     value: Any
     integers: tuple[int, int] | None = None  #: for a tensor of integers: the least and the greatest seen
 
     @property
     def tensors(self) -> list[tuple[tuple[int, ...], str]]:
         """Shape and dtype of each tensor in it."""
-        return list(_tensor_specs(self.value))
-
-
-def _tensor_specs(value: Any) -> Iterator[tuple[tuple[int, ...], str]]:
-    if isinstance(value, dict) and set(value) == {"shape", "dtype"}:
-        yield tuple(value["shape"]), value["dtype"]
-    elif isinstance(value, dict | list):
-        for item in value.values() if isinstance(value, dict) else value:
-            yield from _tensor_specs(item)
+        return list(tensor_specs(self.value))
 
 
 @dataclass(frozen=True)
@@ -137,15 +129,16 @@ def _input_spec(node: fx.Node) -> InputSpec:
     seen = annotation(node).get("integers")
     return InputSpec(
         name=str(node.target),
-        value=map_metadata(value, _describe_input),
+        value=_spec(value, str(node.target)),
         integers=(seen[0], seen[1]) if seen else None,
     )
 
 
-def _describe_input(value: Any) -> Any:
-    if isinstance(value, TensorMetadata):
-        return {"shape": [int(size) for size in value.shape], "dtype": _dtype_name(value.dtype)}
-    return value if value is None or isinstance(value, bool | int | float | str) else repr(value)
+def _spec(value: Any, name: str) -> Any:
+    try:
+        return to_spec(value)
+    except FileError as error:
+        raise FileError(error.what, where=name, fix=error.fix) from error
 
 
 def _other_mode(graph_module: fx.GraphModule) -> tuple[str, ...]:

@@ -12,7 +12,8 @@ from fxgrow.errors import FileError
 from fxgrow.files.atomic import whole_or_nothing
 from fxgrow.files.layout import FORMAT, TABLE, VERSION, checksum_of_plain, checksum_of_tensor
 from fxgrow.files.plain import to_plain
-from fxgrow.files.table import describe
+from fxgrow.files.retracing import example_inputs
+from fxgrow.files.table import Table, describe
 from fxgrow.primitives.unwrapping import unwrap
 
 
@@ -29,8 +30,8 @@ def save(graph_module: nn.Module, path: str | os.PathLike[str], *, overwrite: bo
         overwrite: Whether a file that is there already may be replaced.
 
     Raises:
-        FileError: If `graph_module` holds state that is not a tensor, or if the file exists already or cannot be
-            written.
+        FileError: If `graph_module` holds state that is not a tensor or was traced with inputs that a file cannot hold,
+            or if the file exists already or cannot be written.
         TraceError: If `graph_module` is not traced.
 
     Example:
@@ -63,7 +64,9 @@ def check_output(path: str | os.PathLike[str], *, overwrite: bool = False) -> Pa
 def _document(graph_module: fx.GraphModule) -> dict[str, Any]:
     from fxgrow import __version__
 
-    table = to_plain(describe(graph_module))
+    described = describe(graph_module)
+    _check_inputs(described)
+    table = to_plain(described)
     table["written_by"] = {"fxgrow": str(__version__), "torch": str(torch.__version__)}
     tensors = _tensors(graph_module)
     checksums = {name: checksum_of_tensor(tensor) for name, tensor in tensors.items()}
@@ -76,6 +79,14 @@ def _document(graph_module: fx.GraphModule) -> dict[str, Any]:
         "buffers": {name: tensor for name, tensor in tensors.items() if name not in kept},
         "checksums": {TABLE: checksum_of_plain(table), **checksums},
     }
+
+
+def _check_inputs(table: Table) -> None:
+    """Check that the inputs with which the model was traced can be made again: without them it cannot be loaded."""
+    for name in table.record.trace_policy.get("objects", ()):
+        what = "it was fixed at an object when the model was traced, and a file cannot hold that"
+        raise FileError(what, where=name, fix="give forward a default for it, and trace without it")
+    example_inputs(table)
 
 
 def _tensors(graph_module: fx.GraphModule) -> dict[str, Tensor]:

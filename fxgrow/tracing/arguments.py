@@ -1,14 +1,21 @@
 """How the model is called: example inputs matched with the parameters of its forward."""
 
+import enum
 import inspect
-from collections.abc import Callable, Mapping
+import operator
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from fxgrow.errors import TraceError
-from fxgrow.execution.structures import batch_size_of, resized
+from fxgrow.execution.calling import Inputs
+from fxgrow.execution.structures import batch_size_of, by_attribute, holds_tensor, parts_of, resized, with_parts
+
+#: what the code of a graph can spell, and compare with what it is given
+_SPELLED = (bool, int, float, complex, str, enum.Enum, torch.dtype, torch.device, type(None))
 
 
 @dataclass(frozen=True)
@@ -22,6 +29,11 @@ class Argument:
     def fixed(self) -> bool:
         """Whether the value holds no tensor, so that tracing fixes it."""
         return not holds_tensor(self.value)
+
+    @property
+    def spelled(self) -> bool:
+        """Whether the code of a graph can spell the value."""
+        return _is_spelled(self.value)
 
 
 @dataclass(frozen=True)
@@ -50,6 +62,13 @@ class Call:
         """The values in the order of the placeholders."""
         return tuple(argument.value for argument in self.arguments)
 
+    @property
+    def policy(self) -> dict[str, list[str]]:
+        """What a record must say so that the call can be made again."""
+        objects = [argument.name for argument in self.arguments if argument.fixed and not argument.spelled]
+        found = {"keywords": list(self.bound.kwargs), "objects": objects}
+        return {name: names for name, names in found.items() if names}
+
     def at_two_batch_sizes(self) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
         """Return the inputs as they are, and with one more in the batch; twice the same where there is no batch."""
         size = batch_size_of(self.inputs)
@@ -57,22 +76,17 @@ class Call:
 
 
 def bind_call(model: nn.Module, example_inputs: Any) -> Call:
-    """Match a tensor, a tuple of positional or a dict of keyword inputs with the signature of the model's forward.
+    """Match a tensor, a tuple of positional or a dict of named inputs with the signature of the model's forward.
 
     Raises:
         TraceError: If forward cannot be called with them.
     """
+    inputs = Inputs.of(model, example_inputs)
     signature = inspect.signature(model.forward)
     try:
-        if isinstance(example_inputs, Mapping):
-            bound = signature.bind(**example_inputs)
-        else:
-            values = example_inputs if isinstance(example_inputs, tuple | list) else (example_inputs,)
-            bound = signature.bind(*values)
+        bound = signature.bind(*inputs.args, **inputs.kwargs)
     except TypeError as error:
-        fix = (
-            f"call it as forward{signature}; a dict gives inputs by keyword, and ({{...}},) is one input that is a dict"
-        )
+        fix = f"call it as forward{signature}; a dict gives inputs by name, and ({{...}},) is one input that is a dict"
         raise TraceError(
             f"the example inputs do not fit its forward: {error}", where=type(model).__name__, fix=fix
         ) from error
@@ -88,23 +102,18 @@ def bind_call(model: nn.Module, example_inputs: Any) -> Call:
     return Call(signature, bound, tuple(arguments))
 
 
-def holds_tensor(value: Any) -> bool:
-    """Say whether `value` is a tensor, or a tuple, list or dict with one in it."""
-    if isinstance(value, Mapping):
-        value = list(value.values())
-    if isinstance(value, tuple | list):
-        return any(holds_tensor(item) for item in value)
-    return isinstance(value, Tensor)
-
-
-def mirror(value: Any, proxy: Any, getitem: Callable[[Any, Any], Any]) -> Any:
-    """Return a structure like `value` whose tensors are items of `proxy`, so that forward may look into it."""
+def mirror(value: Any, proxy: Any) -> Any:
+    """Return a structure like `value` whose tensors are parts of `proxy`, so that forward may look into it."""
     if isinstance(value, Tensor):
         return proxy
     if not holds_tensor(value):
         return value
-    if isinstance(value, Mapping):
-        items = {key: mirror(item, getitem(proxy, key), getitem) for key, item in value.items()}
-        return type(value)(items) if type(value) is not dict else items  # type: ignore[call-arg]
-    items_list = [mirror(item, getitem(proxy, index), getitem) for index, item in enumerate(value)]
-    return type(value)(*items_list) if hasattr(value, "_fields") else type(value)(items_list)
+    part_of = getattr if by_attribute(value) else operator.getitem
+    parts = parts_of(value) or {}
+    return with_parts(value, {key: mirror(part, part_of(proxy, key)) for key, part in parts.items()})
+
+
+def _is_spelled(value: Any) -> bool:
+    if isinstance(value, tuple | list | dict):
+        return all(map(_is_spelled, value.values() if isinstance(value, dict) else value))
+    return isinstance(value, _SPELLED) and value == value  # not a number compares with nothing

@@ -9,6 +9,7 @@ from torch import nn
 from torch.export import ExportedProgram
 
 from fxgrow.errors import TraceError, VerificationError, first_line
+from fxgrow.execution.calling import Inputs
 from fxgrow.execution.preservation import preserved
 from fxgrow.execution.shapes import complete_shapes, propagate_shapes
 from fxgrow.execution.structures import batch_size_of
@@ -16,7 +17,7 @@ from fxgrow.graph.normalisation import normalise
 from fxgrow.graph.sharing import share
 from fxgrow.primitives.unwrapping import bare
 from fxgrow.record.record import Origin, record_of, update_record
-from fxgrow.tracing.arguments import Call, bind_call
+from fxgrow.tracing.arguments import bind_call
 from fxgrow.tracing.exported import reference_of, unpack
 from fxgrow.tracing.faithful import trace_faithfully
 from fxgrow.tracing.priming import buffers_built_by
@@ -38,8 +39,9 @@ def trace(
         model: The model; of one that is compiled or in DistributedDataParallel, what lies inside. A GraphModule passes
             through, normalised and with shapes; so does a torch.export program, which stays in the mode that it was
             exported in.
-        example_inputs: A tensor, a tuple of positional inputs, or a dict of keyword inputs. Arguments that are no
-            tensors are fixed at their values, arguments left out at their defaults.
+        example_inputs: A tensor, a tuple of positional inputs, or a dict by the names of forward's parameters, with a
+            tuple for ``*args``. Tuples, dicts, dataclasses and other objects that hold tensors are inputs too.
+            Arguments that hold no tensor are fixed at their values, arguments left out at their defaults.
         origin: Where the model comes from, so that a file can rebuild it.
         check: Whether outputs and gradients are compared with the model's, in both modes and at two batch sizes.
 
@@ -66,12 +68,14 @@ def retrace(model: nn.Module, example_inputs: Any, policy: Mapping[str, Any], *,
     Raises:
         TraceError: As `trace`.
     """
+    model = bare(model)
     if policy.get("door") == "graph" or isinstance(model, fx.GraphModule):
         graph_module = model if isinstance(model, fx.GraphModule) else fx.symbolic_trace(model)
         return _adopt(graph_module, graph_module, example_inputs, check)
     call = bind_call(model, example_inputs)
+    inputs = Inputs.of(model, example_inputs)
     with preserved(model):
-        built = buffers_built_by(lambda: _check_inputs(model, call), model)
+        built = buffers_built_by(lambda: _check_inputs(model, inputs), model)
     with preserved(model):
         for buffer in built:
             buffer.put()
@@ -79,9 +83,10 @@ def retrace(model: nn.Module, example_inputs: Any, policy: Mapping[str, Any], *,
             model,
             call,
             policy.get("leaves", ()),
-            (lambda graph_module: _compare(model, graph_module, example_inputs)) if check else None,
+            (lambda graph_module: _compare(model, graph_module, inputs)) if check else None,
         )
-    update_record(traced.graph_module, trace_policy={"leaves": list(traced.leaves)}, trace_notes=traced.notes)
+    policy = {"leaves": list(traced.leaves), **call.policy}
+    update_record(traced.graph_module, trace_policy=policy, trace_notes=traced.notes)
     return traced.graph_module
 
 
@@ -96,31 +101,30 @@ def _adopt(graph_module: fx.GraphModule, reference: nn.Module, example_inputs: A
         update_record(result, trace_policy={"door": "graph"})
     if check:
         try:
-            _compare(reference, result, example_inputs)
+            _compare(reference, result, Inputs.of(reference, example_inputs))
         except VerificationError as error:
             what = f"the normalised graph is not the model: {error.what}"
             raise TraceError(what, where=error.where, fix="give the graph as it was captured") from error
     return result
 
 
-def _compare(model: nn.Module, graph_module: fx.GraphModule, example_inputs: Any) -> None:
+def _compare(model: nn.Module, graph_module: fx.GraphModule, inputs: Inputs) -> None:
     """Compare on two samples, and forwards on three: enough for BatchNorm, and cheap whatever the batch size.
 
     Raises:
         VerificationError: If they differ.
     """
-    inputs = example_inputs if isinstance(example_inputs, Mapping | tuple) else (example_inputs,)
     size = min(batch_size_of(inputs), 2)
     verify(model, graph_module, inputs, batch_sizes=(size,) if size else None)
     if size:
         verify(model, graph_module, inputs, batch_sizes=(size + 1,), gradients=False)
 
 
-def _check_inputs(model: nn.Module, call: Call) -> None:
+def _check_inputs(model: nn.Module, inputs: Inputs) -> None:
     try:
         model.eval()
         with torch.no_grad():
-            model(*call.bound.args, **call.bound.kwargs)
+            inputs.call(model)
     except Exception as error:  # the model's own code runs here, and it may raise anything
         where = _failing_path(model, error) or type(model).__name__
         what = f"the model does not run on the example inputs: {first_line(error)}"

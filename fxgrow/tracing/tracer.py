@@ -16,6 +16,7 @@ from torch.fx.proxy import Attribute
 
 from fxgrow.execution.randomness import random_state
 from fxgrow.graph.declared import reads_only_sizes
+from fxgrow.primitives.unwrapping import bare
 from fxgrow.tracing.arguments import Argument, Call, mirror
 from fxgrow.tracing.attention import PADDING, writes_over_padding
 from fxgrow.tracing.autograd_functions import CHECKPOINTING
@@ -104,11 +105,11 @@ class ModelTracer(fx.Tracer):
 
     def create_args_for_root(self, root_fn: Any, is_module: bool, concrete_args: Any = None) -> tuple[Any, list[Any]]:
         """Create a placeholder for each argument that the caller passes; others keep their defaults."""
-        proxies = [self._placeholder(argument) for argument in self.call.arguments]
+        proxies = self._placeholders()
 
         def forward(root: nn.Module, *values: Any) -> Any:
             mirrored = {
-                argument.name: mirror(argument.value, value, operator.getitem)
+                argument.name: mirror(argument.value, value)
                 for argument, value in zip(self.call.arguments, values, strict=True)
             }
             args, kwargs = self.call.with_values(mirrored)
@@ -162,14 +163,37 @@ class ModelTracer(fx.Tracer):
         """What follows from the shapes of the example inputs."""
         return Values(self.root, self.graph, self.call)
 
-    def _placeholder(self, argument: Argument) -> fx.Proxy:
-        default = (argument.value,) if argument.fixed else ()
-        return self.create_proxy("placeholder", argument.name, default, {})
+    def _placeholders(self) -> list[Any]:
+        """Create a placeholder for each argument; behind one with a default, Python wants a default of each."""
+        proxies, defaults = [], False
+        for argument in self.call.arguments:
+            defaults = defaults or argument.fixed
+            default = argument.value if argument.fixed and argument.spelled else None
+            proxies.append(self.create_proxy("placeholder", argument.name, (default,) if defaults else (), {}))
+        for argument, proxy in zip(self.call.arguments, proxies, strict=True):
+            self._demand(argument, proxy)
+        return proxies
+
+    def _demand(self, argument: Argument, proxy: fx.Proxy) -> None:
+        """Have the graph assert that an argument has its fixed value, or that a tensor is given where one must be."""
+        if argument.fixed and argument.spelled:
+            compare = operator.is_ if argument.value is None else operator.eq
+            holds = self.create_proxy("call_function", compare, (proxy, argument.value), {})
+            message = f"{argument.name} is fixed at {argument.value!r} in this graph"
+        elif not argument.fixed and proxy.node.args:
+            holds = self.create_proxy("call_function", operator.is_not, (proxy, None), {})
+            message = f"{argument.name} must be given"
+        else:
+            return
+        self.create_proxy("call_function", torch._assert, (holds, message), {})
 
     def call_module(self, m: nn.Module, forward: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         """Record a call of `m`, or what it does if it is no leaf."""
         if self.values.computing:
             return forward(*args, **kwargs)
+        inner = bare(m)
+        if inner is not m:
+            return inner(*args, **kwargs)
         path = self.path_of_module(m)
         if self.is_leaf_module(m, path):
             return super().call_module(m, forward, args, kwargs)

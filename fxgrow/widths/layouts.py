@@ -12,7 +12,7 @@ from typing import Any
 
 import torch.fx as fx
 
-from fxgrow.execution.inputs import map_metadata
+from fxgrow.execution.structures import mapped
 from fxgrow.graph.sites import Site
 from fxgrow.record.location import module_path
 from fxgrow.widths.axes import Axis, Dim, dim_of, freeze
@@ -133,7 +133,7 @@ def fresh(node: fx.Node, reason: str) -> Any:
         shape = getattr(meta, "shape", None)
         return None if shape is None else Layout(tuple(dim_of(int(size), frozen=reason) for size in shape))
 
-    made = map_metadata(node.meta.get("tensor_meta"), build)
+    made = mapped(node.meta.get("tensor_meta"), build)
     return tuple(made) if isinstance(made, list) else made
 
 

@@ -6,6 +6,7 @@ import fxgrow
 from fxgrow.errors import FileError
 from fxgrow.files.origins import create_timm_model
 from fxgrow.record.record import Origin, update_record
+from fxgrow.testing import random_scores
 
 
 def test_a_file_without_origin_asks_for_its_base(saved):
@@ -82,3 +83,45 @@ def test_the_global_random_state_is_untouched_by_loading_onto_a_base(saved, mlp)
     torch.manual_seed(5)
     fxgrow.load(saved, base=mlp)
     assert torch.equal(torch.rand(3), expected)
+
+
+class InFloat32(nn.Module):
+    """A norm that computes in float32 whatever it is given."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm = nn.LayerNorm(12)
+
+    def forward(self, x):
+        return self.norm(x.float()).to(x.dtype)
+
+
+class Phase(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(12, dtype=torch.complex64))
+
+    def forward(self, x):
+        return (x * self.weight).abs()
+
+
+def mixed(middle, dtype):
+    model = nn.Sequential(nn.Linear(6, 12), middle(), nn.Linear(12, 12), nn.GELU(), nn.Linear(12, 3))
+    for index in (0, 2, 4):
+        model[index].to(dtype)
+    return model
+
+
+@pytest.mark.parametrize(("middle", "dtype"), [(InFloat32, torch.bfloat16), (InFloat32, torch.float64), (Phase, None)])
+def test_a_model_of_several_dtypes_comes_back_whatever_dtypes_its_base_has(middle, dtype, tmp_path):
+    inputs = torch.ones(4, 6, dtype=dtype)
+    traced = fxgrow.trace(mixed(middle, dtype), inputs)
+    grown = fxgrow.grow(traced, random_scores(traced), budget=0.2).eval()
+    with torch.no_grad():
+        for parameter in grown.parameters():
+            parameter.add_(0.1)
+    fxgrow.save(grown, tmp_path / "model.pt")
+    for base in (mixed(middle, dtype), mixed(middle, None)):
+        again = fxgrow.load(tmp_path / "model.pt", base=base)
+        assert torch.equal(again(inputs), grown(inputs))
+        assert [p.dtype for p in again.parameters()] == [p.dtype for p in grown.parameters()]
