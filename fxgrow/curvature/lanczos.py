@@ -111,7 +111,7 @@ class _Order:
         self.values: Tensor | None = None
 
     def has_settled(self, diagonal: Tensor, off_diagonal: Tensor) -> bool:
-        if self.settled is None or diagonal.shape[1] % 2 or diagonal.shape[1] < 4:
+        if self.settled is None or diagonal.shape[1] % 2:
             return False
         tridiagonals = Tridiagonals(diagonal, diagonal.double().cpu(), off_diagonal.double().cpu())
         before, self.values = self.values, tridiagonals.eigh()[0][:, 0]
