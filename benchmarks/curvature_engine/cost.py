@@ -130,9 +130,9 @@ def eigenvalues_of_step(recorder: StepRecorder) -> None:
     """Find least eigenvalues on a recorded step, without held-out values."""
     recorder._collect()
     with torch.no_grad():
-        for reading, captured in recorder._pieces.items():
+        for reading, captured in recorder._captured.items():
             least_eigenvalues(reading, captured, 8)
-            recorder._pieces[reading] = []
+            recorder._captured[reading] = []
 
 
 def scores_of_step(recorder: StepRecorder) -> None:

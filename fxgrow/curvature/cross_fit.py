@@ -12,6 +12,9 @@ from fxgrow.curvature.matrices import CurvatureMatrices, deal_out
 from fxgrow.curvature.scores import SiteScores
 from fxgrow.curvature.statistics import mean_and_error, spearman
 
+#: how much further from 1 the rank correlation may be at which the halves have settled
+_HALVES_SLACK = 10
+
 
 @dataclass(frozen=True, eq=False)
 class CrossFit:
@@ -83,7 +86,8 @@ def cross_fit(
         seed: Seed of the first Lanczos vector.
         wanted: Which end of the spectrum. With ``"largest"`` values are absolute, and a held-out quotient is positive
             where it has the sign of the eigenvalue that its vector was found for.
-        settled: Stop early when the ranking has settled (`fxgrow.curvature.lanczos.lanczos`).
+        settled: Stop early when the ranking has settled (`fxgrow.curvature.lanczos.lanczos`); the halves, whose vectors
+            need not be exact, when ten times as much is still open.
     """
     whole = CurvatureMatrices(halves[0].map, tuple(call for half in halves for call in half.captured))
     steps = iterations if iterations >= whole.map.features else (iterations + 1) // 2
@@ -93,7 +97,8 @@ def cross_fit(
         overall = tridiagonals.pairs(wanted)
         overall = replace(overall, values=overall.values.abs()) if wanted == "largest" else overall
         return CrossFit(overall, (), None, None, tridiagonals.diagonal.shape[1])
-    found = [lanczos(half, random, steps, settled=settled).pairs(wanted) for half in halves]
+    nearly = None if settled is None else max(0.0, 1 - _HALVES_SLACK * (1 - settled))
+    found = [lanczos(half, random, steps, settled=nearly).pairs(wanted) for half in halves]
     tridiagonals = lanczos(whole, _warm_start(found, random), iterations, settled=settled)
     overall = tridiagonals.pairs(wanted)
     crossed = [half.quotients(pairs.vectors) for pairs, half in zip(found, reversed(halves), strict=True)]

@@ -1,8 +1,8 @@
 """The predicted decrease of the loss by a pseudo-layer: a local quadratic model, fitted and tested on two halves."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 import torch.fx as fx
@@ -221,7 +221,7 @@ def output_factors(loss_fn: LossFunction, output: object, batch: Batch) -> Tenso
     return factors
 
 
-def _output_hessians(loss_fn: LossFunction, output: Tensor, batch: Batch) -> Tensor:
+def _output_hessians(loss_fn: Callable[[Any, Any], Tensor], output: Tensor, batch: Batch) -> Tensor:
     """Return the diagonal blocks of the mean loss's Hessian, ``(samples, outputs, outputs)``, in float64.
 
     A sample's loss depends on its own output only, so one product serves the same row of all samples' blocks. That it

@@ -72,7 +72,8 @@ def lanczos(operator: Operator, start: Tensor, iterations: int, *, settled: floa
         start: The direction in which every Krylov space begins, ``(problems, size)``; it need not be normalised.
         iterations: Products per matrix; cut to `size`.
         settled: If given, stop when the order of the problems by their least Ritz values hardly changes any more: when
-            its rank correlation with the order two iterations before is at least this.
+            its rank correlation with the order two iterations before is at least this. Not where `iterations` is
+            enough for exact results.
 
     Returns:
         The basis and the tridiagonal matrices.
@@ -83,7 +84,7 @@ def lanczos(operator: Operator, start: Tensor, iterations: int, *, settled: floa
     diagonal, off_diagonal = start.new_zeros(problems, steps), start.new_zeros(problems, steps)
     basis[:, 0] = torch.nn.functional.normalize(start, dim=1)
     scale = start.new_zeros(problems)
-    order = _Order(settled)
+    order = _Order(settled if steps < size else None)  # where the result is going to be exact, it is let be exact
     for step in range(steps):
         product = operator(basis[:, step])
         diagonal[:, step] = torch.linalg.vecdot(product, basis[:, step])
@@ -110,7 +111,7 @@ class _Order:
         self.values: Tensor | None = None
 
     def has_settled(self, diagonal: Tensor, off_diagonal: Tensor) -> bool:
-        if self.settled is None or diagonal.shape[1] % 2 or diagonal.shape[1] < 4:
+        if self.settled is None or diagonal.shape[1] % 2:
             return False
         tridiagonals = Tridiagonals(diagonal, diagonal.double().cpu(), off_diagonal.double().cpu())
         before, self.values = self.values, tridiagonals.eigh()[0][:, 0]

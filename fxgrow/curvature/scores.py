@@ -147,7 +147,7 @@ class Scores(Mapping[str, SiteScores]):
         return ScoreAnnotation(
             digest=self.digest,
             score=self.score,
-            sign=scores.sign,
+            sign=1 if scores.sign > 0 else -1,
             matrix=scores.matrix,
             eigenvalues=scores.values.tolist(),
             held_out=None if scores.held_out is None else scores.held_out.tolist(),

@@ -7,7 +7,7 @@ import torch
 import torch.fx as fx
 from torch import Tensor, nn
 
-from fxgrow.curvature.analysis import DEFAULT_ITERATIONS, only_reached, select_sites
+from fxgrow.curvature.analysis import DEFAULT_ITERATIONS, DEFAULT_SETTLED, only_reached, select_sites
 from fxgrow.curvature.batches import Batch, as_inputs
 from fxgrow.curvature.capture import Recorder, arguments
 from fxgrow.curvature.cross_fit import cross_fit
@@ -87,7 +87,9 @@ class StepRecorder:
         self._pending, self._batches = (recorder, batch), self._batches + 1
         return output
 
-    def scores(self, *, iterations: int = DEFAULT_ITERATIONS, settled: float | None = None, seed: int = 0) -> Scores:
+    def scores(
+        self, *, iterations: int = DEFAULT_ITERATIONS, settled: float | None = DEFAULT_SETTLED, seed: int = 0
+    ) -> Scores:
         """Return the scores on all batches since the last call, write them on the nodes, and forget the batches.
 
         Raises:
