@@ -8,6 +8,7 @@ from torch import nn
 
 from fxgrow.optimizers import Optimizers
 from fxgrow.passes.add_residual_edge import AddResidualEdge
+from fxgrow.passes.deepen import Deepen, repeated_blocks
 from fxgrow.passes.fold_pairs import FoldPairs
 from fxgrow.passes.insert_block import InsertBlock
 from fxgrow.passes.merge_branches import MergeBranches
@@ -48,6 +49,48 @@ def add_residual_edge(
         ['2_edge_0.gate']
     """
     return remember(AddResidualEdge(source, target)(traced, optimizer).graph_module, context)
+
+
+def deepen(
+    traced: nn.Module,
+    blocks: str | Sequence[str] | None = None,
+    *,
+    how: Literal["half", "zero"] = "half",
+    optimizer: Optimizers | None = None,
+    context: Mapping[str, Any] | None = None,
+) -> fx.GraphModule:
+    """Return a copy of `traced` in which residual blocks have become two steps: of half the size, or one silent.
+
+    ``how="half"``: ``x + f(x)`` becomes ``y = x + f(x)/2, y + f(y)/2``, for each residual branch of the block. *This
+    changes the function*, and pays all the same: what was learnt is refined by more depth. ``how="zero"`` keeps it.
+
+    Args:
+        traced: A traced model.
+        blocks: Module paths of residual blocks (``"blocks.3"``); without them, all that have others of their kind
+            beside them.
+        how: ``"half"`` or ``"zero"``.
+        optimizer: The optimizer that trains `traced`, or several. Copies join the groups of their originals; both
+            halves begin with fresh moments.
+        context: What the growth history shall remember of this event, JSON values.
+
+    Raises:
+        PassError: If a block cannot become two steps, with the reason.
+        PlanError: If the optimizer cannot exchange the parameters.
+
+    Example:
+        >>> import torch, fxgrow
+        >>> class Block(torch.nn.Linear):
+        ...     def forward(self, x):
+        ...         return x + torch.nn.functional.linear(x, self.weight, self.bias)
+        >>> traced = fxgrow.trace(torch.nn.Sequential(Block(2, 2), Block(2, 2)), torch.randn(3, 2))
+        >>> deeper = deepen(traced, "0")
+        >>> torch.equal(deeper.get_parameter("0.weight"), traced.get_parameter("0.weight") / 2)
+        True
+        >>> sorted(fxgrow.new_parameters(deeper))
+        ['0.bias', '0.weight', '2.bias', '2.weight']
+    """
+    named = (blocks,) if isinstance(blocks, str) else tuple(blocks) if blocks is not None else repeated_blocks(traced)
+    return remember(Deepen(named, how)(traced, optimizer).graph_module, context)
 
 
 def insert_block(

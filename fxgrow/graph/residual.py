@@ -1,7 +1,7 @@
 """Residual steps: where a graph adds to a value what it has computed from it, ``y = x + f(x)``."""
 
 import operator
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -78,10 +78,10 @@ def _step(graph_module: fx.GraphModule, total: fx.Node, ancestry: Ancestry) -> S
     if reader is not None and _part_of(total, reader, ancestry):
         return None
     terms = list(_terms(total, ancestry))
-    entry = next((t for t in terms if all(t is other or ancestry.depends(other, t) for other in terms)), None)
-    if entry is None or len(terms) < 2 or terms.count(entry) != 1:
+    found = _entry_among(graph_module, terms, ancestry)
+    if found is None or len(terms) < 2:
         return None
-    branches = tuple(term for term in terms if term is not entry)
+    entry, branches = found
     if reader is not None:
         tail = _tail(graph_module, reader)
         if tail is not None and tail == _made_by(graph_module, entry):
@@ -109,6 +109,22 @@ def _terms(total: fx.Node, ancestry: Ancestry) -> Iterator[fx.Node]:
             yield from _terms(part, ancestry)
         else:
             yield part
+
+
+def _entry_among(
+    graph_module: fx.GraphModule, terms: Sequence[fx.Node], ancestry: Ancestry
+) -> tuple[fx.Node, tuple[fx.Node, ...]] | None:
+    """Return the term that all others are computed from, or what modules passed on as it, and the others."""
+    for place, term in enumerate(terms):
+        others = tuple(other for index, other in enumerate(terms) if index != place)
+        value = term
+        while not all(ancestry.depends(other, value) for other in others):
+            if value.op != "call_module" or type(graph_module.get_submodule(str(value.target))) is not nn.Identity:
+                break
+            value = value.all_input_nodes[0]
+        else:
+            return value, others
+    return None
 
 
 def _part_of(part: fx.Node, total: fx.Node, ancestry: Ancestry) -> bool:
