@@ -71,11 +71,8 @@ class Model(nn.Module):
 
     def __init__(self, end: str = "linear", norm: str = "before") -> None:
         super().__init__()
-        self.start, self.blocks, self.head = (
-            nn.LayerNorm(8),
-            nn.ModuleList([Block(end, norm) for _ in range(2)]),
-            nn.Linear(8, 3),
-        )
+        self.start, self.head = nn.LayerNorm(8), nn.Linear(8, 3)
+        self.blocks = nn.ModuleList([Block(end, norm) for _ in range(2)])
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.start(x)
@@ -130,7 +127,7 @@ def test_half_says_that_it_changes_the_function_and_verify_by_how_much() -> None
 
 
 def test_both_halves_begin_with_fresh_moments_and_others_keep_theirs() -> None:
-    model, traced, x = make()
+    _, traced, x = make()
     plain, decayed = ([p for p in traced.parameters() if (p.dim() > 1) is matrix] for matrix in (False, True))
     optimizer = torch.optim.AdamW([{"params": decayed}, {"params": plain, "weight_decay": 0.0}])
     traced(x).square().sum().backward()
@@ -177,11 +174,10 @@ def test_statistics_of_batch_norm_are_copied_and_its_scale_is_halved() -> None:
     traced = fxgrow.trace(model, inputs)
     traced(*inputs)
     deeper = check_pass(Deepen(("blocks.0",)), traced).graph_module
-    norm, halved, copied = (
-        traced.get_submodule("blocks.0.bn2"),
-        *map(deeper.get_submodule, ("blocks.0.bn2", "blocks.2.bn2")),
-    )
-    assert torch.equal(halved.weight, norm.weight / 2) and torch.equal(copied.weight, norm.weight / 2)
+    norm, halved = traced.get_submodule("blocks.0.bn2"), deeper.get_submodule("blocks.0.bn2")
+    copied = deeper.get_submodule("blocks.2.bn2")
+    assert torch.equal(halved.weight, norm.weight / 2)
+    assert torch.equal(copied.weight, norm.weight / 2)
     assert torch.equal(copied.running_mean, norm.running_mean)
     assert copied.running_mean is not norm.running_mean
 
