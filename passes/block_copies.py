@@ -205,9 +205,10 @@ def ends_of(graph_module: fx.GraphModule, region: Region, steps: Iterable[Step],
     return tuple(found)
 
 
-def parameters_within(graph_module: fx.GraphModule, block: str) -> list[str]:
-    """Return the names of all parameters of a block."""
-    return [name for name, _ in graph_module.named_parameters(remove_duplicate=False) if _within(name, block)]
+def parameters_within(graph_module: fx.GraphModule, *blocks: str) -> list[str]:
+    """Return the names of all parameters of some blocks."""
+    names = (name for name, _ in graph_module.named_parameters(remove_duplicate=False))
+    return [name for name in names if any(_within(name, block) for block in blocks)]
 
 
 def _within(name: str, path: str) -> bool:

@@ -243,3 +243,55 @@ def test_a_silent_copy_behind_a_norm_is_refused_and_inserting_a_block_gates_it()
 def test_a_gated_branch_has_a_silent_copy() -> None:
     traced = fxgrow.trace(nn.Sequential(Squeezed(), Squeezed()).double(), torch.zeros(2, 4, dtype=torch.float64))
     check_pass(Deepen(("0",), "zero"), traced)
+
+
+def batches(x: Tensor) -> list[tuple[Tensor, None]]:
+    return [(part, None) for part in (x, x.flip(0) * 0.7, x.roll(1, 1) + 0.1)]
+
+
+class LinearBlock(nn.Module):
+    """A branch of two linear maps, which half-steps can follow exactly."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.up, self.down = nn.Linear(3, 6), nn.Linear(6, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.down(self.up(x))
+
+
+def test_copies_are_fitted_so_that_the_pair_computes_what_the_block_did() -> None:
+    model = nn.Sequential(LinearBlock(), LinearBlock()).double()
+    draw = np.random.default_rng(0)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(torch.from_numpy(0.4 * draw.standard_normal(parameter.shape)))
+    x = torch.from_numpy(draw.standard_normal((64, 3)))
+    traced = fxgrow.trace(model, x)
+    deeper = fxgrow.deepen(traced, ["0", "1"], fit=batches(x))
+    errors = record_of(deeper).history[0].context["fit"]
+    assert all(after < 1e-3 * before for before, after in errors.values())
+    halved = fxgrow.deepen(traced, ["0", "1"])
+    expected = traced(x)
+    assert (deeper(x) - expected).norm() < 0.05 * (halved(x) - expected).norm()
+
+
+def test_a_fit_of_attention_and_mlp_brings_the_pair_nearer_and_leaves_everything_else() -> None:
+    _, traced, x = make()
+    known = {name: value.clone() for name, value in traced.state_dict().items()}
+    deeper = fxgrow.deepen(traced, "blocks.1", fit=batches(x))
+    (before, after) = record_of(deeper).history[0].context["fit"]["blocks.1"]
+    assert 0 < after < 0.5 * before
+    assert all(torch.equal(value, known[name]) for name, value in traced.state_dict().items())
+    plain = fxgrow.deepen(traced, "blocks.1")
+    changed = {name for name, value in deeper.named_parameters() if not torch.equal(value, plain.get_parameter(name))}
+    assert changed == {f"blocks.2.{name}" for name in ("proj.weight", "proj.bias", "fc2.weight", "fc2.bias")}
+
+
+@pytest.mark.parametrize("options", CASES[1:])
+def test_a_branch_that_ends_in_more_than_a_matrix_product_is_not_fitted(options: dict[str, str]) -> None:
+    _, traced, x = make(**options)
+    with pytest.raises(PassError, match=r"blocks.0: a residual branch is more than a matrix product in front of"):
+        PassError, match=r"blocks.0: a residual branch is more than a matrix product in front of the sum"
+    ):
+        fxgrow.deepen(traced, "blocks.0", fit=batches(x))
