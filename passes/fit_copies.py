@@ -54,13 +54,10 @@ def fit_copies(
     """
     pairs = [_pair(before, after, block, copied) for copied, block in copies.items()]
     inputs = [batch[0] for batch in batches]
-    with preserved(before, after), torch.no_grad():
-        before.eval()
-        after.eval()
-        known = _errors(before, after, pairs, inputs)
-        for index in range(max(len(pair.second) for pair in pairs)):
-            _fit(before, after, [pair for pair in pairs if index < len(pair.second)], index, inputs)
-        found = _errors(before, after, pairs, inputs)
+    known = _errors(before, after, pairs, inputs)
+    for index in range(max(len(pair.second) for pair in pairs)):
+        _fit(before, after, [pair for pair in pairs if index < len(pair.second)], index, inputs)
+    found = _errors(before, after, pairs, inputs)
     return {pair.path: (known[pair.path], found[pair.path]) for pair in pairs}
 
 
@@ -103,11 +100,10 @@ def _fit(before: fx.GraphModule, after: fx.GraphModule, pairs: list[_Pair], inde
         square, product = moments[pair.path]
         square += _RIDGE * square.diagonal().mean() * torch.eye(len(square)).to(square)
         change = torch.linalg.solve(square, product).T
-        weight = after.get_parameter(site.weight)
-        weight += site.map.to_weight(change[:, : site.features].contiguous()).to(weight)
-        if site.bias:
-            bias = after.get_parameter(site.bias)
-            bias += change[:, -1].to(bias)
+        with torch.no_grad():
+            after.get_parameter(site.weight).add_(site.map.to_weight(change[:, : site.features].contiguous()))
+            if site.bias:
+                after.get_parameter(site.bias).add_(change[:, -1])
 
 
 def _missing(pair: _Pair, index: int, whole: Mapping[fx.Node, Tensor], halves: Mapping[fx.Node, Tensor]) -> Tensor:
@@ -133,9 +129,12 @@ def _values(
     before: fx.GraphModule, after: fx.GraphModule, pairs: list[_Pair], inputs: Any
 ) -> tuple[Mapping[fx.Node, Tensor], Mapping[fx.Node, Tensor]]:
     """Return the values of both graphs; behind each pair the one after goes on with what the one before has there."""
-    whole = _Evaluation(before).run_on(inputs, {})
-    forced = {pair.second[-1].total: whole[pair.whole[-1].total] for pair in pairs}
-    return whole, _Evaluation(after).run_on(inputs, forced)
+    with preserved(before, after), torch.no_grad():
+        before.eval()
+        after.eval()
+        whole = _Evaluation(before).run_on(inputs, {})
+        forced = {pair.second[-1].total: whole[pair.whole[-1].total] for pair in pairs}
+        return whole, _Evaluation(after).run_on(inputs, forced)
 
 
 class _Evaluation(fx.Interpreter):

@@ -15,8 +15,9 @@ from fxgrow.primitives.residual import add_rows
 
 _ADDITIONS = {operator.add, operator.iadd, torch.add, torch.ops.aten.add.Tensor}
 #: f(f(x)) = f(x): behind the sum such an activation leaves alone what has been through it before
-_IDEMPOTENT = (nn.ReLU, nn.ReLU6, nn.Hardtanh)
-_IDEMPOTENT_FUNCTIONS = {F.relu, F.relu6, F.hardtanh, torch.relu}
+_IDEMPOTENT: dict[object, str] = {
+    nn.ReLU: "relu", nn.ReLU6: "relu6", F.relu: "relu", torch.relu: "relu", F.relu6: "relu6"
+}  # fmt: skip
 _NORMS = (nn.LayerNorm, nn.RMSNorm)
 #: what keeps values in the range of an activation, or passes them on
 _RANGE_KEEPING = (nn.Identity, nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d, nn.AvgPool2d, nn.AdaptiveAvgPool2d)
@@ -91,14 +92,13 @@ def _step(graph_module: fx.GraphModule, total: fx.Node, ancestry: Ancestry) -> S
 
 def is_sum(node: fx.Node) -> bool:
     """Say whether `node` adds two values of one shape, or a value to some channels of another."""
-    if node.op != "call_function" or len(node.args) < 2 or not all(isinstance(v, fx.Node) for v in node.args[:2]):
+    if len(node.args) < 2 or not all(isinstance(value, fx.Node) for value in node.args[:2]):
         return False
-    if node.target is add_rows:
+    if node.op == "call_function" and node.target is add_rows:
         return True
+    adds = node.target in _ADDITIONS if node.op == "call_function" else (node.op, node.target) == ("call_method", "add")
     first, second = node.args[:2]
-    return (
-        node.target in _ADDITIONS and not node.kwargs and shape_of(first) == shape_of(second)  # type: ignore[arg-type]
-    )
+    return adds and not node.kwargs and shape_of(first) == shape_of(second)  # type: ignore[arg-type]
 
 
 def _terms(total: fx.Node, ancestry: Ancestry) -> Iterator[fx.Node]:
@@ -140,10 +140,10 @@ def _tail(graph_module: fx.GraphModule, node: fx.Node) -> tuple[str, str] | None
     if node.op == "call_module":
         module = graph_module.get_submodule(str(node.target))
         if type(module) in _IDEMPOTENT:
-            return "activation", f"{type(module).__name__}({module.extra_repr()})"
+            return "activation", _IDEMPOTENT[type(module)]
         return ("norm", f"{type(module).__name__}({module.extra_repr()})") if isinstance(module, _NORMS) else None
-    if node.op == "call_function" and node.target in _IDEMPOTENT_FUNCTIONS:
-        return "activation", f"{node.target.__name__}{node.args[1:]}"
+    if node.op == "call_function" and node.target in _IDEMPOTENT:
+        return "activation", _IDEMPOTENT[node.target]
     if node.op == "call_function" and node.target in (F.layer_norm, F.rms_norm):
         return "norm", f"{node.target.__name__}{node.args[1]}"
     return None
