@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from fxgrow.record.record import Origin as Origin
     from fxgrow.record.record import new_parameters as new_parameters
     from fxgrow.rewriting import add_residual_edge as add_residual_edge
+    from fxgrow.rewriting import deepen as deepen
     from fxgrow.rewriting import fold_pairs as fold_pairs
     from fxgrow.rewriting import insert_block as insert_block
     from fxgrow.rewriting import merge_branches as merge_branches
@@ -51,6 +52,7 @@ _HOMES = {
     "add_residual_edge": "fxgrow.rewriting",
     "analyze": "fxgrow.curvature",
     "compile": "fxgrow.training",
+    "deepen": "fxgrow.rewriting",
     "depth_map": "fxgrow.graph.network",
     "find_sites": "fxgrow.graph.sites",
     "fold_pairs": "fxgrow.rewriting",

@@ -3,17 +3,22 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
+import torch
 import torch.fx as fx
 from torch import nn
 
 from fxgrow.optimizers import Optimizers
 from fxgrow.passes.add_residual_edge import AddResidualEdge
+from fxgrow.passes.block_copies import parameters_within
+from fxgrow.passes.deepen import Deepen, repeated_blocks
+from fxgrow.passes.fit_copies import fit_copies
 from fxgrow.passes.fold_pairs import FoldPairs
 from fxgrow.passes.insert_block import InsertBlock
 from fxgrow.passes.merge_branches import MergeBranches
 from fxgrow.passes.slim import Slim
 from fxgrow.passes.undo import Undo, edits_of_events
 from fxgrow.passes.widen import Widen
+from fxgrow.primitives.unwrapping import unwrap
 from fxgrow.record.record import remember
 
 
@@ -48,6 +53,63 @@ def add_residual_edge(
         ['2_edge_0.gate']
     """
     return remember(AddResidualEdge(source, target)(traced, optimizer).graph_module, context)
+
+
+def deepen(
+    traced: nn.Module,
+    blocks: str | Sequence[str] | None = None,
+    *,
+    how: Literal["half", "zero"] = "half",
+    fit: Iterable[Any] | None = None,
+    optimizer: Optimizers | None = None,
+    context: Mapping[str, Any] | None = None,
+) -> fx.GraphModule:
+    """Return a copy of `traced` in which residual blocks have become two steps: of half the size, or one silent.
+
+    ``how="half"``: ``x + f(x)`` becomes ``y = x + f(x)/2, y + f(y)/2``, for each residual branch of the block. *This
+    changes the function*, and pays all the same: what was learnt is refined by more depth. ``how="zero"`` keeps it.
+
+    Args:
+        traced: A traced model.
+        blocks: Module paths of residual blocks (``"blocks.3"``); without them, all that have others of their kind
+            beside them.
+        how: ``"half"`` or ``"zero"``.
+        fit: Pairs ``(inputs, target)``: the last linear maps of the copies are fitted to their inputs, by ridge
+            regression, so that two half-steps compute what the block did. The history says the squared error of each
+            pair before and after, in shares of what the block adds (``context["fit"]``). With half-steps only.
+        optimizer: The optimizer that trains `traced`, or several. Copies join the groups of their originals; both
+            halves begin with fresh moments.
+        context: What the growth history shall remember of this event, JSON values.
+
+    Raises:
+        PassError: If a block cannot become two steps, with the reason.
+        PlanError: If the optimizer cannot exchange the parameters.
+
+    Example:
+        >>> import torch, fxgrow
+        >>> class Block(torch.nn.Linear):
+        ...     def forward(self, x):
+        ...         return x + torch.nn.functional.linear(x, self.weight, self.bias)
+        >>> traced = fxgrow.trace(torch.nn.Sequential(Block(2, 2), Block(2, 2)), torch.randn(3, 2))
+        >>> deeper = deepen(traced, "0")
+        >>> torch.equal(deeper.get_parameter("0.weight"), traced.get_parameter("0.weight") / 2)
+        True
+        >>> sorted(fxgrow.new_parameters(deeper))
+        ['0.bias', '0.weight', '2.bias', '2.weight']
+    """
+    if blocks is None:
+        blocks = repeated_blocks(unwrap(traced))
+    applied = Deepen((blocks,) if isinstance(blocks, str) else tuple(blocks), how)
+    if fit is None:
+        return remember(applied(traced, optimizer).graph_module, context)
+    base = unwrap(traced)
+    trial = applied(base).graph_module  # where a fit is refused, the optimizer has not changed
+    errors = fit_copies(base, trial, applied.copies(base), fit)
+    deeper = applied(traced, optimizer).graph_module
+    with torch.no_grad():
+        for name in parameters_within(deeper, *applied.copies(base)):
+            deeper.get_parameter(name).copy_(trial.get_parameter(name))
+    return remember(deeper, {**(context or {}), "fit": {path: list(pair) for path, pair in errors.items()}})
 
 
 def insert_block(

@@ -1,39 +1,24 @@
 """Insert a block: put a copy of a repeated block behind it, silenced so that it is the identity."""
 
-import copy
-import operator
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from dataclasses import dataclass
+from typing import ClassVar
 
-import torch
 import torch.fx as fx
-from torch import nn
 
 from fxgrow.errors import PassError
 from fxgrow.execution.shapes import complete_shapes
-from fxgrow.graph.network import shape_of
 from fxgrow.graph.regions import Region, find_region
-from fxgrow.graph.trunk import residual_branches, zeros_of
-from fxgrow.passes.add_residual_edge import channel_dim_of
-from fxgrow.passes.base import Pass
-from fxgrow.passes.insertion import Insertion, inserted_by
-from fxgrow.primitives.modules import fetch_attribute, resolves
-from fxgrow.primitives.residual import add_rows
-from fxgrow.record.annotations import annotate
-from fxgrow.record.lineage import Lineage
-from fxgrow.record.location import numbered
-from fxgrow.record.provenance import BlockNode, PseudoLayerNode, ResidualEdge, mark, part_of
-from fxgrow.record.record import Growth
+from fxgrow.passes.block_copies import BlockCopy, CopyBlocks, next_path
+from fxgrow.passes.deepen import zeros_of
 
 
 @dataclass(frozen=True)
-class InsertBlock(Pass):
+class InsertBlock(CopyBlocks):
     """Put a copy of the block at `after` behind it, its parameters copied, its residual branches silenced.
 
     Rewrites:
-        1. A block that adds residual branches to its input, ``x + f(x)``: in the copy the last linear map, or the norm
-           behind it, of each branch is zero.
+        1. A block that adds residual branches to its input, ``x + f(x)``: in the copy the last linear map of each
+           branch, or the norm or the scale behind it, is zero, as by `deepen` with ``how="zero"``.
         2. Any other block that keeps the shape: the copy's output goes through a gate that is zero, ``x + g * f(x)``,
            with one parameter for each channel.
         The copy takes the next free number beside the block (``blocks.12`` beside ``blocks.3``). Pseudo-layers inside
@@ -54,189 +39,32 @@ class InsertBlock(Pass):
     after: str | tuple[str, ...]
 
     name: ClassVar[str] = "insert-block"
-    idempotent: ClassVar[bool] = False
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """Module paths of the blocks."""
+        return (self.after,) if isinstance(self.after, str) else self.after
 
     def rewrite(self, graph_module: fx.GraphModule) -> None:
-        """Copy the block's modules and nodes, and silence the copy.
+        """Copy the blocks' modules and nodes, and silence the copies.
 
         Raises:
             PassError: If there is no such block, or it cannot be copied.
         """
-        for path in self._paths:
+        for path in self.paths:
             find_region(graph_module, path)  # all of them are there before the first copy
-        for path in self._paths:
-            _insert(graph_module, path)
+        for path in self.paths:
+            _insert(graph_module, find_region(graph_module, path))
             complete_shapes(graph_module)  # which the next block's region is found by
 
-    @property
-    def _paths(self) -> tuple[str, ...]:
-        return (self.after,) if isinstance(self.after, str) else self.after
 
-    def _copies(self, before: fx.GraphModule) -> dict[str, str]:
-        """Return the path of each block by that of its copy."""
-        copies: dict[str, str] = {}
-        for path in self._paths:
-            copies[_next_path(before, path, copies)] = path
-        return copies
-
-    def lineages(self, before: fx.GraphModule, after: fx.GraphModule) -> Mapping[str, Lineage]:
-        """Let each new parameter join the group of the one that it was copied from, without any state."""
-        found: dict[str, Lineage] = {}
-        for copied, block in self._copies(before).items():
-            names = [name for name, _ in before.named_parameters(remove_duplicate=False) if _within(name, block)]
-            found |= {copied + name.removeprefix(block): Lineage((name,)) for name in names}
-            vectors = [name for name in names if before.get_parameter(name).dim() < 2]
-            found[f"{copied}_gate"] = Lineage((*vectors[:1], *names[:1]))
-        return found
-
-    def growths(self, before: fx.GraphModule, after: fx.GraphModule) -> tuple[Growth, ...]:
-        """Return a line of the growth history for each copy."""
-        sizes = {name: parameter.numel() for name, parameter in after.named_parameters()}
-        return tuple(
-            Growth(
-                kind="block",
-                site=block,
-                parameters=sum(size for name, size in sizes.items() if _of_copy(name, copied)),
-                path=copied,
-            )
-            for copied, block in self._copies(before).items()
-        )
-
-    def inverse(self, graph_module: fx.GraphModule, edit: int) -> tuple[Insertion, ...]:
-        """Return the copies that are still there."""
-        return inserted_by(graph_module, edit)
-
-
-def _insert(graph_module: fx.GraphModule, path: str) -> None:
-    """Put a silenced copy of the block at `path` behind it."""
-    region = find_region(graph_module, path)
-    branches = residual_branches(graph_module, region)
-    silenced = [zeros_of(graph_module, branch, path) for branch in branches] if branches else [None]
-    copied = _Copy(graph_module, region, _next_path(graph_module, path))
-    if all(silenced):
-        copied.connect(gated=False)
-        copied.zero({name for names in silenced for name in names or ()})
-    else:
+def _insert(graph_module: fx.GraphModule, region: Region) -> None:
+    """Put a silenced copy of a block behind it."""
+    copied = BlockCopy(graph_module, region, next_path(graph_module, region.path))
+    try:
+        zeros = zeros_of(graph_module, region)
+    except PassError:
         copied.connect(gated=True)
-
-
-class _Copy:
-    """A block and its copy on the way into the graph."""
-
-    def __init__(self, graph_module: fx.GraphModule, region: Region, path: str) -> None:
-        self.graph_module, self.region, self.path = graph_module, region, path
-        self.memo: dict[int, Any] = {}
-
-    def connect(self, *, gated: bool) -> None:
-        """Copy the nodes behind the block; whoever read the block reads the copy."""
-        graph, entry = self.graph_module.graph, self.region.exit
-        readers = [user for user in entry.users if user not in set(self.region.nodes)]
-        values = {self.region.entry: entry}
-        place = entry
-        for node in self.region.nodes:
-            self._copy_state(node)
-            with graph.inserting_after(place):
-                place = values[node] = graph.node_copy(node, lambda value: values.get(value, value))
-            for known in ("tensor_meta", "type"):  # behind a block a value may have a gradient that it had not before
-                place.meta.pop(known, None)
-            self._sign(place, node, part_of(node))
-        last = values[self.region.exit]
-        first = next(values[node] for node in self.region.nodes if self.region.entry in node.all_input_nodes)
-        ends = BlockNode(self.path, entry=first.all_input_nodes.index(entry))
-        mark(first, ends)
-        if gated:
-            last = self._gate(entry, last)
-        mark(last, replace(ends, exit=True) if last is first else BlockNode(self.path, exit=True))
-        for reader in readers:
-            reader.replace_input_with(entry, last)
-
-    def zero(self, names: set[str]) -> None:
-        """Set to zero what the copy has in place of these parameters of the block."""
-        with torch.no_grad():
-            for name in names:
-                self.graph_module.get_parameter(self._renamed(name)).zero_()
-
-    def _gate(self, entry: fx.Node, last: fx.Node) -> fx.Node:
-        shape = shape_of(entry)
-        if shape is None:
-            fix = "trace the model with fxgrow.trace, or run fxgrow.execution.shapes.propagate_shapes"
-            raise PassError("the shape of its output is not known", where=self.region.path, fix=fix)
-        channel_dim = channel_dim_of(self.graph_module, entry)
-        like = next(self.graph_module.get_submodule("").parameters())
-        value = torch.zeros(shape[channel_dim], *[1] * (-1 - channel_dim), dtype=like.dtype, device=like.device)
-        _attach(self.graph_module, f"{self.path}_gate", nn.Parameter(value))
-        graph = self.graph_module.graph
-        with graph.inserting_after(last):
-            gate = graph.get_attr(f"{self.path}_gate")
-        with graph.inserting_after(gate):
-            product = graph.call_function(operator.mul, (last, gate))
-        with graph.inserting_after(product):
-            total = graph.call_function(add_rows, (entry, product, None, channel_dim))
-        for node in (gate, product, total):
-            self._sign(node, self.region.exit, None)
-        return total
-
-    def _copy_state(self, node: fx.Node) -> None:
-        """Copy what a node calls or reads of the block, and let weights that are tied inside it stay tied."""
-        target = str(node.target)
-        if node.op == "call_module" and not _within(target, self.region.path):
-            fix = "name a block that calls only modules of its own"
-            raise PassError(f"it calls {target}, which is not a part of it", where=self.region.path, fix=fix)
-        if node.op not in ("call_module", "get_attr") or not _within(target, self.region.path):
-            return
-        path = self._renamed(target)
-        if not resolves(self.graph_module, path):
-            _attach(self.graph_module, path, copy.deepcopy(fetch_attribute(self.graph_module, target), self.memo))
-            parts = path.split(".")
-            for length in range(self.path.count(".") + 1, len(parts)):
-                here, there = ".".join(parts[:length]), self.region.path + ".".join(parts[:length])[len(self.path) :]
-                here_module, there_module = (self.graph_module.get_submodule(part) for part in (here, there))
-                here_module.training = there_module.training
-
-    def _renamed(self, path: str) -> str:
-        return self.path + path[len(self.region.path) :] if _within(path, self.region.path) else path
-
-    def _sign(self, node: fx.Node, original: fx.Node, part: PseudoLayerNode | ResidualEdge | None) -> None:
-        """Say whose node it is; what belonged to the block belongs to the copy."""
-        if node.op in ("call_module", "get_attr"):
-            node.target = self._renamed(str(node.target))
-        annotate(node, scores=None, provenance=None)
-        mark(node, BlockNode(self.path))
-        if part is not None:
-            mark(node, replace(part, path=self._renamed(part.path), site=self._renamed(part.site)))
-        stack = original.meta.get("nn_module_stack", {})
-        node.meta["nn_module_stack"] = {
-            self._renamed(key): (self._renamed(path), kind) for key, (path, kind) in stack.items()
-        }
-
-
-def _next_path(graph_module: fx.GraphModule, path: str, taken: Collection[str] = ()) -> str:
-    """Return the next free number beside a numbered block, or ``<path>_copy_<index>`` beside another one."""
-    parent, _, name = path.rpartition(".")
-    stem, number = numbered(name) or (f"{name}_copy_", 0)
-    place = f"{parent}.{stem}".lstrip(".")
-    while resolves(graph_module, f"{place}{number}") or f"{place}{number}" in taken:
-        number += 1
-    return f"{place}{number}"
-
-
-def _within(name: str, path: str) -> bool:
-    return name == path or name.startswith(f"{path}.")
-
-
-def _of_copy(name: str, copied: str) -> bool:
-    return _within(name, copied) or name == f"{copied}_gate"
-
-
-def _attach(graph_module: fx.GraphModule, path: str, value: Any) -> None:
-    """Attach a module, a parameter or a buffer at a path that nothing uses yet, creating containers on the way."""
-    *containers, name = path.split(".")
-    parent: nn.Module = graph_module
-    for container in containers:
-        if not hasattr(parent, container):
-            parent.add_module(container, nn.Module())
-        parent = parent.get_submodule(container)
-    if isinstance(value, torch.Tensor) and not isinstance(value, nn.Parameter):
-        parent.register_buffer(name, value)
     else:
-        setattr(parent, name, value)
+        copied.connect(gated=False)
+        copied.scale(zeros, 0.0)

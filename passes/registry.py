@@ -19,6 +19,7 @@ GROUP = "fxgrow.passes"
 
 _BUILT_IN = {
     "add-residual-edge": "fxgrow.passes.add_residual_edge:AddResidualEdge",
+    "deepen": "fxgrow.passes.deepen:Deepen",
     "eliminate-dead-code": "fxgrow.passes.eliminate_dead_code:EliminateDeadCode",
     "fold-pairs": "fxgrow.passes.fold_pairs:FoldPairs",
     "functionalize-inplace": "fxgrow.passes.functionalize_inplace:FunctionalizeInplace",

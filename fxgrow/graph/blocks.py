@@ -9,7 +9,9 @@ from functools import cached_property
 import torch.fx as fx
 from torch import nn
 
+from fxgrow.errors import PassError
 from fxgrow.graph.branch_ends import readers_of_tensors, tensors_read
+from fxgrow.graph.regions import Region
 from fxgrow.graph.residual import Ancestry, Step, find_steps
 from fxgrow.graph.structure import structure_of
 from fxgrow.record.location import numbered
@@ -59,6 +61,26 @@ def runs(blocks: Iterable[Block]) -> list[tuple[Block, ...]]:
         if block.refusal is None:
             groups[block.chain, block.kind].append(block)
     return [tuple(group) for group in groups.values()]
+
+
+def steps_between(graph_module: fx.GraphModule, region: Region) -> tuple[Step, ...]:
+    """Return the residual steps that a region is made of, in order.
+
+    Raises:
+        PassError: If it is not made of such steps.
+    """
+    found, steps, value = list[Step](), find_steps(graph_module), region.exit
+    while value is not region.entry:
+        step = steps.get(value)
+        if step is None or value not in region.nodes:
+            if value.op == "call_module" and isinstance(graph_module.get_submodule(str(value.target)), nn.Identity):
+                value = value.all_input_nodes[0]
+                continue
+            what = f"it is not residual: {value.name} is not the sum of a value and what is computed from it"
+            raise PassError(what, where=region.path, fix="name a block that adds to its input")
+        found.insert(0, step)
+        value = step.entry
+    return tuple(found)
 
 
 class _Finder:

@@ -40,8 +40,8 @@ def attach_state(module: nn.Module, key: str, write: Write, read: Read) -> None:
         write: Called with the module; a function of a Python module, so that the module can be pickled.
         read: Called with the module and what `write` gave, between two steps.
     """
-    module.register_state_dict_post_hook(functools.partial(_write, key, write))
-    module.register_load_state_dict_pre_hook(functools.partial(_read, key, read))
+    module.register_state_dict_post_hook(functools.partial(_write, key, write))  # type: ignore[no-untyped-call]
+    module.register_load_state_dict_pre_hook(functools.partial(_read, key, read))  # type: ignore[no-untyped-call]
 
 
 def _adopt(known: nn.Module, made: nn.Module) -> None:

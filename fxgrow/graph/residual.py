@@ -1,7 +1,7 @@
 """Residual steps: where a graph adds to a value what it has computed from it, ``y = x + f(x)``."""
 
 import operator
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -15,8 +15,9 @@ from fxgrow.primitives.residual import add_rows
 
 _ADDITIONS = {operator.add, operator.iadd, torch.add, torch.ops.aten.add.Tensor}
 #: f(f(x)) = f(x): behind the sum such an activation leaves alone what has been through it before
-_IDEMPOTENT = (nn.ReLU, nn.ReLU6, nn.Hardtanh)
-_IDEMPOTENT_FUNCTIONS = {F.relu, F.relu6, F.hardtanh, torch.relu}
+_IDEMPOTENT: dict[object, str] = {
+    nn.ReLU: "relu", nn.ReLU6: "relu6", F.relu: "relu", torch.relu: "relu", F.relu6: "relu6"
+}  # fmt: skip
 _NORMS = (nn.LayerNorm, nn.RMSNorm)
 #: what keeps values in the range of an activation, or passes them on
 _RANGE_KEEPING = (nn.Identity, nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d, nn.AvgPool2d, nn.AdaptiveAvgPool2d)
@@ -78,10 +79,10 @@ def _step(graph_module: fx.GraphModule, total: fx.Node, ancestry: Ancestry) -> S
     if reader is not None and _part_of(total, reader, ancestry):
         return None
     terms = list(_terms(total, ancestry))
-    entry = next((t for t in terms if all(t is other or ancestry.depends(other, t) for other in terms)), None)
-    if entry is None or len(terms) < 2 or terms.count(entry) != 1:
+    found = _entry_among(graph_module, terms, ancestry)
+    if found is None or len(terms) < 2:
         return None
-    branches = tuple(term for term in terms if term is not entry)
+    entry, branches = found
     if reader is not None:
         tail = _tail(graph_module, reader)
         if tail is not None and tail == _made_by(graph_module, entry):
@@ -91,14 +92,13 @@ def _step(graph_module: fx.GraphModule, total: fx.Node, ancestry: Ancestry) -> S
 
 def is_sum(node: fx.Node) -> bool:
     """Say whether `node` adds two values of one shape, or a value to some channels of another."""
-    if node.op != "call_function" or len(node.args) < 2 or not all(isinstance(v, fx.Node) for v in node.args[:2]):
+    if len(node.args) < 2 or not all(isinstance(value, fx.Node) for value in node.args[:2]):
         return False
-    if node.target is add_rows:
+    if node.op == "call_function" and node.target is add_rows:
         return True
+    adds = node.target in _ADDITIONS if node.op == "call_function" else (node.op, node.target) == ("call_method", "add")
     first, second = node.args[:2]
-    return (
-        node.target in _ADDITIONS and not node.kwargs and shape_of(first) == shape_of(second)  # type: ignore[arg-type]
-    )
+    return adds and not node.kwargs and shape_of(first) == shape_of(second)  # type: ignore[arg-type]
 
 
 def _terms(total: fx.Node, ancestry: Ancestry) -> Iterator[fx.Node]:
@@ -109,6 +109,22 @@ def _terms(total: fx.Node, ancestry: Ancestry) -> Iterator[fx.Node]:
             yield from _terms(part, ancestry)
         else:
             yield part
+
+
+def _entry_among(
+    graph_module: fx.GraphModule, terms: Sequence[fx.Node], ancestry: Ancestry
+) -> tuple[fx.Node, tuple[fx.Node, ...]] | None:
+    """Return the term that all others are computed from, or what modules passed on as it, and the others."""
+    for place, term in enumerate(terms):
+        others = tuple(other for index, other in enumerate(terms) if index != place)
+        value = term
+        while not all(ancestry.depends(other, value) for other in others):
+            if value.op != "call_module" or type(graph_module.get_submodule(str(value.target))) is not nn.Identity:
+                break
+            value = value.all_input_nodes[0]
+        else:
+            return value, others
+    return None
 
 
 def _part_of(part: fx.Node, total: fx.Node, ancestry: Ancestry) -> bool:
@@ -124,10 +140,10 @@ def _tail(graph_module: fx.GraphModule, node: fx.Node) -> tuple[str, str] | None
     if node.op == "call_module":
         module = graph_module.get_submodule(str(node.target))
         if type(module) in _IDEMPOTENT:
-            return "activation", f"{type(module).__name__}({module.extra_repr()})"
+            return "activation", _IDEMPOTENT[type(module)]
         return ("norm", f"{type(module).__name__}({module.extra_repr()})") if isinstance(module, _NORMS) else None
-    if node.op == "call_function" and node.target in _IDEMPOTENT_FUNCTIONS:
-        return "activation", f"{node.target.__name__}{node.args[1:]}"
+    if node.op == "call_function" and node.target in _IDEMPOTENT:
+        return "activation", _IDEMPOTENT[node.target]
     if node.op == "call_function" and node.target in (F.layer_norm, F.rms_norm):
         return "norm", f"{node.target.__name__}{node.args[1]}"
     return None

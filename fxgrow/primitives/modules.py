@@ -1,9 +1,10 @@
 """Modules and attributes by their dotted paths."""
 
+import copy
 from typing import Any
 
 import torch.fx as fx
-from torch import nn
+from torch import Tensor, nn
 
 
 def fetch_attribute(module: nn.Module, path: str) -> Any:
@@ -54,3 +55,21 @@ def qualified_name(target: Any) -> str:
     """Return the importable name of a callable, as in ``torch.nn.functional.gelu``."""
     name = getattr(target, "__qualname__", None) or getattr(target, "__name__", None) or str(target)
     return f"{getattr(target, '__module__', None) or type(target).__module__}.{name}"
+
+
+def clone_module(module: nn.Module) -> nn.Module:
+    """Return a module of its own with the same tensors."""
+    clone = copy.copy(module)
+    clone._parameters, clone._buffers = dict(module._parameters), dict(module._buffers)
+    return clone
+
+
+def replace_parameter(graph_module: fx.GraphModule, name: str, value: Tensor) -> None:
+    """Put a new parameter in the place of one; graphs that share its module keep the old one."""
+    path, _, local = name.rpartition(".")
+    owner = graph_module.get_submodule(path)
+    old = owner._parameters[local]
+    if type(owner) is not nn.Module and owner is not graph_module:  # torch.fx makes containers anew for each graph
+        parent, _, own = path.rpartition(".")
+        owner = graph_module.get_submodule(parent)._modules[own] = clone_module(owner)
+    owner._parameters[local] = nn.Parameter(value, requires_grad=old is None or old.requires_grad)

@@ -174,7 +174,7 @@ class Progressive(nn.Module):
             samples=self.samples[index],
         )
 
-    def compile(self, **options: Any) -> None:  # type: ignore[override]  # torch's compiles the whole forward
+    def compile(self, **options: Any) -> None:
         """Compile what runs block by block, in this stage and all later ones (`fxgrow.compile`)."""
         self._compile_options = options
         self._run_stage()
@@ -213,7 +213,7 @@ class Progressive(nn.Module):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Progressive":
         """Move parameters and buffers, those that the graphs hold beside the model's modules included."""
-        super()._apply(fn, recurse)
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         for graph_module in (self._whole, self._running):
             for path, module in graph_module.named_modules():
                 owner = _submodule(self.model, path)

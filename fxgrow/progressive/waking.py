@@ -24,11 +24,11 @@ def wake_parts(model: nn.Module, parts: Parts, before: frozenset[int], after: fr
     for woken in sorted(after - before):
         groups[source_of(parts, woken, before)].append(woken)
     with torch.no_grad():
-        for source, woken in groups.items():
-            _scale(model, parts.parts[source], 1 / (len(woken) + 1))
-            for index in woken:
+        for source, started in groups.items():
+            _scale(model, parts.parts[source], 1 / (len(started) + 1))
+            for index in started:
                 _copy(model, parts.parts[source], parts.parts[index])
-    return {parts.parts[source].path: [parts.parts[i].path for i in woken] for source, woken in groups.items()}
+    return {parts.parts[source].path: [parts.parts[i].path for i in started] for source, started in groups.items()}
 
 
 def touched_parameters(model: nn.Module, parts: Parts, woken: Mapping[str, list[str]]) -> list[nn.Parameter]:

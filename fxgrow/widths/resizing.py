@@ -1,6 +1,5 @@
 """Resizing hidden axes: new parameters that hold the old ones, and the sizes that the graph spells."""
 
-import copy
 import hashlib
 import math
 from collections import defaultdict
@@ -14,6 +13,7 @@ from torch import Tensor, nn
 
 from fxgrow.errors import PassError
 from fxgrow.graph.sites import Site
+from fxgrow.primitives.modules import clone_module
 from fxgrow.record.lineage import Lineage
 from fxgrow.widths.axes import Axis, Dim, leaves
 from fxgrow.widths.hidden_units import Step, Units, step_along
@@ -208,7 +208,7 @@ def _replace_tensors(graph_module: fx.GraphModule, resizing: Resizing, seed: int
         if old is None:
             continue  # a norm without weights or statistics
         if path in called and path not in clones:
-            owner = clones[path] = _clone(owner)
+            owner = clones[path] = clone_module(owner)
             graph_module.get_submodule(path.rpartition(".")[0])._modules[path.rpartition(".")[2]] = owner
         generator = torch.Generator().manual_seed(_salt(seed, name))
         value = old.detach()
@@ -220,13 +220,6 @@ def _replace_tensors(graph_module: fx.GraphModule, resizing: Resizing, seed: int
             owner._buffers[local] = value
     for path, clone in clones.items():
         _describe(clone, resizing.found.sites.get(path))
-
-
-def _clone(module: nn.Module) -> nn.Module:
-    """Return a module of its own with the same tensors."""
-    clone = copy.copy(module)
-    clone._parameters, clone._buffers = dict(module._parameters), dict(module._buffers)
-    return clone
 
 
 def _describe(module: nn.Module, site: Site | None) -> None:

@@ -67,6 +67,12 @@ def block(graph_module: fx.GraphModule) -> Pass | None:
     return first_accepted((find_pass("insert-block")(after=path) for path in containers), graph_module)
 
 
+def half_steps(graph_module: fx.GraphModule, how: str) -> Pass | None:
+    """Return the deepening of the first residual block, if there is any."""
+    containers = [path for path, module in graph_module.named_modules() if path and any(module.children())]
+    return first_accepted((find_pass("deepen")(blocks=(path,), how=how) for path in containers), graph_module)
+
+
 def first_accepted(passes: Iterable[Pass], graph_module: fx.GraphModule) -> Pass | None:
     for applied in passes:
         with contextlib.suppress(PassError):
@@ -85,6 +91,9 @@ Trial = tuple[Pass | None, fx.GraphModule]
 #: what a pass that needs options, or a graph that it can do something with, is tried on
 TRIALS: dict[str, Callable[[str], list[Trial]]] = {
     "add-residual-edge": lambda sample: [(edge(traced(sample)), traced(sample))],
+    "deepen": lambda sample: [
+        (half_steps(traced(sample, dropout=False), how), traced(sample, dropout=False)) for how in ("half", "zero")
+    ],
     "fold-pairs": lambda sample: [(find_pass("fold-pairs")(), grown(traced(sample), "paper"))],
     "insert-block": lambda sample: [(block(traced(sample, dropout=False)), traced(sample, dropout=False))],
     "insert-pseudo-layers": lambda sample: [

@@ -1,0 +1,148 @@
+"""Fit the copies of halved blocks, so that a block and its copy compute what the block did."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.fx as fx
+from torch import Tensor
+
+from fxgrow.errors import PassError
+from fxgrow.execution.inputs import bind_placeholders
+from fxgrow.execution.preservation import preserved
+from fxgrow.graph.blocks import steps_between
+from fxgrow.graph.regions import find_region
+from fxgrow.graph.residual import Step
+from fxgrow.graph.sites import Site, find_sites, site_input
+
+#: ridge, relative to the mean second moment of the inputs
+_RIDGE = 1e-3
+
+
+@dataclass(frozen=True)
+class _Pair:
+    """A block of the graph before, and in the graph after the block and its copy."""
+
+    path: str
+    whole: tuple[Step, ...]
+    first: tuple[Step, ...]
+    second: tuple[Step, ...]
+    sites: tuple[tuple[fx.Node, Site], ...]  #: the last linear map of each branch of the copy
+
+
+def fit_copies(
+    before: fx.GraphModule, after: fx.GraphModule, copies: Mapping[str, str], batches: Iterable[Any]
+) -> dict[str, tuple[float, float]]:
+    """Fit the last linear maps of the copies by ridge regression on their inputs, in place.
+
+    Each block sees what enters it in the graph before. A branch of the copy is fitted to what its first half leaves
+    over of the whole branch, and the last one to all that is left over of the block; the regression is on the change of
+    the map, so that it stays a half-step where the data says nothing.
+
+    Args:
+        before: The graph before.
+        after: The graph in which the blocks are halved; the weights of the copies change.
+        copies: The path of each block, by that of its copy.
+        batches: Pairs ``(inputs, target)``, of which the inputs count.
+
+    Returns:
+        For each block the squared error of the pair, in shares of what the block adds: before and after the fit.
+
+    Raises:
+        PassError: If a branch does not end in a matrix product, or a norm stands behind its sum.
+    """
+    pairs = [_pair(before, after, block, copied) for copied, block in copies.items()]
+    inputs = [batch[0] for batch in batches]
+    known = _errors(before, after, pairs, inputs)
+    for index in range(max(len(pair.second) for pair in pairs)):
+        _fit(before, after, [pair for pair in pairs if index < len(pair.second)], index, inputs)
+    found = _errors(before, after, pairs, inputs)
+    return {pair.path: (known[pair.path], found[pair.path]) for pair in pairs}
+
+
+def _pair(before: fx.GraphModule, after: fx.GraphModule, block: str, copied: str) -> _Pair:
+    whole, first, second = (
+        steps_between(graph_module, find_region(graph_module, path))
+        for graph_module, path in ((before, block), (after, block), (after, copied))
+    )
+    calls = {call: site for site in find_sites(after).values() for call in site.calls}
+    sites: list[tuple[fx.Node, Site]] = []
+    for step in second:
+        branch = _without_dropout(step.branches[0])
+        if len(step.branches) > 1 or branch not in calls or calls[branch].map.spatial or step.exit is not step.total:
+            what = "a residual branch is more than a matrix product in front of the sum"
+            raise PassError(what, where=block, fix="deepen it without fit")
+        sites.append((branch, calls[branch]))
+    return _Pair(block, whole, first, second, tuple(sites))
+
+
+def _without_dropout(value: fx.Node) -> fx.Node:
+    """Pass over modules that return their input in evaluation mode."""
+    while value.op == "call_module" and value.all_input_nodes and "drop" in str(value.target).lower():
+        value = value.all_input_nodes[0]
+    return value
+
+
+def _fit(before: fx.GraphModule, after: fx.GraphModule, pairs: list[_Pair], index: int, inputs: list[Any]) -> None:
+    moments: dict[str, list[Tensor]] = {}
+    for batch in inputs:
+        whole, halves = _values(before, after, pairs, batch)
+        for pair in pairs:
+            call, site = pair.sites[index]
+            read = halves[site_input(call)].reshape(-1, site.features).double()
+            read = torch.cat((read, torch.ones_like(read[:, :1])), 1) if site.bias else read
+            missing = _missing(pair, index, whole, halves).reshape(len(read), -1).double()
+            products = [read.T @ read, read.T @ missing]
+            moments[pair.path] = [a + b for a, b in zip(moments.get(pair.path, [0, 0]), products, strict=True)]
+    for pair in pairs:
+        _, site = pair.sites[index]
+        square, product = moments[pair.path]
+        square += _RIDGE * square.diagonal().mean() * torch.eye(len(square)).to(square)
+        change = torch.linalg.solve(square, product).T
+        with torch.no_grad():
+            after.get_parameter(site.weight).add_(site.map.to_weight(change[:, : site.features].contiguous()))
+            if site.bias:
+                after.get_parameter(site.bias).add_(change[:, -1])
+
+
+def _missing(pair: _Pair, index: int, whole: Mapping[fx.Node, Tensor], halves: Mapping[fx.Node, Tensor]) -> Tensor:
+    """Return what a branch of the copy should add to what it adds."""
+    if index + 1 == len(pair.second):
+        return whole[pair.whole[-1].total] - halves[pair.second[-1].total]
+    own = halves[pair.first[index].branches[0]] + halves[pair.second[index].branches[0]]
+    return whole[pair.whole[index].branches[0]] - own
+
+
+def _errors(before: fx.GraphModule, after: fx.GraphModule, pairs: list[_Pair], inputs: list[Any]) -> dict[str, float]:
+    sums = {pair.path: [0.0, 0.0] for pair in pairs}
+    for batch in inputs:
+        whole, halves = _values(before, after, pairs, batch)
+        for pair in pairs:
+            expected = whole[pair.whole[-1].total]
+            sums[pair.path][0] += float((halves[pair.second[-1].total] - expected).double().square().sum())
+            sums[pair.path][1] += float((expected - whole[pair.whole[0].entry]).double().square().sum())
+    return {path: error / added if added else 0.0 for path, (error, added) in sums.items()}
+
+
+def _values(
+    before: fx.GraphModule, after: fx.GraphModule, pairs: list[_Pair], inputs: Any
+) -> tuple[Mapping[fx.Node, Tensor], Mapping[fx.Node, Tensor]]:
+    """Return the values of both graphs; behind each pair the one after goes on with what the one before has there."""
+    with preserved(before, after), torch.no_grad():
+        before.eval()
+        after.eval()
+        whole = _Evaluation(before).run_on(inputs, {})
+        forced = {pair.second[-1].total: whole[pair.whole[-1].total] for pair in pairs}
+        return whole, _Evaluation(after).run_on(inputs, forced)
+
+
+class _Evaluation(fx.Interpreter):
+    """Computes and keeps all values of a graph, and goes on with others in the place of some."""
+
+    def run_on(self, inputs: Any, forced: Mapping[fx.Node, Tensor]) -> dict[fx.Node, Any]:
+        given, own = bind_placeholders(self.module, inputs), dict[fx.Node, Any]()
+        for node in self.module.graph.nodes:
+            own[node] = given[node] if node.op == "placeholder" else self.run_node(node)
+            self.env[node] = forced.get(node, own[node])
+        return own
