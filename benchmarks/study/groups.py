@@ -129,6 +129,18 @@ def _scratch_held(task: Task, scale: float) -> Arm:
     return Arm(f"scratch 8{_said(scale, 1)}, held", depth(task.block, 8), _held(task, scale))
 
 
+def uniform(task: Task, cycles: int = 1) -> list[Arm]:
+    """Return other ways to spend as much on networks that do not grow: depth, cycles, start."""
+    other = 1 if cycles > 1 else 2
+    return [
+        scratch(task, 8, 1.0, other),
+        scratch(task, 4, 1.0, cycles),
+        scratch(task, 4, 1.4, cycles),
+        scratch(task, 8, 1.0, cycles, suffix=", last maps zero", zero=True),
+        grown(task, FULL, MIDDLE, 1.0, other),
+    ]
+
+
 def stages(task: Task, cycles: int = 1) -> list[Arm]:
     """Return fewer and more stages, and more blocks than eight."""
     return [
@@ -244,7 +256,9 @@ FRONTIERS: tuple[Frontier, ...] = (
 GROUPS: tuple[Group, ...] = (
     _group("Cost", _MLP, _MLP_CORE),
     _group("Cost", _TEXT, _TEXT_CORE),
+    _group("Uniform networks", _MLP, uniform(_MLP, cycles=2)),
     _group("Equal parameters and equal cost", _MLP, _EQUAL[1:], _EQUAL[0]),
+    _group("Uniform networks", _TEXT, uniform(_TEXT)),
     _group("Stages", _MLP, stages(_MLP, cycles=2)),
     _group("Schedules", _MLP, schedules(_MLP, cycles=2)),
     _group("Stages", _TEXT, stages(_TEXT)),
