@@ -9,7 +9,7 @@ import torch.fx as fx
 from torch import Tensor
 
 from fxgrow.errors import PassError
-from fxgrow.execution.inputs import bind_placeholders
+from fxgrow.execution.calling import bind_placeholders
 from fxgrow.execution.preservation import preserved
 from fxgrow.graph.blocks import steps_between
 from fxgrow.graph.regions import find_region

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import fxgrow
-from fxgrow.verification import flatten
+from fxgrow.execution.structures import flatten
 from model_census.candidates import Candidate, Input
 
 SEED = 0

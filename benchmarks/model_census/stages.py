@@ -13,10 +13,10 @@ import torch.fx as fx
 from torch import Tensor
 
 import fxgrow
+from fxgrow.execution.structures import flatten
 from fxgrow.graph.sites import find_sites
 from fxgrow.primitives.modules import parameter_count
 from fxgrow.record.record import record_of
-from fxgrow.verification import flatten
 from model_census.building import SEED, Built, build, loss_of, targets, versions
 from model_census.candidates import Candidate
 from model_census.doors import EXPORT, growable_share, through_export, traced_through

@@ -44,9 +44,11 @@ def main(arguments: list[str] | None = None) -> int:
 
         run(options.records / "saddles" / "mnist1d-mlp.jsonl")
     else:
+        from study.plots import draw
         from study.report import page
 
-        Path(options.page).write_text(page(records))
+        target = Path(options.page)
+        target.write_text(page(records, draw(records, target.parent / "results")))
     return 0
 
 

@@ -1,17 +1,17 @@
 """The page: every table made from the records, with its baseline, errors, and the command that repeats a row."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
 from study import report_saddles
 from study.analysis import Difference, cost_ratio, holm, mean_and_error, paired
-from study.arms import Arm
 from study.groups import FRONTIERS, GATES, GROUPS, Frontier, Group
-from study.plan import GATE_SEEDS, binds, fresh_seeds, gate, tuned
+from study.lines import Line, line
+from study.plan import GATE_SEEDS, binds, gate
 from study.records import Records
-from study.tasks import TASKS, Task
+from study.tasks import TASKS
 
 _INTRODUCTION = """# Results of the study
 Made by `python benchmarks/study report` from `benchmarks/study/records/`: one line there for each task, arm,
@@ -26,28 +26,11 @@ learning rate and seed. Do not edit; `study.md` says what the tasks and arms are
   number of comparisons in its table (Holm)."""
 
 
-@dataclass(frozen=True)
-class Line:
-    """One arm at its tuned rate on some seeds."""
-
-    arm: Arm
-    rate: float
-    rates: tuple[float, ...]  #: the grid that it was chosen from
-    rows: list[dict[str, object]]
-
-    def numbers(self, key: str) -> list[float]:
-        """Return one number of each seed."""
-        return [float(str(row[key])) for row in self.rows]
-
-    def mean(self, key: str) -> float:
-        """Return the mean of a number over the seeds."""
-        return float(np.mean(self.numbers(key)))
-
-
-def page(records: Records) -> str:
-    """Return ``docs/results.md``."""
+def page(records: Records, figures: Sequence[Path] = ()) -> str:
+    """Return ``docs/results.md``; the figures lie in a folder beside it."""
     parts = [_INTRODUCTION, _circumstances(records), "## Does capacity bind?", _gates(records)]
     parts += ["## At what cost is the baseline's loss reached?", _frontiers(records)]
+    parts += [f"![Loss against cost]({figure.parent.name}/{figure.name})" for figure in figures]
     for group in GROUPS:
         parts += _section(group, records)
     parts += [part for part in [report_saddles.section(records.folder)] if part]
@@ -62,14 +45,6 @@ def _circumstances(records: Records) -> str:
     return (
         f"{len(rows)} runs, {when}, on {said['machine']} (one thread), torch {said['torch']}, Python {said['python']}."
     )
-
-
-def line(records: Records, task: Task, arm: Arm, fresh: int) -> Line | None:
-    """Return what is known of an arm: at its tuned rate, on fresh seeds or on those that tuned it."""
-    tuning = tuple(range(task.tuning))
-    rate = tuned(records, task, arm, tuning)
-    rows = rate and records.of(task, arm, rate, fresh_seeds(fresh) if fresh else tuning)
-    return Line(arm, rate, task.rates, rows) if rate and rows else None
 
 
 def _gates(records: Records) -> str:

@@ -13,11 +13,11 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 import fxgrow
 from fxgrow.curvature import spectra
-from study.networks import Linear, Network, skeleton
+from study.networks import Network, plain, skeleton
 from study.rewrites import Copies, HalfSteps, Rewrite, Site
 from study.sources import Source
 from study.state import State, initial
@@ -71,14 +71,6 @@ def _look(state: State, task: Task, source: Source, arm: str, step: int) -> Iter
         network.load_state_dict({name: value[index] for name, value in state.values().items()})
         measured = _measure(plain(network), _probe(source))
         yield {"arm": arm, "step": step, "seed": seed, "loss": losses[index].item(), **measured}
-
-
-def plain(network: Network) -> Network:
-    """Return the network with torch's own linear maps, whose activations fxgrow sees right behind them."""
-    for module in network.modules():
-        if isinstance(module, Linear):
-            module.__class__ = nn.Linear
-    return network
 
 
 @cache

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import fxgrow
-from fxgrow.curvature.batches import FewSamplesWarning
+from fxgrow.curvature.probe_data import FewSamplesWarning
 from fxgrow.execution.shapes import propagate_shapes
 from fxgrow.graph.normalisation import normalise
 

@@ -1,0 +1,184 @@
+"""The arms, by what they are to show: lengths, operators, schedules, stages, uniform networks, equal parameters."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from study.arms import Arm, Event, depth, evenly
+from study.fitting import FittedHalfSteps
+from study.networks import Shape
+from study.rewrites import Copies, FreshBlocks, HalfSteps, Rewrite, Widen
+from study.schedules import Cycle
+from study.tasks import Task
+from study.units import HalfUnits
+
+EARLY = (0.05, 0.12, 0.3)
+MIDDLE = (0.1, 0.25, 0.5)
+LATE = (0.2, 0.4, 0.65)
+HALF = HalfSteps()
+
+
+def scratch(task: Task, blocks: int, scale: float = 1.0, cycles: int = 1, suffix: str = "", **options: object) -> Arm:
+    """Train the network of so many blocks from its first step, for a share of the task's steps."""
+    name = f"scratch {blocks}{_said(scale, cycles)}{suffix}"
+    return Arm(name, depth(task.block, blocks), evenly(round(scale * task.steps), cycles), **options)  # type: ignore[arg-type]
+
+
+def grown(
+    task: Task,
+    blocks: Sequence[int],
+    at: Sequence[float],
+    scale: float = 1.0,
+    cycles: int = 1,
+    how: Rewrite | Sequence[Rewrite] = HALF,
+    named: str = "half",
+    schedule: tuple[Cycle, ...] | None = None,
+    rewarm: float = 0.0,
+    factors: Sequence[float] | None = None,
+) -> Arm:
+    """Begin with few blocks and double them at shares of the run."""
+    schedule = schedule or evenly(round(scale * task.steps), cycles)
+    total = sum(cycle.steps for cycle in schedule)
+    hows = [how] * len(at) if callable(how) else how
+    factors = factors or [1.0] * len(at)
+    events = tuple(
+        Event(round(share * total), each, factor, round(rewarm * total))
+        for share, each, factor in zip(at, hows, factors, strict=True)
+    )
+    path, when = "-".join(map(str, blocks)), "/".join(f"{100 * share:.0f}" for share in at)
+    name = f"{named} {path} at {when}{_said(scale, cycles)}"
+    return Arm(name, depth(task.block, blocks[0]), schedule, events)
+
+
+def _said(scale: float, cycles: int) -> str:
+    length = "" if scale == 1 else f", {scale:g} of the steps"
+    return length + (f", {cycles} cycles" if cycles > 1 else "")
+
+
+def _held(task: Task, scale: float = 1.0, hold: float = 0.7) -> tuple[Cycle, ...]:
+    """Return warm-up, stable, decay."""
+    return (Cycle(round(scale * task.steps), hold=hold),)
+
+
+FULL = (1, 2, 4, 8)
+
+
+def core(task: Task, cycles: int = 1, scales: Sequence[float] = (1.0, 0.7, 0.5)) -> list[Arm]:
+    """Return the frontier: from scratch and grown by half-steps, for several lengths."""
+    return [
+        scratch(task, 8, 1.0, cycles),
+        *(grown(task, FULL, MIDDLE, scale, cycles) for scale in scales),
+        *(scratch(task, 8, scale, cycles) for scale in scales[1:]),
+    ]
+
+
+def operators(task: Task, cycles: int = 1) -> list[Arm]:
+    """Return the same event by other operators: what makes half-steps win."""
+    named: dict[str, Rewrite] = {
+        "half": HALF,
+        "half, moments copied": HalfSteps(moments="copied"),
+        "half, moments scaled": HalfSteps(moments="scaled"),
+        "half, fitted": FittedHalfSteps(),
+        "zero copies": Copies(),
+        "zero copies, moments fresh": Copies(moments="fresh"),
+        "half copies": Copies(scale=0.5, moments="fresh"),
+        "full copies": Copies(scale=1.0, moments="fresh"),
+        "fresh blocks, zero": FreshBlocks(),
+        "fresh blocks, half": FreshBlocks(0.5),
+    }
+    return [grown(task, (4, 8), (0.5,), cycles=cycles, how=how, named=name) for name, how in named.items()]
+
+
+def schedules(task: Task, cycles: int = 1, scale: float = 0.7) -> list[Arm]:
+    """Return other rates and moments in time for the same stages."""
+    return [
+        grown(task, FULL, EARLY, scale, cycles),
+        grown(task, FULL, LATE, scale, cycles),
+        grown(task, FULL, MIDDLE, scale, cycles, rewarm=0.02, named="half, re-warmed"),
+        grown(task, FULL, MIDDLE, scale, cycles, factors=(0.7, 0.7, 0.7), named="half, rate x 0.7 a stage"),
+        grown(task, FULL, MIDDLE, scale, schedule=_held(task, scale), named="half, held"),
+        grown(task, FULL, LATE, scale, schedule=_held(task, scale), named="half, held"),
+        _scratch_held(task, scale),
+        _small_batches_first(grown(task, FULL, MIDDLE, scale, cycles)),
+        _small_batches_first(scratch(task, 8, scale, cycles)),
+    ]
+
+
+def _scratch_held(task: Task, scale: float) -> Arm:
+    return Arm(f"scratch 8{_said(scale, 1)}, held", depth(task.block, 8), _held(task, scale))
+
+
+def uniform(task: Task, cycles: int = 1) -> list[Arm]:
+    """Return other ways to spend as much on networks that do not grow: depth, cycles, start."""
+    other = 1 if cycles > 1 else 2
+    return [
+        scratch(task, 8, 1.0, other),
+        scratch(task, 4, 1.0, cycles),
+        scratch(task, 4, 1.4, cycles),
+        scratch(task, 8, 1.0, cycles, suffix=", last maps zero", zero=True),
+        grown(task, FULL, MIDDLE, 1.0, other),
+    ]
+
+
+def _small_batches_first(arm: Arm) -> Arm:
+    """Return the arm with half of each mini-batch up to the middle of the run."""
+    return replace(arm, name=f"{arm.name}, half batches first", share=((0, 0.5), (arm.steps // 2, 1.0)))
+
+
+def stages(task: Task, cycles: int = 1) -> list[Arm]:
+    """Return fewer and more stages, and more blocks than eight."""
+    return [
+        grown(task, (1, 2, 4), (0.15, 0.4), 1.0, cycles),
+        grown(task, (1, 2, 4), (0.15, 0.4), 0.7, cycles),
+        grown(task, (4, 8), (0.4,), 0.7, cycles),
+        grown(task, (2, 4, 8), (0.2, 0.5), 0.7, cycles),
+        grown(task, (1, 2, 4, 8, 16), (0.08, 0.18, 0.35, 0.6), 0.5, cycles),
+        grown(task, (1, 2, 3, 4, 6, 8), (0.1, 0.2, 0.3, 0.4, 0.55), 0.7, cycles, how=_first_blocks_first()),
+    ]
+
+
+def _first_blocks_first() -> tuple[Rewrite, ...]:
+    chosen = (None, (0,), (2,), (0, 1), (4, 5))
+    return tuple(HalfSteps(blocks) for blocks in chosen)
+
+
+def equal_parameters(task: Task) -> list[Arm]:
+    """Return the nets of 0.9 of the full model's parameters, all at its cost for 0.9: two cycles for everybody."""
+    full = task.steps * 18_730 * 0.9
+    half, uniform, thin = (Shape(hidden=hidden) for hidden in (32, 56, 31))
+    first = round(full / (10_410 + 16_514))
+
+    def arm(name: str, start: tuple[Shape, ...], steps: Sequence[int], events: Sequence[tuple[int, Rewrite]]) -> Arm:
+        cycles = (Cycle(steps[0]), Cycle(steps[1], peak=2.0))
+        return Arm(name, start, cycles, tuple(Event(at, rewrite) for at, rewrite in events))
+
+    thin_steps = round(full / 16_483 / 2)
+    grown_steps = round(full / 24_100)
+    return [
+        arm("uniform 0.9", depth(uniform, 4), (round(full / 16_650 / 2),) * 2, ()),
+        arm("half-steps of 22 units", depth(half, 4), (first, first), [(first, HalfUnits(22))]),
+        arm("half-steps of 22 random units", depth(half, 4), (first, first), [(first, HalfUnits(22, "random"))]),
+        arm("half-steps of 22 smallest units", depth(half, 4), (first, first), [(first, HalfUnits(22, "smallest"))]),
+        arm("widen by 24 units", depth(half, 4), (first, first), [(first, Widen(24))]),
+        arm("widen by 12 pairs", depth(half, 4), (first, first), [(first, Widen(24, "pairs"))]),
+        arm("scratch 7 of 31 units", depth(thin, 7), (thin_steps,) * 2, ()),
+        arm(
+            "half 1-2-4-7 of 31 units",
+            depth(thin, 1),
+            (grown_steps,) * 2,
+            [
+                (round(0.2 * grown_steps), HALF),
+                (round(0.5 * grown_steps), HALF),
+                (grown_steps, HalfSteps((0, 1, 2))),
+            ],
+        ),
+        arm(
+            "half 1-2-4 of 32 units, then 22 units",
+            depth(half, 1),
+            (round(full / 24_320),) * 2,
+            [
+                (round(0.2 * full / 24_320), HALF),
+                (round(0.5 * full / 24_320), HALF),
+                (round(full / 24_320), HalfUnits(22)),
+            ],
+        ),
+    ]

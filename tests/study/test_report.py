@@ -1,0 +1,69 @@
+"""The page says what the records say, and nothing about what has not run."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from study.groups import FRONTIERS, GATES, GROUPS
+from study.plan import fresh_seeds, gate
+from study.records import Records
+from study.report import page
+from study.tasks import TASKS
+
+
+def _row(rate: float, seed: int, loss: float, cost: float = 100.0) -> dict[str, object]:
+    numbers = {"loss": loss, "accuracy": 0.5, "cost": cost, "flops": cost, "seconds": cost, "parameters": 7}
+    return {"rate": rate, "seed": seed, **numbers}
+
+
+def _record(records: Records, task: str, arm: object, loss: float, cost: float = 100.0, fresh: int = 3) -> None:
+    """Record an arm whose middle rate is the best one, and its fresh seeds, that differ by their luck."""
+    settings = TASKS[task]
+    for place, rate in enumerate(settings.rates):
+        rows = [_row(rate, seed, loss + abs(place - 1), cost) for seed in range(settings.tuning)]
+        records.add(settings, arm, rows)  # type: ignore[arg-type]
+    luck = np.random.default_rng(0).normal(0, 0.01, fresh)
+    own = np.random.default_rng(round(1000 * loss)).normal(0, 0.001, fresh)
+    rows = [_row(settings.rates[1], seed, loss + luck[i] + own[i], cost) for i, seed in enumerate(fresh_seeds(fresh))]
+    records.add(settings, arm, rows)  # type: ignore[arg-type]
+
+
+def test_a_page_without_records_claims_nothing(tmp_path: Path) -> None:
+    text = page(Records(tmp_path))
+    assert "not run" in text
+    assert "| yes |" not in text
+    assert "python benchmarks/study run --tasks" not in text
+
+
+def test_a_gate_opens_by_the_fresh_seeds(tmp_path: Path) -> None:
+    records = Records(tmp_path)
+    small, big = GATES["text"]
+    _record(records, "text", small, 2.0)
+    _record(records, "text", big, 1.5)
+    found = gate(records, TASKS["text"])
+    assert found is not None
+    assert found.mean == pytest.approx(-0.5, abs=0.01)
+    (line,) = [line for line in page(records).splitlines() if line.startswith("| Python's library") and "yes" in line]
+    assert f"{found.mean:+.4f} ± {found.error:.4f}" in line
+
+
+def test_the_cost_of_a_loss_is_interpolated_between_arms_of_the_records(tmp_path: Path) -> None:
+    records = Records(tmp_path)
+    frontier = next(f for f in FRONTIERS if f.task.name == "text" and f.title.startswith("1-2-4-8"))
+    _record(records, "text", frontier.baseline, 1.5, 100.0)
+    _record(records, "text", frontier.arms[0], 1.4, 80.0)
+    _record(records, "text", frontier.arms[1], 1.6, 20.0)
+    (line,) = [line for line in page(records).splitlines() if "| 1-2-4-8 by half-steps | 3 fresh |" in line]
+    assert "| 0.40 |" in line  # the geometric mean of 0.2 and 0.8
+
+
+def test_tables_of_fresh_seeds_have_corrected_p_values_and_commands(tmp_path: Path) -> None:
+    records = Records(tmp_path)
+    group = next(group for group in GROUPS if group.task.name == "text" and group.fresh)
+    _record(records, "text", group.baseline, 1.5)
+    _record(records, "text", group.arms[0], 1.4)
+    text = page(records)
+    assert "| p |" in text
+    assert f"--tasks text --arms '{group.arms[0].name}'" in text
+    (line,) = [line for line in text.splitlines() if line.startswith(f"| {group.arms[0].name} |") and "100%" in line]
+    assert "-0.1" in line
