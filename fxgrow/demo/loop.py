@@ -10,7 +10,7 @@ import torch
 import torch.fx as fx
 import torch.nn.functional as F
 from torch import Tensor
-from torch.optim import AdamW
+from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from fxgrow.data import open_source
@@ -99,7 +99,7 @@ def train(
         seed=settings.seed,
     )
     started = time.monotonic()
-    metrics = [_measure(name, 0, grower, digits, math.nan, 0.0)]
+    metrics = [_measure(name, 0, grower, digits, _rate(optimizer), math.nan, 0.0)]
     for epoch in range(settings.epochs):
         if grower.due(epoch):
             probe = list(_batches(digits, settings, generator, augmented=False))
@@ -115,7 +115,8 @@ def train(
             losses.append(loss.item())
             watcher.step(epoch, losses[-1])
         train_loss = sum(losses) / len(losses)
-        metrics.append(_measure(name, epoch + 1, grower, digits, train_loss, time.monotonic() - started))
+        seconds = time.monotonic() - started
+        metrics.append(_measure(name, epoch + 1, grower, digits, _rate(optimizer), train_loss, seconds))
         watcher.epoch(metrics[-1])
     return metrics, grower.graph_module
 
@@ -151,7 +152,13 @@ def _batches(
         yield augment(images, generator) if augmented else images, digits.train_labels[chosen]
 
 
-def _measure(name: str, epoch: int, grower: Grower, digits: Digits, train_loss: float, seconds: float) -> EpochMetrics:
+def _rate(optimizer: Optimizer) -> float:
+    return float(optimizer.param_groups[0]["lr"])
+
+
+def _measure(
+    name: str, epoch: int, grower: Grower, digits: Digits, rate: float, train_loss: float, seconds: float
+) -> EpochMetrics:
     """Measure on the test images, with the eager graph: evaluation alone is not worth a second compilation."""
     model = grower.graph_module.eval()
     with torch.no_grad():
@@ -162,7 +169,7 @@ def _measure(name: str, epoch: int, grower: Grower, digits: Digits, train_loss: 
         epoch=epoch,
         parameters=parameter_count(model),
         flops=flops(model),
-        learning_rate=grower.optimizer.param_groups[0]["lr"],
+        learning_rate=rate,
         train_loss=train_loss,
         test_loss=float(F.cross_entropy(outputs, digits.test_labels)),
         test_accuracy=float((outputs.argmax(dim=1) == digits.test_labels).float().mean()),

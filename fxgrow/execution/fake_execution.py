@@ -167,7 +167,7 @@ class FakeExecution(fx.Interpreter):
     def _borrowed_fake(self, path: str) -> Iterator[nn.Module]:
         """Lend the module at `path` with fake tensors in the place of its own."""
         if any(isinstance(part, torch.jit.ScriptModule) for part in self.module.get_submodule(path).modules()):
-            raise UnsupportedOperatorException("torch.jit")
+            raise UnsupportedFakeTensorException("torch.jit")
         with self._borrowed(path, values=False) as module:
             for part in module.modules():
                 part._parameters.update({name: self._fake(value) for name, value in part._parameters.items()})

@@ -105,7 +105,6 @@ def _check_nodes(table: Table) -> None:
         known.add(row.name)
         _check_provenance(row)
         _check_scores(row)
-        _check_provenance(row)
 
 
 def _check_provenance(row: NodeRow) -> None:
@@ -122,10 +121,3 @@ def _check_scores(row: NodeRow) -> None:
     lengths = {len(value) for value in scores.values() if isinstance(value, list)}
     if row.site is None or lengths - {row.site.neurons}:
         raise ValueError(f"node {row.name[:60]!r} does not have one score for each of its neurons")
-
-
-def _check_provenance(row: NodeRow) -> None:
-    try:
-        read_provenance(row.annotation)
-    except KeyError as error:
-        raise ValueError(f"the provenance of node {row.name[:60]!r} has no {error}") from error

@@ -16,6 +16,8 @@ from fxgrow.primitives.modules import add_module, fresh_path
 from fxgrow.primitives.put import put
 
 #: methods that fill all of a tensor, with their argument or with a constant
+#: the key of all of a tensor; torch.fx takes it, and its types do not know it
+_ALL: Any = ...
 _FILLING: dict[object, tuple[Any, ...]] = {"copy_": (), "fill_": (), "zero_": (0,)}
 
 
@@ -85,7 +87,7 @@ class _Rewriting:
         elif "out" in node.kwargs:
             node.kwargs = {name: argument for name, argument in node.kwargs.items() if name != "out"}
         elif node.target in _FILLING:
-            node.args = (value, ..., *node.args[1:], *_FILLING[node.target])
+            node.args = (value, _ALL, *node.args[1:], *_FILLING[node.target])
             node.op, node.target = "call_function", put
         else:
             self._rewrite_call(node)
@@ -177,7 +179,7 @@ def _whole(part: fx.Node) -> fx.Node | None:
 
 def _layout(node: fx.Node) -> tuple[torch.Size, torch.dtype] | None:
     metadata = node.meta.get("tensor_meta")
-    return (metadata.shape, metadata.dtype) if hasattr(metadata, "dtype") else None
+    return None if metadata is None or not hasattr(metadata, "dtype") else (metadata.shape, metadata.dtype)
 
 
 def _keeps_dtype(node: fx.Node, value: fx.Node) -> bool:

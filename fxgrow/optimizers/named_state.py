@@ -38,5 +38,5 @@ def load_state_by_name(optimizer: Optimizer, model: nn.Module, states: Mapping[s
     for name in states.keys() - set(held):
         raise PlanError("the optimizer does not hold this parameter", where=name, fix="make it with all parameters")
     document = optimizer.state_dict()
-    document["state"] = {place: dict(states[name]) for place, name in enumerate(held) if name in states}
+    document["state"] = {place: dict(states[name]) for place, name in enumerate(held) if name and name in states}
     optimizer.load_state_dict(document)

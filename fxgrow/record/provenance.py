@@ -108,7 +108,7 @@ def mark(node: fx.Node, *parts: PseudoLayerNode | ResidualEdge | BlockNode) -> N
     provenance = provenance_of(node) or Provenance()
     for part in parts:
         here = {"block": part} if isinstance(part, BlockNode) else {"part": part}
-        provenance = replace(provenance, **here)  # type: ignore[arg-type]
+        provenance = replace(provenance, **here)
     write_provenance(node, provenance)
 
 

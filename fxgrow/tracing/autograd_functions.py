@@ -35,7 +35,7 @@ class FunctionCall:
 
     def __call__(self, *args: Any) -> Any:
         """Apply the function."""
-        return self.function.apply(*args)  # type: ignore[no-untyped-call]
+        return self.function.apply(*args)
 
 
 def replace_function_forwards(tracer: "ModelTracer") -> None:

@@ -7,7 +7,8 @@ are imported or run for their shapes (`fxgrow.tracing.untraced`), so that nobody
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING, Any
+from types import FunctionType
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 import torch.fx as fx
@@ -78,7 +79,7 @@ class _Mode(TorchFunctionMode):
         if func is torch._C._set_grad_enabled and not self.tracer.values.computing:
             self.tracer.records_gradients = args[0]
         if func is F.multi_head_attention_forward and holds_proxy((args, kwargs)):
-            func = written_out(func)
+            func = written_out(cast(FunctionType, func))
         return func(*args, **kwargs)
 
 

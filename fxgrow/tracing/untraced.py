@@ -53,7 +53,7 @@ class _Finder(MetaPathFinder):
             if spec is not None:
                 if hasattr(spec.loader, "exec_module"):
                     spec.loader = _Loader(spec.loader)
-                return spec  # type: ignore[no-any-return]
+                return spec
         return None
 
 
@@ -62,7 +62,7 @@ class _Loader(Loader):
         self.loader = loader
 
     def create_module(self, spec: ModuleSpec) -> ModuleType | None:
-        return self.loader.create_module(spec)  # type: ignore[no-any-return]
+        return self.loader.create_module(spec)
 
     def exec_module(self, module: ModuleType) -> None:
         assert module.__spec__ is not None
