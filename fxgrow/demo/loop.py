@@ -17,6 +17,7 @@ from fxgrow.data import open_source
 from fxgrow.demo.augment import augment
 from fxgrow.demo.model import flops
 from fxgrow.demo.settings import Settings
+from fxgrow.optimizers import listed
 from fxgrow.primitives.modules import parameter_count
 from fxgrow.training.grower import Grower, GrowthReport
 
@@ -162,7 +163,7 @@ def _measure(name: str, epoch: int, grower: Grower, digits: Digits, train_loss: 
         epoch=epoch,
         parameters=parameter_count(model),
         flops=flops(model),
-        learning_rate=grower.optimizer.param_groups[0]["lr"],
+        learning_rate=listed(grower.optimizer)[0].param_groups[0]["lr"],
         train_loss=train_loss,
         test_loss=float(F.cross_entropy(outputs, digits.test_labels)),
         test_accuracy=float((outputs.argmax(dim=1) == digits.test_labels).float().mean()),
