@@ -34,7 +34,7 @@ def load_state_by_name(optimizer: Optimizer, model: nn.Module, states: Mapping[s
         PlanError: If the optimizer does not hold a parameter that has state.
     """
     names = {id(parameter): name for name, parameter in bare(model).named_parameters()}
-    held = [names.get(id(parameter)) for group in optimizer.param_groups for parameter in group["params"]]
+    held = [names.get(id(parameter), "") for group in optimizer.param_groups for parameter in group["params"]]
     for name in states.keys() - set(held):
         raise PlanError("the optimizer does not hold this parameter", where=name, fix="make it with all parameters")
     document = optimizer.state_dict()

@@ -107,8 +107,7 @@ def mark(node: fx.Node, *parts: PseudoLayerNode | ResidualEdge | BlockNode) -> N
     """Write on a node what it is a part of; which pass and which edit made it stays, or is written by the framework."""
     provenance = provenance_of(node) or Provenance()
     for part in parts:
-        here = {"block": part} if isinstance(part, BlockNode) else {"part": part}
-        provenance = replace(provenance, **here)
+        provenance = replace(provenance, block=part) if isinstance(part, BlockNode) else replace(provenance, part=part)
     write_provenance(node, provenance)
 
 
