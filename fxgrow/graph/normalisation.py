@@ -8,6 +8,7 @@ from typing import Any
 import torch
 import torch.fx as fx
 from torch import nn
+from torch.fx.passes.shape_prop import TensorMetadata
 
 from fxgrow.graph.memory import sharing, touches
 from fxgrow.graph.operations import Operations
@@ -85,7 +86,8 @@ class _Rewriting:
         elif "out" in node.kwargs:
             node.kwargs = {name: argument for name, argument in node.kwargs.items() if name != "out"}
         elif node.target in _FILLING:
-            node.args = (value, ..., *node.args[1:], *_FILLING[node.target])
+            everything: Any = ...
+            node.args = (value, everything, *node.args[1:], *_FILLING[node.target])
             node.op, node.target = "call_function", put
         else:
             self._rewrite_call(node)
@@ -177,7 +179,7 @@ def _whole(part: fx.Node) -> fx.Node | None:
 
 def _layout(node: fx.Node) -> tuple[torch.Size, torch.dtype] | None:
     metadata = node.meta.get("tensor_meta")
-    return (metadata.shape, metadata.dtype) if hasattr(metadata, "dtype") else None
+    return (metadata.shape, metadata.dtype) if isinstance(metadata, TensorMetadata) else None
 
 
 def _keeps_dtype(node: fx.Node, value: fx.Node) -> bool:

@@ -1,6 +1,6 @@
 """Choosing sites by module path: the one meaning of `include`, `exclude` and `sites`."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
 from typing import TypeVar
 
@@ -19,7 +19,7 @@ def matches(path: str, patterns: Iterable[str]) -> bool:
     return any(fnmatchcase(path, pattern) for pattern in patterns)
 
 
-def select(by_path: dict[str, T], patterns: Iterable[str], error: type[FxgrowError]) -> dict[str, T]:
+def select(by_path: Mapping[str, T], patterns: Iterable[str], error: type[FxgrowError]) -> dict[str, T]:
     """Return what lies at the module paths that fit one of the patterns, in its order.
 
     Raises:
