@@ -103,7 +103,15 @@ def _check_nodes(table: Table) -> None:
         if unknown:
             raise ValueError(f"node {row.name[:60]!r} reads {unknown[0][:60]!r}, which no node before it is named")
         known.add(row.name)
+        _check_provenance(row)
         _check_scores(row)
+
+
+def _check_provenance(row: NodeRow) -> None:
+    try:
+        read_provenance(row.annotation)
+    except KeyError as error:
+        raise ValueError(f"node {row.name[:60]!r} does not say all of its provenance: {error} is missing") from error
 
 
 def _check_scores(row: NodeRow) -> None:

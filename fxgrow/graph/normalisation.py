@@ -8,6 +8,7 @@ from typing import Any
 import torch
 import torch.fx as fx
 from torch import nn
+from torch.fx.passes.shape_prop import TensorMetadata
 
 from fxgrow.graph.memory import sharing, touches
 from fxgrow.graph.operations import Operations
@@ -179,7 +180,7 @@ def _whole(part: fx.Node) -> fx.Node | None:
 
 def _layout(node: fx.Node) -> tuple[torch.Size, torch.dtype] | None:
     metadata = node.meta.get("tensor_meta")
-    return None if metadata is None or not hasattr(metadata, "dtype") else (metadata.shape, metadata.dtype)
+    return (metadata.shape, metadata.dtype) if isinstance(metadata, TensorMetadata) else None
 
 
 def _keeps_dtype(node: fx.Node, value: fx.Node) -> bool:

@@ -102,7 +102,7 @@ def test_the_normal_form_computes_the_same(drawn: list[Step], shapes: bool) -> N
     fxgrow.verify(before, after, values(3, 4), modes=("eval",), batch_sizes=(3,))
 
 
-@pytest.mark.filterwarnings("ignore::fxgrow.curvature.batches.FewSamplesWarning")
+@pytest.mark.filterwarnings("ignore::fxgrow.curvature.probe_data.FewSamplesWarning")
 @settings(deadline=None, max_examples=40, suppress_health_check=list(HealthCheck))
 @given(steps)
 def test_analysis_ends_and_growth_keeps_the_function_or_is_refused(drawn: list[Step]) -> None:
