@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from fxgrow.curvature import FewSamplesWarning, Scores, analyze, find_score, score_names
-from fxgrow.errors import AnalysisError, PlanError
+from fxgrow.errors import AnalysisError, PlanError, TraceError
 from fxgrow.record.annotations import annotation
 
 
@@ -140,7 +140,7 @@ def test_bad_input_is_one_clear_line(loss, batches, options, message):
 
 
 def test_an_untraced_model_is_refused():
-    with pytest.raises(AnalysisError, match="trace it first"):
+    with pytest.raises(TraceError, match="it is no traced model"):
         analyze(nn.Linear(4, 3), F.cross_entropy, BATCHES)
 
 
