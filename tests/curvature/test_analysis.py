@@ -9,6 +9,7 @@ from torch import nn
 from fxgrow.curvature import FewSamplesWarning, Scores, analyze, find_score, score_names
 from fxgrow.errors import AnalysisError, PlanError, TraceError
 from fxgrow.record.annotations import annotation
+from fxgrow.testing import Draws
 
 
 def _model():
@@ -16,7 +17,7 @@ def _model():
     return torch.fx.symbolic_trace(nn.Sequential(nn.Linear(4, 5), nn.GELU(), nn.Linear(5, 3)).double())
 
 
-X, TARGET = torch.randn(20, 4, generator=torch.Generator().manual_seed(1)).double(), torch.arange(20) % 3
+X, TARGET = Draws(1).normal(20, 4), torch.arange(20) % 3
 BATCHES = [(X[:12], TARGET[:12]), (X[12:], TARGET[12:])]
 
 

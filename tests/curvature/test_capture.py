@@ -10,6 +10,7 @@ from torch import nn
 from fxgrow.curvature.batches import Batch
 from fxgrow.curvature.capture import forward_pass
 from fxgrow.execution.preservation import preserved
+from fxgrow.testing import Draws
 
 
 class _Model(nn.Module):
@@ -26,7 +27,7 @@ def _double(tail):
     return _Model(tail).double()
 
 
-X, TARGET = torch.randn(6, 4, generator=torch.Generator().manual_seed(1)).double(), torch.arange(6) % 3
+X, TARGET = Draws(1).normal(6, 4), torch.arange(6) % 3
 
 
 def _captured(graph_module, seed=0):

@@ -8,6 +8,7 @@ from torch.func import jvp
 
 from fxgrow.curvature.elementwise import region_after
 from fxgrow.graph.sites import find_sites
+from fxgrow.testing import Draws
 
 SMOOTH = {
     "GELU": (nn.GELU(), F.gelu),
@@ -112,9 +113,9 @@ def test_a_chain_of_elementwise_operations_is_one_activation(function, expected)
 
 def test_batch_norm_in_eval_mode_enters_by_the_chain_rule():
     norm = nn.BatchNorm1d(3).double().eval()
-    norm.running_mean.normal_()
-    norm.running_var.uniform_(0.5, 2)
-    norm.weight.data.normal_()
+    draws = Draws()
+    norm.running_mean, norm.running_var = draws.normal(3), draws.uniform(3, low=0.5, high=2)
+    norm.weight.data = draws.normal(3)
     model = nn.Sequential(nn.Linear(2, 3).double(), norm, nn.Tanh()).eval()
     scale = norm.weight / (norm.running_var + norm.eps).sqrt()
     expected = scale.square() * _second_by_nested_jvp(torch.tanh, norm(Z))

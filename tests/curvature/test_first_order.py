@@ -4,8 +4,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from fxgrow.curvature import analyze
+from fxgrow.testing import Draws
 
-X = torch.randn(16, 2, 4, 4, generator=torch.Generator().manual_seed(1)).double()
+X = Draws(1).normal(16, 2, 4, 4)
 TARGET = torch.arange(16) % 3
 HALVES = [(X[:8], TARGET[:8]), (X[8:], TARGET[8:])]
 
@@ -96,14 +97,20 @@ def test_unequal_batches_and_a_single_one_give_the_same_values(score):
 
 @pytest.mark.parametrize("score", ["gradient", "insertion"])
 def test_pure_noise_has_no_held_out_gradient(score):
-    model = nn.Sequential(nn.Linear(6, 20), nn.Tanh(), nn.Linear(20, 20)).double()
-    generator = torch.Generator().manual_seed(0)
-    x = torch.randn(64, 6, generator=generator).double()
-    noise = torch.randn(64, 20, generator=generator).double()
-    batches = [(x[:32], noise[:32]), (x[32:], noise[32:])]
-    result = analyze(torch.fx.symbolic_trace(model), lambda o, t: (o * t).sum(1).mean(), batches, score=score)["0"]
-    assert float(result.values.abs().mean()) > 0.05
-    assert float((result.held_out / result.stderr).abs().mean()) < 2
+    found = []
+    for seed in range(4):
+        torch.manual_seed(seed)
+        model, draws = nn.Sequential(nn.Linear(6, 20), nn.Tanh(), nn.Linear(20, 20)).double(), Draws(seed)
+        batches = [(draws.normal(32, 6), draws.normal(32, 20)) for _ in range(2)]
+        found.append(analyze(torch.fx.symbolic_trace(model), lambda o, t: (o * t).sum(1).mean(), batches, score=score))
+    values, held_out, stderr = (
+        torch.cat([getattr(scores["0"], name) for scores in found]) for name in ("values", "held_out", "stderr")
+    )
+    # what noise there is has a size and no direction: of 80 held-out values, each with an error bar of its own, which
+    # is rough for so few samples, few are beyond two of them (of normal numbers 5 %)
+    assert float(values.abs().min()) > 0
+    assert float((held_out.abs() > 2 * stderr).double().mean()) < 0.25
+    assert float(held_out.abs().mean()) < 0.5 * float(values.abs().mean())
 
 
 def test_random_depends_on_the_seed_and_the_site_alone():

@@ -6,6 +6,7 @@ from torch import nn
 from fxgrow.curvature import analyze
 from fxgrow.curvature.hessian import HessianScore, hadamard_signs
 from fxgrow.errors import AnalysisError
+from fxgrow.testing import Draws
 
 TARGET = torch.arange(12) % 3
 MODELS = {
@@ -18,11 +19,12 @@ MODELS = {
 def _setup(name):
     torch.manual_seed(0)
     build, shape = MODELS[name]
-    model, x = nn.Sequential(*build()).double(), torch.randn(*shape, dtype=torch.float64)
+    model, x = nn.Sequential(*build()).double(), Draws().normal(*shape)
     return model, [(x[:7], TARGET[:7]), (x[7:], TARGET[7:])], x
 
 
-def _blocks(model, x):
+def _hessian(model, x):
+    """The Hessian by the site's weight, (neurons, features, neurons, features)."""
     site = model[0]
 
     def loss(weight):
@@ -30,8 +32,12 @@ def _blocks(model, x):
 
     hessian = torch.func.hessian(loss)(site.weight.detach())
     neurons, features = site.weight.shape[0], site.weight[0].numel()
-    flat = hessian.reshape(neurons, features, neurons, features)
-    return torch.stack([flat[i, :, i] for i in range(neurons)]).detach()
+    return hessian.reshape(neurons, features, neurons, features).detach()
+
+
+def _blocks(model, x):
+    hessian = _hessian(model, x)
+    return torch.stack([hessian[i, :, i] for i in range(len(hessian))])
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -58,14 +64,17 @@ def test_columns_of_the_signs_are_orthogonal_when_there_are_enough():
 
 
 def test_fewer_signs_are_an_approximation_of_the_same_size():
-    model, batches, _ = _setup("linear")
+    model, batches, x = _setup("linear")
     graph_module = torch.fx.symbolic_trace(model)
     exact, rough = (
         analyze(graph_module, F.cross_entropy, batches, score=score)["0"].values
         for score in (HessianScore(), HessianScore(signs=2))
     )
     assert not torch.allclose(exact, rough)
-    assert float((rough - exact).abs().max()) < 5 * float(exact.abs().max())
+    # a product with two signs is that of the block and, plus or minus, of those between the neuron and others: all
+    # that Lanczos makes of it is a tridiagonal matrix with entries of at most their norms' sum
+    norms = torch.linalg.matrix_norm(_hessian(model, x).transpose(1, 2), ord=2)
+    assert float(rough.abs().max()) <= 3 * float(norms.sum(1).max())
 
 
 def test_fused_attention_runs_on_its_math_kernels():
@@ -80,7 +89,7 @@ def test_fused_attention_runs_on_its_math_kernels():
             return self.head(attended.mean((1, 2)))
 
     torch.manual_seed(0)
-    batches = [(torch.randn(4, 5, 4), TARGET[:4]) for _ in range(2)]
+    batches = [(Draws(seed, torch.float32).normal(4, 5, 4), TARGET[:4]) for seed in range(2)]
     scores = analyze(torch.fx.symbolic_trace(Attention()), F.cross_entropy, batches, score="hessian", iterations=4)
     assert bool(torch.isfinite(scores["qkv"].values).all())
 

@@ -4,6 +4,7 @@ from torch import nn
 
 from fxgrow.curvature.matrices import CapturedCall, CurvatureMatrices, split_in_halves
 from fxgrow.primitives.linear_map import LinearMap
+from fxgrow.testing import Draws
 
 MODULES = {
     "linear": (lambda: nn.Linear(3, 4), (6, 3)),
@@ -22,13 +23,13 @@ MODULES = {
 
 
 def _matrices(name, sizes=(6,)):
-    torch.manual_seed(0)
+    draws = Draws()
     build, shape = MODULES[name]
     module = build().double()
     captured = []
     for index, size in enumerate(sizes):
-        x = torch.randn(size, *shape[1:], dtype=torch.float64)
-        captured.append(CapturedCall(x, torch.randn_like(module(x)), size, size, (index, 0)))
+        x = draws.normal(size, *shape[1:])
+        captured.append(CapturedCall(x, draws.normal(*module(x).shape), size, size, (index, 0)))
     return CurvatureMatrices(LinearMap.of_module(module), tuple(captured))
 
 
@@ -47,7 +48,7 @@ def explicit(matrices):
 def test_products_are_those_of_the_explicit_matrices(name):
     matrices = _matrices(name)
     hessian = explicit(matrices)
-    vectors = torch.randn(matrices.map.neurons, matrices.map.features, dtype=torch.float64)
+    vectors = Draws(1).normal(matrices.map.neurons, matrices.map.features)
     expected = torch.einsum("idie,ie->id", hessian, vectors)
     torch.testing.assert_close(matrices(vectors), expected, rtol=1e-10, atol=1e-12)
 
@@ -63,7 +64,7 @@ def test_blocks_between_two_neurons_are_zero(name):
 @pytest.mark.parametrize("name", MODULES)
 def test_quotients_of_single_images_average_to_that_of_the_whole(name):
     matrices = _matrices(name, sizes=(6, 3))
-    vectors = torch.randn(matrices.map.neurons, matrices.map.features, dtype=torch.float64)
+    vectors = Draws(1).normal(matrices.map.neurons, matrices.map.features)
     quotients, samples = matrices.quotients(vectors)
     assert samples.tolist() == [1] * 9
     whole = (vectors * matrices(vectors)).sum(1)
@@ -75,7 +76,7 @@ def test_a_unit_of_unknown_images_counts_as_one_batch():
     coarse = CurvatureMatrices(
         matrices.map, tuple(CapturedCall(p.input, p.coefficients, 1, p.samples, p.source) for p in matrices.captured)
     )
-    vectors = torch.randn(4, 3, dtype=torch.float64)
+    vectors = Draws(1).normal(4, 3)
     quotients, samples = coarse.quotients(vectors)
     assert samples.tolist() == [4, 2]
     fine = matrices.quotients(vectors)[0]
@@ -86,7 +87,7 @@ def test_two_calls_in_one_batch_add_up_sample_by_image():
     first, second = _matrices("linear", sizes=(4, 4)).captured
     linear = _matrices("linear").map
     both = CurvatureMatrices(linear, (first, CapturedCall(second.input, second.coefficients, 4, 4, first.source)))
-    vectors = torch.randn(4, 3, dtype=torch.float64)
+    vectors = Draws(1).normal(4, 3)
     single = [CurvatureMatrices(linear, (call,)).quotients(vectors)[0] for call in (first, second)]
     assert both.samples == 4
     torch.testing.assert_close(both.quotients(vectors)[0], single[0] + single[1])
@@ -105,7 +106,7 @@ def test_a_single_batch_is_halved_by_whole_samples():
     torch.testing.assert_close(first[0].input, matrices.captured[0].input[::2])
     torch.testing.assert_close(second[0].coefficients, matrices.captured[0].coefficients[1::2])
     whole = CurvatureMatrices(matrices.map, (*first, *second))
-    vectors = torch.randn(4, 3, dtype=torch.float64)
+    vectors = Draws(1).normal(4, 3)
     assert whole.samples == 6
     torch.testing.assert_close(whole(vectors), matrices(vectors))
 

@@ -11,8 +11,9 @@ from torch.utils.checkpoint import checkpoint
 
 from fxgrow.curvature import analyze, find_score, score_names
 from fxgrow.errors import AnalysisError
+from fxgrow.testing import Draws
 
-X = torch.randn(12, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+X = Draws(0, torch.float32).normal(12, 3, 8, 8)
 TARGET = torch.arange(12) % 4
 BATCHES = [(X[:8], TARGET[:8]), (X[8:], TARGET[8:])]
 
@@ -118,6 +119,7 @@ def test_autocast_and_half_precision_models_are_solved_in_float32():
         for path in exact:
             assert scores[path].eigenvectors.dtype == torch.float32
             error = (scores[path].values - exact[path].values).norm() / exact[path].values.norm()
+            # bfloat16 has 8 bits, 0.4 %; a score is a sum of products with both signs, which costs up to a digit more
             assert float(error) < 0.15, path
 
 
@@ -137,7 +139,7 @@ def test_gradient_checkpointing_inside_a_leaf(reentrant):
 
     model = nn.Sequential(nn.Linear(3, 5), Checkpointed(), nn.Linear(5, 4))
     graph_module = torch.fx.GraphModule(model, Tracer().trace(model))
-    batches = [(torch.randn(6, 3), TARGET[:6]), (torch.randn(6, 3), TARGET[:6])]
+    batches = [(Draws(seed, torch.float32).normal(6, 3), TARGET[:6]) for seed in range(2)]
     if reentrant:
         with pytest.raises(AnalysisError, match="use_reentrant=False"):
             analyze(graph_module, F.cross_entropy, batches)
@@ -180,7 +182,7 @@ def test_a_time_first_layout_counts_images_where_they_are():
 
     torch.manual_seed(0)
     model = TimeFirst().double()
-    x, target = torch.randn(8, 5, 3).double(), TARGET[:8]
+    x, target = Draws().normal(8, 5, 3), TARGET[:8]
     graph_module = torch.fx.symbolic_trace(model)
     single = analyze(graph_module, F.cross_entropy, [(x, target)])
     halves = analyze(graph_module, F.cross_entropy, [(x[::2], target[::2]), (x[1::2], target[1::2])])
@@ -199,7 +201,7 @@ def test_where_the_samples_are_not_to_be_seen_a_single_batch_has_no_held_out_val
             return self.first(x.flatten(0, 1)[1:]).mean(0, keepdim=True).expand(x.shape[0], 4)
 
     graph_module = torch.fx.symbolic_trace(nn.Sequential(Packed()))
-    batch = (torch.randn(8, 5, 3), TARGET[:8])
+    batch = (Draws(0, torch.float32).normal(8, 5, 3), TARGET[:8])
     single = analyze(graph_module, F.cross_entropy, [batch])["0.first"]
     double = analyze(graph_module, F.cross_entropy, [batch, batch])["0.first"]
     assert single.held_out is None

@@ -9,8 +9,10 @@ import fxgrow
 from fxgrow.curvature import StepRecorder
 from fxgrow.curvature.batches import Batch
 from fxgrow.curvature.sample_dimension import SampleDimension, find_sample_dimensions, samples_in_front
+from fxgrow.testing import Draws
 
 IMAGES, LENGTH, WIDTH = 4, 6, 8
+X = Draws(dtype=torch.float32).normal(IMAGES, LENGTH, WIDTH)
 ARRANGEMENTS = {
     "in front": (lambda x: x, SampleDimension(0)),
     "windows": (lambda x: x.reshape(-1, 3, WIDTH), SampleDimension(0)),
@@ -37,7 +39,7 @@ def _input_of_the_site(graph_module: fx.GraphModule) -> fx.Node:
 @pytest.mark.parametrize(("arrange", "expected"), ARRANGEMENTS.values(), ids=ARRANGEMENTS)
 def test_images_are_found_and_brought_to_the_front(arrange, expected: SampleDimension | None) -> None:
     graph_module = fx.symbolic_trace(Arranged(arrange))
-    x = torch.randn(IMAGES, LENGTH, WIDTH)
+    x = X
     node = _input_of_the_site(graph_module)
     dimensions = find_sample_dimensions(graph_module, [node], Batch(0, (x,), None, len(x)))
     assert dimensions == {node: expected}
@@ -50,7 +52,7 @@ def test_images_are_found_and_brought_to_the_front(arrange, expected: SampleDime
 
 
 def test_images_that_begin_alike_are_told_apart() -> None:
-    x = torch.randn(IMAGES, LENGTH, WIDTH)
+    x = X.clone()
     x[:, : LENGTH // 2] = 0
     graph_module = fx.symbolic_trace(Arranged(lambda x: x.transpose(0, 1)))
     node = _input_of_the_site(graph_module)
@@ -60,7 +62,7 @@ def test_images_that_begin_alike_are_told_apart() -> None:
 def test_they_are_taken_to_be_in_front_where_the_data_tell_nothing() -> None:
     graph_module = fx.symbolic_trace(Arranged(lambda x: x.view(IMAGES, LENGTH, WIDTH)))
     node = _input_of_the_site(graph_module)
-    for x in (torch.ones(IMAGES, LENGTH, WIDTH), torch.randn(IMAGES, LENGTH, WIDTH)):  # alike; a fixed batch size
+    for x in (torch.ones_like(X), X):  # alike; a fixed batch size
         assert find_sample_dimensions(graph_module, [node], Batch(0, (x,), None, len(x))) == {node: SampleDimension(0)}
 
 
@@ -68,7 +70,7 @@ def test_looking_for_images_leaves_no_trace() -> None:
     model = nn.Sequential(nn.BatchNorm1d(LENGTH), nn.Dropout(), nn.Linear(WIDTH, WIDTH)).train()
     graph_module = fx.symbolic_trace(model)
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    batch = Batch(0, (torch.randn(IMAGES, LENGTH, WIDTH),), None, IMAGES)
+    batch = Batch(0, (X,), None, IMAGES)
     state = torch.get_rng_state()
     find_sample_dimensions(graph_module, list(graph_module.graph.nodes)[:-1], batch)
     assert all(torch.equal(value, before[name]) for name, value in graph_module.state_dict().items())
@@ -104,7 +106,7 @@ class WithOwnAttention(nn.Module):
 def test_scores_do_not_depend_on_how_torch_arranges_the_samples(in_a_step: bool) -> None:
     torch.manual_seed(0)
     model = WithTorchsAttention().double()
-    x, target = torch.randn(12, LENGTH, WIDTH, dtype=torch.double), torch.arange(12) % 3
+    x, target = Draws().normal(12, LENGTH, WIDTH), torch.arange(12) % 3
     found = []
     for each in (model, WithOwnAttention(model)):
         traced = fxgrow.trace(each, x)

@@ -6,8 +6,9 @@ from torch import nn
 import fxgrow
 from fxgrow.curvature import Scores, StepRecorder, analyze
 from fxgrow.errors import AnalysisError
+from fxgrow.testing import Draws
 
-X = torch.randn(24, 4, generator=torch.Generator().manual_seed(0)).double()
+X = Draws().normal(24, 4)
 TARGET = torch.arange(24) % 3
 
 
