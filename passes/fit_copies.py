@@ -85,7 +85,7 @@ def _without_dropout(value: fx.Node) -> fx.Node:
 
 
 def _fit(before: fx.GraphModule, after: fx.GraphModule, pairs: list[_Pair], index: int, inputs: list[Any]) -> None:
-    moments: dict[str, list[Tensor]] = {}
+    moments: dict[str, tuple[Tensor, Tensor]] = {}
     for batch in inputs:
         whole, halves = _values(before, after, pairs, batch)
         for pair in pairs:
@@ -93,12 +93,12 @@ def _fit(before: fx.GraphModule, after: fx.GraphModule, pairs: list[_Pair], inde
             read = halves[site_input(call)].reshape(-1, site.features).double()
             read = torch.cat((read, torch.ones_like(read[:, :1])), 1) if site.bias else read
             missing = _missing(pair, index, whole, halves).reshape(len(read), -1).double()
-            products = [read.T @ read, read.T @ missing]
-            moments[pair.path] = [a + b for a, b in zip(moments.get(pair.path, [0, 0]), products, strict=True)]
+            known = moments.get(pair.path, (torch.zeros(()), torch.zeros(())))
+            moments[pair.path] = known[0].to(read) + read.T @ read, known[1].to(read) + read.T @ missing
     for pair in pairs:
         _, site = pair.sites[index]
         square, product = moments[pair.path]
-        square += _RIDGE * square.diagonal().mean() * torch.eye(len(square)).to(square)
+        square = square + _RIDGE * square.diagonal().mean() * torch.eye(len(square)).to(square)
         change = torch.linalg.solve(square, product).T
         with torch.no_grad():
             after.get_parameter(site.weight).add_(site.map.to_weight(change[:, : site.features].contiguous()))
@@ -140,9 +140,13 @@ def _values(
 class _Evaluation(fx.Interpreter):
     """Computes and keeps all values of a graph, and goes on with others in the place of some."""
 
+    def __init__(self, graph_module: fx.GraphModule) -> None:
+        super().__init__(graph_module)
+        self.graph_module = graph_module
+
     def run_on(self, inputs: Any, forced: Mapping[fx.Node, Tensor]) -> dict[fx.Node, Any]:
-        given, own = bind_placeholders(self.module, inputs), dict[fx.Node, Any]()
-        for node in self.module.graph.nodes:
+        given, own = bind_placeholders(self.graph_module, inputs), dict[fx.Node, Any]()
+        for node in self.graph_module.graph.nodes:
             own[node] = given[node] if node.op == "placeholder" else self.run_node(node)
             self.env[node] = forced.get(node, own[node])
         return own
