@@ -271,5 +271,5 @@ def test_advances_are_due_when_the_schedule_says_so_and_once() -> None:
 
 @pytest.mark.parametrize("at", [(1,), (3, 2), (1, 2, 3)])
 def test_a_schedule_that_does_not_fit_is_refused(at: tuple[int, ...]) -> None:
-    with pytest.raises(PlanError, match="at: .* is no schedule for 3 stages; give 2 ascending times"):
+    with pytest.raises(PlanError, match=r"at: .* is no schedule for 3 stages; give 2 ascending times"):
         Progressive(model(), data()[0], depth=0.25, at=at)
