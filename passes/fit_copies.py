@@ -85,7 +85,7 @@ def _without_dropout(value: fx.Node) -> fx.Node:
 
 
 def _fit(before: fx.GraphModule, after: fx.GraphModule, pairs: list[_Pair], index: int, inputs: list[Any]) -> None:
-    moments: dict[str, list[Tensor]] = {}
+    moments: dict[str, tuple[Tensor, Tensor]] = {}
     for batch in inputs:
         whole, halves = _values(before, after, pairs, batch)
         for pair in pairs:
@@ -93,13 +93,12 @@ def _fit(before: fx.GraphModule, after: fx.GraphModule, pairs: list[_Pair], inde
             read = halves[site_input(call)].reshape(-1, site.features).double()
             read = torch.cat((read, torch.ones_like(read[:, :1])), 1) if site.bias else read
             missing = _missing(pair, index, whole, halves).reshape(len(read), -1).double()
-            products = [read.T @ read, read.T @ missing]
-            known = moments.get(pair.path)
-            moments[pair.path] = products if known is None else [a + b for a, b in zip(known, products, strict=True)]
+            known = moments.get(pair.path, (torch.zeros(()), torch.zeros(())))
+            moments[pair.path] = known[0].to(read) + read.T @ read, known[1].to(read) + read.T @ missing
     for pair in pairs:
         _, site = pair.sites[index]
         square, product = moments[pair.path]
-        square += _RIDGE * square.diagonal().mean() * torch.eye(len(square)).to(square)
+        square = square + _RIDGE * square.diagonal().mean() * torch.eye(len(square)).to(square)
         change = torch.linalg.solve(square, product).T
         with torch.no_grad():
             after.get_parameter(site.weight).add_(site.map.to_weight(change[:, : site.features].contiguous()))

@@ -20,7 +20,7 @@ from fxgrow.progressive.costs import Costs, StageCost, flops_per_sample, measure
 from fxgrow.progressive.moments import Watch
 from fxgrow.progressive.narrowing import Piece, idle_pieces, wake_units, width_slices
 from fxgrow.progressive.parts import find_parts
-from fxgrow.progressive.stages import Stage, make_stages, running_parts
+from fxgrow.progressive.stages import Stage, check_schedule, make_stages, running_parts
 from fxgrow.progressive.staging import stage_graph
 from fxgrow.progressive.waking import touched_parameters, wake_parts
 from fxgrow.tracing import trace
@@ -65,6 +65,7 @@ class Progressive(nn.Module):
         depth: The share of the blocks that runs in the first stage; each stage doubles it.
         width: The share of hidden units and heads that runs in the first stage; each stage doubles it.
         stages: The stages as data, in place of `depth` and `width`.
+        at: When each advance is due (`due`), in whatever the training loop counts: steps or epochs.
 
     Raises:
         TraceError: If the model cannot be traced.
@@ -84,6 +85,7 @@ class Progressive(nn.Module):
         depth: float = 1.0,
         width: float = 1.0,
         stages: Iterable[Stage] | None = None,
+        at: Iterable[float] = (),
     ) -> None:
         super().__init__()
         self.__dict__["model"] = model  # not a submodule, which would put its name before every parameter's
@@ -92,6 +94,7 @@ class Progressive(nn.Module):
         self.__dict__["_whole"] = trace(model, example_inputs)
         self._parts = find_parts(self._whole)
         self.stages = make_stages(depth, width, stages)
+        self.at = check_schedule(at, self.stages)
         self._running_parts = running_parts(self._parts, self.stages)
         self._slices = tuple(width_slices(self._whole, stage.width) for stage in self.stages)
         self.stage = 0  #: index of the present stage
@@ -127,6 +130,10 @@ class Progressive(nn.Module):
     def kept(self) -> dict[str, str]:
         """Why other residual blocks run in all stages, by their paths."""
         return self._parts.reasons
+
+    def due(self, now: float) -> bool:
+        """Say whether an advance is scheduled at `now` or before, and has not been made; after a resumed run too."""
+        return self.stage < sum(point <= now for point in self.at)
 
     def advance(self, *optimizers: Optimizer) -> Advance:
         """Enter the next stage: idle blocks become half-steps of their neighbours, in place, and run.
@@ -233,7 +240,7 @@ class Progressive(nn.Module):
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle the model and the stages; the graph is traced anew."""
         state = (self.stage, self.samples)
-        return _rebuild, (type(self).__bases__[0], self.model, self._example_inputs, self.stages, state)
+        return _rebuild, (type(self).__bases__[0], self.model, self._example_inputs, self.stages, self.at, state)
 
 
 #: What belongs to a model and must not be copied or pickled with it.
@@ -291,8 +298,10 @@ def _with_signature(kind: type[Progressive], graph_module: fx.GraphModule) -> ty
     return type(kind.__name__, (kind,), {"forward": forward, "__doc__": kind.__doc__, "__module__": kind.__module__})
 
 
-def _rebuild(growing: type[Progressive], model: nn.Module, inputs: Any, stages: Any, state: Any) -> Progressive:
-    rebuilt = growing(model, inputs, stages=stages)
+def _rebuild(
+    growing: type[Progressive], model: nn.Module, inputs: Any, stages: Any, at: Any, state: Any
+) -> Progressive:
+    rebuilt = growing(model, inputs, stages=stages, at=at)
     rebuilt.stage, rebuilt.samples = state
     rebuilt._run_stage()
     return rebuilt

@@ -45,6 +45,19 @@ def make_stages(depth: float, width: float, stages: Iterable[Stage] | None) -> t
     return tuple(found)
 
 
+def check_schedule(at: Iterable[float], stages: Sequence[Stage]) -> tuple[float, ...]:
+    """Return when each advance is due.
+
+    Raises:
+        PlanError: If there are more or fewer times than advances, or they do not ascend.
+    """
+    times = tuple(at)
+    if times and (len(times) != len(stages) - 1 or list(times) != sorted(set(times))):
+        fix = f"give {len(stages) - 1} ascending times, one for each advance"
+        raise PlanError(f"{times} is no schedule for {len(stages)} stages", where="at", fix=fix)
+    return times
+
+
 def running_parts(parts: Parts, stages: Sequence[Stage]) -> tuple[frozenset[int], ...]:
     """Return for each stage the parts that run: each stage has all that the one before it had.
 

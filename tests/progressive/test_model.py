@@ -257,3 +257,19 @@ def test_gradients_of_a_stage_are_those_of_its_blocks() -> None:
     for name, parameter in alone.named_parameters():
         gradient = growing.get_parameter(name.replace("blocks.1", "blocks.2")).grad
         torch.testing.assert_close(gradient, parameter.grad, rtol=1e-12, atol=1e-14)
+
+
+def test_advances_are_due_when_the_schedule_says_so_and_once() -> None:
+    growing = Progressive(model(), data()[0], depth=0.25, at=(2, 3))
+    stages = []
+    for step in range(5):
+        if growing.due(step):
+            growing.advance()
+        stages.append(growing.stage)
+    assert stages == [0, 0, 1, 2, 2]
+
+
+@pytest.mark.parametrize("at", [(1,), (3, 2), (1, 2, 3)])
+def test_a_schedule_that_does_not_fit_is_refused(at: tuple[int, ...]) -> None:
+    with pytest.raises(PlanError, match=r"at: .* is no schedule for 3 stages; give 2 ascending times"):
+        Progressive(model(), data()[0], depth=0.25, at=at)
