@@ -15,9 +15,9 @@ def fetch_attribute(module: nn.Module, path: str) -> Any:
     return value
 
 
-def resolves(graph_module: fx.GraphModule, path: str) -> bool:
+def resolves(module: nn.Module, path: str) -> bool:
     """Say whether something lies at a dotted path."""
-    here: object = graph_module
+    here: object = module
     for part in path.split("."):
         if not hasattr(here, part):
             return False

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from fxgrow.errors import first_line
 from fxgrow.execution.preservation import preserved
 from fxgrow.graph.state import adopt_state
-from fxgrow.primitives.modules import add_module, fresh_path
+from fxgrow.primitives.modules import add_module, fetch_attribute, fresh_path, resolves
 from fxgrow.record.location import module_path
 from fxgrow.tracing.alignment import ModeDifference, align, replace_argument
 from fxgrow.tracing.arguments import Call
@@ -65,6 +65,9 @@ def capture(model: nn.Module, call: Call, leaves: Collection[str]) -> Capture:
     notes = [f"{spelled(function)} is one node: {reason}" for function, reason in functions.items()]
     notes += dict.fromkeys([*evaluation.tracer.notes, *train.tracer.notes])
     notes += [*_size_notes(evaluation), *_constant_notes(evaluation), *_fixed_notes(call)]
+    passing = _passing_parts(model, evaluation)
+    if passing:
+        raise MustStayWholeError(passing)
     graph_module = _assemble(model, evaluation, differences)
     return Capture(graph_module, tuple(notes), tuple(_doubts(evaluation)))
 
@@ -136,10 +139,7 @@ def _constant_notes(recording: Recording) -> list[str]:
 def _doubts(recording: Recording) -> list[Opaque]:
     """Name the modules in which tracing turned something into a constant."""
     nodes = [node for node in recording.graph.find_nodes(op="get_attr") if str(node.target) in recording.constants]
-    stacks = [
-        tuple(path for path, _ in node.meta.get("nn_module_stack", {}).values())
-        for node in [*nodes, *recording.tracer.decided]
-    ]
+    stacks = [_stack(node) for node in [*nodes, *recording.tracer.decided]]
     return [
         Opaque(stack, "computes something that tracing would turn into a constant") for stack in dict.fromkeys(stacks)
     ]
@@ -153,6 +153,24 @@ def _size_notes(recording: Recording) -> list[str]:
 
 def _fixed_notes(call: Call) -> list[str]:
     return [f"argument {item.name} is fixed at {item.value!r}" for item in call.arguments if item.fixed]
+
+
+def _passing_parts(model: nn.Module, recording: Recording) -> list[Opaque]:
+    """Name the modules that use a module, parameter or buffer which they made while they ran."""
+    nodes = [*recording.graph.find_nodes(op="get_attr"), *recording.graph.find_nodes(op="call_module")]
+    return [
+        Opaque(_stack(node), f"makes {node.target} while it runs, which a graph does not record")
+        for node in nodes
+        if str(node.target) not in recording.constants and not _lasts(model, str(node.target))
+    ]
+
+
+def _lasts(model: nn.Module, path: str) -> bool:
+    return resolves(model, path) and fetch_attribute(model, path) is not None
+
+
+def _stack(node: fx.Node) -> tuple[str, ...]:
+    return tuple(path for path, _ in node.meta.get("nn_module_stack", {}).values())
 
 
 def _assemble(model: nn.Module, recording: Recording, differences: list[ModeDifference]) -> fx.GraphModule:

@@ -5,6 +5,7 @@ import operator
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
+from types import MethodWrapperType
 from typing import Any
 
 import torch
@@ -224,6 +225,9 @@ class ModelTracer(fx.Tracer):
         self, kind: str, target: Any, args: Any, kwargs: Any, name: Any = None, type_expr: Any = None
     ) -> fx.Node:
         """Record a node, and whether gradients are switched off there."""
+        if isinstance(target, MethodWrapperType):  # the setter of an attribute, as in ``weight.data = ...``
+            name = getattr(target.__self__, "__name__", "an attribute")
+            raise TypeError(f"sets {name} of a tensor, which a graph does not record")
         node = super().create_node(kind, target, args, kwargs, name, type_expr)
         if not self.records_gradients or torch.is_inference_mode_enabled():
             node.meta[NO_GRAD] = True
