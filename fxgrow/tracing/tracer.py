@@ -100,6 +100,7 @@ class ModelTracer(fx.Tracer):
         """Trace `model`."""
         with torch.enable_grad(), interception(self), recorded(self, self.functions, model):
             graph: fx.Graph = self._watched(lambda: super(ModelTracer, self).trace(model))
+        graph._tracer_cls = fx.Tracer  # torch.fx builds one without arguments where a GraphModule is unpickled
         self.calls[0].result = graph.output_node().args[0]
         self.calls[0].forget(_drop_unread(graph, self.values))
         return graph

@@ -1,5 +1,7 @@
 """What `fxgrow.trace` captures, on models that each hold one difficulty."""
 
+import copy
+import pickle
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -605,3 +607,9 @@ def test_a_graph_module_passes_through_normalised_and_with_shapes():
     assert plain.get_submodule("1").inplace
     assert all("type" in node.meta for node in traced.graph.nodes)
     assert digest(fxgrow.trace(traced, sample())) == digest(traced)
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda module: pickle.loads(pickle.dumps(module))])
+def test_a_traced_model_can_be_copied_and_pickled(copied: Callable[[nn.Module], nn.Module]):
+    traced = fxgrow.trace(nn.Sequential(nn.Linear(4, 8), nn.Dropout(0.5), nn.Linear(8, 2)), sample())
+    assert torch.equal(copied(traced).eval()(sample()), traced.eval()(sample()))
