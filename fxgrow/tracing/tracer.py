@@ -3,7 +3,7 @@
 import math
 import operator
 from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, is_dataclass
 from functools import cached_property
 from types import MethodWrapperType
 from typing import Any
@@ -27,7 +27,7 @@ from fxgrow.tracing.leaves import COMPOSITES, is_closed, untraceable_classes
 from fxgrow.tracing.obstacles import obstacle, watched_hooks
 from fxgrow.tracing.proxies import holds_proxy, proxy_of
 from fxgrow.tracing.untraced import untraced
-from fxgrow.tracing.values import Values
+from fxgrow.tracing.values import UnknownValueError, Values
 
 #: written on nodes that were recorded under torch.no_grad
 NO_GRAD = "fxgrow_no_grad"
@@ -132,8 +132,17 @@ class ModelTracer(fx.Tracer):
         return None if nothing and self.values.example(proxy.node) is None else proxy
 
     def create_arg(self, a: Any) -> Any:
-        """Return what stands for a value in the graph; a proxy is taken for its node, though it may be a tensor."""
-        return a.node if isinstance(a, fx.Proxy) else super().create_arg(a)
+        """Return what stands for a value in the graph.
+
+        A proxy is taken for its node, though it may be a tensor, and an output of Hugging Face's for a call of its
+        class, though it is a dict too.
+        """
+        if isinstance(a, fx.Proxy):
+            return a.node
+        if isinstance(a, dict) and is_dataclass(a):
+            given = {name: value for name, value in a.items() if value is not None}
+            return self.create_node("call_function", type(a), (), self.create_arg(given))
+        return super().create_arg(a)
 
     def to_bool(self, obj: fx.Proxy) -> bool:
         """Decide a branch on a size."""
@@ -196,6 +205,8 @@ class ModelTracer(fx.Tracer):
         inner = bare(m)
         if inner is not m:
             return inner(*args, **kwargs)
+        if m not in (self.submodule_paths or {}):
+            return self._call_made(m, forward, args, kwargs)
         path = self.path_of_module(m)
         if self.is_leaf_module(m, path):
             return super().call_module(m, forward, args, kwargs)
@@ -209,6 +220,12 @@ class ModelTracer(fx.Tracer):
             call.result = self._watched(lambda: super(ModelTracer, self).call_module(m, forward, args, kwargs))
         self.calls.pop()
         return call.result
+
+    def _call_made(self, m: nn.Module, forward: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+        """Record what a module does that forward itself has made, as a loss: the graph has no such module to call."""
+        if m.state_dict():
+            raise UnknownValueError(f"its forward makes a {type(m).__name__}, which has a state of its own")
+        return forward(*args, **kwargs)
 
     def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, Any]) -> Any:
         """Return an attribute of a module, or the proxy of a parameter or buffer."""
