@@ -33,6 +33,11 @@ def pytest_configure(config: pytest.Config) -> None:
         config.option.hypothesis_seed = secrets.randbelow(2**32)
 
 
+def pytest_runtest_setup() -> None:
+    """Let a test's random numbers not depend on what ran before it in the same process."""
+    torch.manual_seed(0)
+
+
 def pytest_report_header(config: pytest.Config) -> list[str]:
     seed = config.option.hypothesis_seed
     repeat = f", --hypothesis-seed={seed} repeats it" if seed is not None else ""

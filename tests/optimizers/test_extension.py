@@ -14,6 +14,7 @@ from fxgrow.graph.sharing import share
 from fxgrow.optimizers import extend_optimizer
 from fxgrow.primitives.modules import add_module
 from fxgrow.record.record import update_record
+from fxgrow.testing import Draws
 
 OPTIMIZERS: dict[str, Callable[[Any], Optimizer]] = {
     "sgd": lambda parameters: SGD(parameters, lr=0.1, momentum=0.9),
@@ -58,9 +59,8 @@ def grow_at(traced: fx.GraphModule, site: str = "fc1", pseudo_layer: str = "fc1_
 
 
 def train(model: nn.Module, optimizer: Optimizer, steps: int, scheduler: Any = None) -> list[float]:
-    generator, losses = torch.Generator().manual_seed(1), []
-    inputs = torch.randn(16, 6, generator=generator)
-    targets = torch.randn(16, 3, generator=generator)
+    draws, losses = Draws(dtype=torch.float32), []
+    inputs, targets = draws.normal(16, 6), draws.normal(16, 3)
     for _ in range(steps):
         loss = nn.functional.mse_loss(model(inputs), targets)
         optimizer.zero_grad()
@@ -103,7 +103,7 @@ def test_every_parameter_is_held_once_and_moves(name: str) -> None:
     assert sorted(held) == sorted(id(parameter) for parameter in grown.parameters())
     start = {path: parameter.detach().clone() for path, parameter in grown.named_parameters()}
     losses = train(grown, optimizer, steps=20)
-    assert losses[-1] < losses[0]
+    assert losses[-1] < losses[0]  # 90 parameters learn 48 numbers by heart, each optimizer by a fifth at least
     assert all(not torch.equal(start[path], parameter) for path, parameter in grown.named_parameters())
 
 
@@ -230,7 +230,8 @@ def test_growth_nests_in_an_earlier_pseudo_layer() -> None:
     deeper = grow_at(grown, "fc1_pseudo_0.down", "fc1_pseudo_0.down_pseudo_0")
     extend_optimizer(optimizer, deeper)
     assert len(optimizer.param_groups[0]["params"]) == 10
-    assert train(deeper, optimizer, steps=10)[-1] < 2
+    losses = train(deeper, optimizer, steps=10)
+    assert losses[-1] < losses[0]
 
 
 def test_extending_twice_adds_nothing() -> None:

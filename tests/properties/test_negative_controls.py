@@ -1,4 +1,8 @@
-"""Planted faults: the random networks must find them."""
+"""Planted faults: the random networks must find them.
+
+The search draws the same networks every time, and they have the same values on every processor: what is found once is
+found always.
+"""
 
 import copy
 from collections.abc import Callable

@@ -13,6 +13,7 @@ from torch.optim.lr_scheduler import OneCycleLR
 import fxgrow
 from fxgrow.errors import AnalysisError, FxgrowError, PlanError, VerificationError
 from fxgrow.primitives.modules import parameter_count
+from fxgrow.testing import Draws
 from fxgrow.training import Grower
 from fxgrow.training import grower as module
 from fxgrow.training.schedule import growth_epochs
@@ -41,8 +42,7 @@ def traced_model() -> fx.GraphModule:
 
 
 def batches(count: int = 4, size: int = 64) -> list[tuple[Tensor, Tensor]]:
-    generator = torch.Generator().manual_seed(1)
-    inputs = torch.randn(count * size, 6, generator=generator)
+    inputs = Draws(dtype=torch.float32).normal(count * size, 6)
     labels = (inputs[:, 0] * inputs[:, 1] > 0).long() + 2 * (inputs[:, 2].abs() > 0.7).long()
     return list(zip(inputs.split(size), labels.split(size), strict=True))
 
@@ -86,7 +86,8 @@ def test_the_optimizer_holds_every_parameter_once_and_training_goes_on() -> None
         held = [id(parameter) for group in grower.optimizer.param_groups for parameter in group["params"]]
         assert sorted(held) == sorted(id(parameter) for parameter in grower.graph_module.parameters())
         last = train(grower, epochs=4, scheduler=scheduler)
-    assert last < first
+    # from log 4, which is to know nothing, to labels of which two layers learn half in these steps
+    assert last < 0.9 * first
 
 
 def test_one_budget_is_shared_over_the_events() -> None:
