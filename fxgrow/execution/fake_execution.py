@@ -154,11 +154,17 @@ class FakeExecution(fx.Interpreter):
         return self._fake(fetch_attribute(self.module, target))
 
     @contextmanager
-    def _borrowed(self, path: str, values: bool = True) -> Iterator[nn.Module]:
-        """Lend the module at `path` in the mode of this execution; it is as it was when the block ends."""
+    def _borrowed(self, path: str, *, fake: bool = False) -> Iterator[nn.Module]:
+        """Lend the module at `path` in the mode of this execution; it is as it was when the block ends.
+
+        Fake tensors take the place of its own before the mode is set: a module may write to its weights in ``train()``.
+        """
         module = self.module.get_submodule(path)
-        snapshot = Snapshot((module,), values=values)
+        snapshot = Snapshot((module,), values=not fake)
         try:
+            for part in module.modules() if fake else ():
+                part._parameters.update({name: self._fake(value) for name, value in part._parameters.items()})
+                part._buffers.update({name: self._fake(value) for name, value in part._buffers.items()})
             yield module.train(self.training)
         finally:
             snapshot.restore()
@@ -167,11 +173,8 @@ class FakeExecution(fx.Interpreter):
     def _borrowed_fake(self, path: str) -> Iterator[nn.Module]:
         """Lend the module at `path` with fake tensors in the place of its own."""
         if any(isinstance(part, torch.jit.ScriptModule) for part in self.module.get_submodule(path).modules()):
-            raise UnsupportedFakeTensorException("torch.jit")
-        with self._borrowed(path, values=False) as module:
-            for part in module.modules():
-                part._parameters.update({name: self._fake(value) for name, value in part._parameters.items()})
-                part._buffers.update({name: self._fake(value) for name, value in part._buffers.items()})
+            raise UnsupportedFakeTensorException("torch.jit keeps its tensors outside Python")
+        with self._borrowed(path, fake=True) as module:
             yield module
 
     def value(self, node: fx.Node) -> Any:

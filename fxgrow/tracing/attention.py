@@ -13,7 +13,7 @@ from torch.nn.modules import transformer
 PADDING = "padded positions of an nn.TransformerEncoder keep their values where torch writes zeros without gradients"
 
 
-def written_out(function: FunctionType) -> Callable[..., Any]:
+def written_out(function: Any) -> Callable[..., Any]:
     """Return ``F.multi_head_attention_forward`` in a form that computes on proxies.
 
     Torch's own hands over to the first argument that is no plain tensor, and a trace has one node for all of it. The
