@@ -1,6 +1,7 @@
 """Running single nodes of a graph with fake tensors: shapes and dtypes without data."""
 
 import copy
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any
@@ -24,7 +25,7 @@ from fxgrow.execution.inputs import device_of, input_metadata
 from fxgrow.execution.randomness import preserved_randomness
 from fxgrow.execution.structures import mapped
 from fxgrow.primitives.modules import fetch_attribute, qualified_name
-from fxgrow.record.location import module_path
+from fxgrow.record.location import module_path, spelled_operation
 
 _NEED_DATA = (
     DataDependentOutputException,
@@ -81,10 +82,10 @@ class FakeExecution(fx.Interpreter):
         else:
             args, kwargs = fx.map_arg((node.args, node.kwargs), self._value)
             try:
-                with torch.inference_mode(False), torch.enable_grad(), self.fake_mode, self._around_node():
+                with _quiet(), torch.inference_mode(False), torch.enable_grad(), self.fake_mode, self._around_node():
                     self.env[node] = self._run(node, args, kwargs)
             except _ERRORS as error:
-                what = f"{node.format_node()} fails on the shapes of its inputs: {first_line(error)}"
+                what = f"{spelled_operation(node)} fails on the shapes of its inputs: {first_line(error)}"
                 raise ShapeError(what, node) from error
         return self.env[node]
 
@@ -163,6 +164,17 @@ class FakeExecution(fx.Interpreter):
                 ).requires_grad_(meta.requires_grad)
 
         return mapped(metadata, build)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep torch from logging an error that is raised too, and that may be no error of the user's."""
+    logger = logging.getLogger("torch._subclasses.fake_tensor")
+    before, logger.disabled = logger.disabled, True
+    try:
+        yield
+    finally:
+        logger.disabled = before
 
 
 def is_foreign(module: nn.Module) -> bool:
