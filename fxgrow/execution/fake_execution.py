@@ -1,5 +1,6 @@
 """Running single nodes of a graph with fake tensors: shapes and dtypes without data."""
 
+import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
@@ -23,7 +24,7 @@ from fxgrow.execution.randomness import preserved_randomness
 from fxgrow.execution.snapshot import Snapshot
 from fxgrow.execution.structures import mapped
 from fxgrow.primitives.modules import fetch_attribute, qualified_name
-from fxgrow.record.location import module_path
+from fxgrow.record.location import module_path, spelled_operation
 
 _NEED_DATA = (
     DataDependentOutputException,
@@ -82,10 +83,10 @@ class FakeExecution(fx.Interpreter):
         else:
             inputs = {value: self.value(value) for value in node.all_input_nodes}
             try:
-                with torch.inference_mode(False), torch.enable_grad(), self.fake_mode, self._around_node():
+                with _quiet(), torch.inference_mode(False), torch.enable_grad(), self.fake_mode, self._around_node():
                     self.env[node] = self._run(node, inputs)
             except _ERRORS as error:
-                what = f"{node.format_node()} fails on the shapes of its inputs: {first_line(error)}"
+                what = f"{spelled_operation(node)} fails on the shapes of its inputs: {first_line(error)}"
                 raise ShapeError(what, node) from error
         return self.env[node]
 
@@ -196,6 +197,17 @@ class FakeExecution(fx.Interpreter):
                 ).requires_grad_(meta.requires_grad)
 
         return mapped(metadata, build)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep torch from logging an error that is raised too, and that may be no error of the user's."""
+    logger = logging.getLogger("torch._subclasses.fake_tensor")
+    before, logger.disabled = logger.disabled, True
+    try:
+        yield
+    finally:
+        logger.disabled = before
 
 
 def is_foreign(module: nn.Module) -> bool:

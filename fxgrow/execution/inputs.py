@@ -36,6 +36,9 @@ def example_inputs_of(graph_module: fx.GraphModule, seed: int = 0, batch_size: i
         if not isinstance(meta, TensorMetadata):
             return meta
         shape = list(meta.shape)
+        known = annotation(node).get("values")
+        if known is not None and batch_size is None:
+            return torch.tensor(known, dtype=meta.dtype, device=device)
         if batch_size is not None and shape and shape[0] == traced_batch:
             shape[0] = batch_size
         return _random_tensor(shape, meta.dtype, _integer_range(graph_module, node), generator).to(device)

@@ -96,5 +96,7 @@ def _build(spec: InputSpec, generator: torch.Generator) -> Any:
 def _random(shape: tuple[int, ...], dtype: torch.dtype, spec: InputSpec, generator: torch.Generator) -> Tensor:
     if dtype.is_floating_point or dtype.is_complex:
         return torch.randn(shape, dtype=torch.promote_types(dtype, torch.float32), generator=generator).to(dtype)
+    if spec.values is not None:
+        return torch.tensor(spec.values, dtype=dtype)
     low, high = spec.integers or (0, 1)
     return torch.randint(low, high + 1, shape, generator=generator).to(dtype)

@@ -75,6 +75,7 @@ class InputSpec:
     #: the value, as `fxgrow.files.input_values.to_spec` describes it
     value: Any
     integers: tuple[int, int] | None = None  #: for a tensor of integers: the least and the greatest seen
+    values: list[Any] | None = None  #: for a tensor of integers on which control flow depends: what it held
 
     @property
     def tensors(self) -> list[tuple[tuple[int, ...], str]]:
@@ -131,6 +132,7 @@ def _input_spec(node: fx.Node) -> InputSpec:
         name=str(node.target),
         value=_spec(value, str(node.target)),
         integers=(seen[0], seen[1]) if seen else None,
+        values=annotation(node).get("values"),
     )
 
 

@@ -52,6 +52,7 @@ class Annotation(TypedDict, total=False):
     provenance: ProvenanceAnnotation
     flops: int  #: two for a multiply-add, as torch.utils.flop_counter counts them
     integers: list[int]  #: on a placeholder of integers: the least and the greatest that the example inputs held
+    values: list[Any]  #: on a placeholder of integers: what the example input held, where control flow depends on it
 
 
 def annotation(node: fx.Node) -> Annotation:

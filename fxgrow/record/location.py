@@ -4,6 +4,8 @@ import re
 
 import torch.fx as fx
 
+from fxgrow.primitives.modules import qualified_name
+
 _NUMBERED = re.compile(r"((?!.*_pseudo_)(?:|.*_))(\d+)")
 
 
@@ -26,3 +28,10 @@ def module_path(node: fx.Node) -> str:
         return str(node.target)
     stack = node.meta.get("nn_module_stack") or {}
     return str(list(stack.values())[-1][0]) if stack else ""
+
+
+def spelled_operation(node: fx.Node) -> str:
+    """Return what `node` does, as a reader of the model's code knows it; "it" for a call of a module."""
+    if node.op == "call_function":
+        return qualified_name(node.target).replace("torch._C._nn.", "torch.nn.functional.")
+    return f"Tensor.{node.target}" if node.op == "call_method" else "it"

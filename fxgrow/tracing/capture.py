@@ -6,16 +6,17 @@ from dataclasses import dataclass
 import torch.fx as fx
 from torch import Tensor, nn
 
-from fxgrow.errors import first_line
 from fxgrow.execution.preservation import preserved
 from fxgrow.graph.state import adopt_state
 from fxgrow.primitives.modules import add_module, fetch_attribute, fresh_path, resolves
 from fxgrow.record.location import module_path
 from fxgrow.tracing.alignment import ModeDifference, align, replace_argument
 from fxgrow.tracing.arguments import Call
+from fxgrow.tracing.causes import cause_of
 from fxgrow.tracing.functions import Function, rejecting_function, spelled
 from fxgrow.tracing.mode_value import ModeValue
 from fxgrow.tracing.tracer import ModelTracer, Opaque
+from fxgrow.tracing.values import IntegerFromDataError
 
 _CONSTANT = "_tensor_constant"
 
@@ -55,8 +56,7 @@ def capture(model: nn.Module, call: Call, leaves: Collection[str]) -> Capture:
     Raises:
         MustStayWholeError: If a module must become a leaf first.
     """
-    functions: dict[Function, str] = {}  # kept as one node, and why
-    train, evaluation = (_record_with(functions, model, call, leaves, training=mode) for mode in (True, False))
+    (train, evaluation), functions = _record_both(model, call, leaves)
     constants = {f"eval:{name}": value for name, value in evaluation.constants.items()}
     constants |= {f"train:{name}": value for name, value in train.constants.items()}
     differences, findings = align(evaluation.tracer, train.tracer, constants)
@@ -72,31 +72,42 @@ def capture(model: nn.Module, call: Call, leaves: Collection[str]) -> Capture:
     return Capture(graph_module, tuple(notes), tuple(_doubts(evaluation)))
 
 
-def _record_with(
-    functions: dict[Function, str], model: nn.Module, call: Call, leaves: Collection[str], *, training: bool
-) -> Recording:
-    """Record with `functions` as one node each, and add to them until no function rejects what it is given."""
+def _record_both(
+    model: nn.Module, call: Call, leaves: Collection[str]
+) -> tuple[tuple[Recording, Recording], dict[Function, str]]:
+    """Record in train and in eval mode, with functions as one node each until none rejects what it is given.
+
+    A whole number that follows from the values of integer inputs is fixed, and asserted, where the model could not be
+    traced otherwise.
+    """
+    functions: dict[Function, str] = {}  # kept as one node, and why
+    fix_integers = False
     while True:
         try:
-            return _record(model, call, leaves, functions, training=training)
+            train, evaluation = (
+                _record(model, ModelTracer(call, leaves, functions, fix_integers=fix_integers), training=mode)
+                for mode in (True, False)
+            )
+            return (train, evaluation), functions
         except MustStayWholeError as failure:
-            function = rejecting_function(failure.__cause__) if failure.__cause__ else None
-            if function is None or function in functions:
+            error = failure.__cause__
+            function = rejecting_function(error) if error else None
+            if function is not None and function not in functions:
+                functions[function] = failure.findings[0].reason
+            elif isinstance(error, IntegerFromDataError) and not failure.findings[0].stack and not fix_integers:
+                fix_integers = True
+            else:
                 raise
-            functions[function] = failure.findings[0].reason
 
 
-def _record(
-    model: nn.Module, call: Call, leaves: Collection[str], functions: Collection[Function], *, training: bool
-) -> Recording:
-    tracer = ModelTracer(call, leaves, functions)
+def _record(model: nn.Module, tracer: ModelTracer, *, training: bool) -> Recording:
     with preserved(model):  # models keep what they computed, and it must not reach the next recording
         model.train(training)
         versions, attributes = _buffer_versions(model), set(vars(model))
         try:
             graph = tracer.record(model)
         except Exception as error:  # the model's own code runs here, and it may raise anything
-            finding = Opaque(tracer.stack, f"cannot be traced: {first_line(error)}")
+            finding = Opaque(tracer.stack, f"cannot be traced: {cause_of(error)}")
             raise MustStayWholeError([finding]) from error
         new = [name for name in vars(model) if name not in attributes and name.startswith(_CONSTANT)]
         constants = {name: vars(model)[name] for name in new}

@@ -12,14 +12,16 @@ from fxgrow.errors import TraceError, VerificationError, first_line
 from fxgrow.execution.calling import Inputs
 from fxgrow.execution.preservation import preserved
 from fxgrow.execution.shapes import complete_shapes, propagate_shapes
-from fxgrow.execution.structures import batch_size_of
+from fxgrow.execution.structures import batch_size_of, flatten
 from fxgrow.graph.normalisation import normalise
 from fxgrow.graph.sharing import share
+from fxgrow.primitives.modules import parameter_count
 from fxgrow.primitives.unwrapping import bare
 from fxgrow.record.record import Origin, record_of, update_record
 from fxgrow.tracing.arguments import bind_call
 from fxgrow.tracing.exported import reference_of, unpack
-from fxgrow.tracing.faithful import trace_faithfully
+from fxgrow.tracing.faithful import UntraceableError, trace_faithfully
+from fxgrow.tracing.parts import traceable_part
 from fxgrow.tracing.priming import buffers_built_by
 from fxgrow.verification import verify
 
@@ -56,10 +58,22 @@ def trace(
         graph_module = _adopt(unpack(model), reference_of(model), example_inputs, check)
         update_record(graph_module, trace_policy={"door": "torch.export"}, trace_notes=(_FROZEN,))
     else:
-        graph_module = retrace(model, example_inputs, {}, check=check)
+        graph_module = _trace_or_name_a_part(model, example_inputs, check)
     if origin is not None:
         update_record(graph_module, origin=origin)
     return graph_module
+
+
+def _trace_or_name_a_part(model: nn.Module, example_inputs: Any, check: bool) -> fx.GraphModule:
+    try:
+        return retrace(model, example_inputs, {}, check=check)
+    except UntraceableError as error:
+        path = traceable_part(model, Inputs.of(model, example_inputs))
+        if path is None:
+            raise
+        share = parameter_count(model.get_submodule(path)) / max(parameter_count(model), 1)
+        fix = f"trace {path}, a submodule of it with {share:.0%} of its parameters, and put that back"
+        raise TraceError(error.what, where=error.where, fix=fix) from error
 
 
 def retrace(model: nn.Module, example_inputs: Any, policy: Mapping[str, Any], *, check: bool = False) -> fx.GraphModule:
@@ -127,8 +141,17 @@ def _check_inputs(model: nn.Module, inputs: Inputs) -> None:
             inputs.call(model)
     except Exception as error:  # the model's own code runs here, and it may raise anything
         where = _failing_path(model, error) or type(model).__name__
-        what = f"the model does not run on the example inputs: {first_line(error)}"
+        what = f"the model does not run on the example inputs: {first_line(error)}{_other_dtype(model, inputs)}"
         raise TraceError(what, where=where, fix="give inputs of the shapes and dtypes that it takes") from error
+
+
+def _other_dtype(model: nn.Module, inputs: Inputs) -> str:
+    """Say that the inputs are of another floating-point dtype than the model, if they are."""
+    own = {p.dtype for p in model.parameters() if p.is_floating_point()}
+    given = {tensor.dtype for _, tensor in flatten(inputs) if tensor.is_floating_point()}
+    if not own or not given or own & given:
+        return ""
+    return f" (the inputs are {min(map(str, given))}, and its parameters {min(map(str, own))})"
 
 
 def _failing_path(model: nn.Module, error: BaseException) -> str:

@@ -102,9 +102,14 @@ def _pass_gate(
         raise TraceError(what, where=error.where, fix=PARTS) from error
 
 
+class UntraceableError(TraceError):
+    """Nothing is left to keep whole: a part of the model may still be traced."""
+
+
 def _refuse(finding: Opaque, model: nn.Module) -> TraceError:
     """Return the error for a module that nothing is left to keep whole around."""
-    fix = "rewrite its forward without control flow on tensor values, or trace a submodule of it and put that back"
+    where = finding.stack[-1] if finding.stack else type(model).__name__
     if "train and in eval" in finding.reason:
         fix = "build it without what only training needs, as aux_logits=False in torchvision"
-    return TraceError(finding.reason, where=finding.stack[-1] if finding.stack else type(model).__name__, fix=fix)
+        return TraceError(finding.reason, where=where, fix=fix)
+    return UntraceableError(finding.reason, where=where, fix="trace a submodule of it and put that back")

@@ -27,7 +27,7 @@ from fxgrow.tracing.leaves import COMPOSITES, is_closed, untraceable_classes
 from fxgrow.tracing.obstacles import obstacle, watched_hooks
 from fxgrow.tracing.proxies import holds_proxy, proxy_of
 from fxgrow.tracing.untraced import untraced
-from fxgrow.tracing.values import UnknownValueError, Values
+from fxgrow.tracing.values import IntegerFromDataError, UnknownValueError, Values
 
 #: written on nodes that were recorded under torch.no_grad
 NO_GRAD = "fxgrow_no_grad"
@@ -67,6 +67,7 @@ class ModelTracer(fx.Tracer):
         call: How the model is called.
         leaves: Paths of modules that stay whole, beside the atoms of torch.nn and those that follow ``.train()``.
         functions: Functions that are kept as one node, beside those that always are.
+        fix_integers: Whether whole numbers that follow from the values of integer inputs are fixed, and asserted.
 
     Attributes:
         calls: The stack of open module calls, outermost (the model) first; the whole tree when tracing is over.
@@ -74,10 +75,17 @@ class ModelTracer(fx.Tracer):
         notes: What was dropped without changing the function, in sentences.
     """
 
-    def __init__(self, call: Call, leaves: Collection[str], functions: Collection[Function] = ()) -> None:
+    def __init__(
+        self,
+        call: Call,
+        leaves: Collection[str],
+        functions: Collection[Function] = (),
+        *,
+        fix_integers: bool = False,
+    ) -> None:
         super().__init__(autowrap_modules=(math,))
         self.proxy_buffer_attributes = True  # or what forward computes from a buffer would be a constant
-        self.call = call
+        self.call, self.fix_integers = call, fix_integers
         self.leaves = frozenset(leaves)
         self.functions = (*untraceable_functions(), *functions)
         self.leaf_classes = untraceable_classes()
@@ -160,14 +168,23 @@ class ModelTracer(fx.Tracer):
         """
         node = proxy.node
         if node not in self.decided:
-            value = self.decided[node] = self.values.value(node)
+            value = self.decided[node] = self._value(node)
             if self.values.asks_for_gradients(node):  # it may be another one where the graph is used
                 self.note("branches on whether gradients are recorded take the side of training")
                 return value
-            message = "this graph was traced for inputs of another size or type"
+            message = "this graph was traced for inputs of another size, type or number"
             same = self.create_proxy("call_function", operator.eq, (proxy, value), {})
             self.create_proxy("call_function", torch._assert, (same, message), {})
         return self.decided[node]
+
+    def _value(self, node: fx.Node) -> Any:
+        try:
+            return self.values.value(node)
+        except IntegerFromDataError as error:
+            if not self.fix_integers:
+                raise
+            self.note(f"a whole number is fixed, and asserted, though {error}")
+            return self.values.integer(node)
 
     @cached_property
     def values(self) -> Values:

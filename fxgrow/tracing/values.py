@@ -4,13 +4,13 @@ torch.fx records ``x.shape[1]`` as an operation and cannot decide ``if x.shape[1
 the example inputs are. A decision taken on it holds for inputs of that size only, so the graph gets an assertion of it.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 import torch.fx as fx
-from torch import nn
+from torch import Tensor, nn
 
 from fxgrow.execution.fake_execution import FakeExecution, ShapeError
 from fxgrow.tracing.arguments import Call
@@ -20,6 +20,10 @@ _GRADIENT_ATTRIBUTES = {"requires_grad", "grad_fn", "grad", "is_leaf"}
 
 class UnknownValueError(RuntimeError):
     """A decision depends on the values of tensors, or on the size of the batch; internal to tracing."""
+
+
+class IntegerFromDataError(UnknownValueError):
+    """It depends on a whole number that follows from integer inputs, as the largest of some lengths."""
 
 
 class Values:
@@ -58,7 +62,7 @@ class Values:
         with self._apart():
             values = [self._compute(index, node) for index in range(2)]
         if not _plain(values[0]) or self._follows_from_data(node):
-            raise UnknownValueError("its control flow depends on the values of tensors")
+            raise self._depends_on_values(node)
         if values[1] != values[0]:
             raise UnknownValueError("its control flow depends on the size of the batch")
         return values[0]
@@ -75,6 +79,33 @@ class Values:
             raise UnknownValueError("its control flow depends on the size of the batch")
         return lengths.pop()
 
+    def integer(self, node: fx.Node) -> int:
+        """Return the whole number that follows from the values of the example inputs at `node`.
+
+        Raises:
+            UnknownValueError: If it is none, or follows from more than integer inputs.
+        """
+        needed = _ancestors(node)
+        interpreter = fx.Interpreter(
+            self.executions[0].module, garbage_collect_values=False, graph=self.executions[0].graph
+        )
+        with self._apart():
+            for candidate in sorted(needed):
+                if candidate.op == "placeholder":
+                    interpreter.env[candidate] = self.inputs[0][str(candidate.target)]
+                else:
+                    interpreter.env[candidate] = interpreter.run_node(candidate)
+        return int(interpreter.env[node])
+
+    def _depends_on_values(self, node: fx.Node) -> UnknownValueError:
+        value, ancestors = self.executions[0].env[node], _ancestors(node)
+        inputs = sorted(str(source.target) for source in ancestors if source.op == "placeholder")
+        what = f"its control flow depends on the values of {', '.join(inputs) or 'tensors'}"
+        integral = isinstance(value, Tensor) and not value.is_floating_point() and value.dtype != torch.bool
+        cheap = all(source.op in ("placeholder", "call_function", "call_method") for source in ancestors)
+        kind = IntegerFromDataError if integral and value.numel() == 1 and cheap and inputs else UnknownValueError
+        return kind(what)
+
     def asks_for_gradients(self, node: fx.Node) -> bool:
         """Say whether a plain value comes from an attribute that differs between training and inference."""
         return _asks_for_gradients(node, self.executions[0].env)
@@ -88,14 +119,8 @@ class Values:
 
     def _compute(self, index: int, node: fx.Node) -> Any:
         execution = self.executions[index]
-        needed, pending = {node}, [node]
-        while pending:
-            for value in pending.pop().all_input_nodes:
-                if value not in needed and value not in execution.env:
-                    needed.add(value)
-                    pending.append(value)
         try:
-            for candidate in sorted(needed):
+            for candidate in sorted(_ancestors(node, known=execution.env)):
                 if candidate.op == "placeholder":
                     execution.set_input(candidate, self.inputs[index][str(candidate.target)])
                 execution.compute(candidate)
@@ -111,6 +136,17 @@ class Values:
             yield
         finally:
             self.computing = False
+
+
+def _ancestors(node: fx.Node, known: Collection[fx.Node] = ()) -> set[fx.Node]:
+    """Return a node and all that its value follows from, up to nodes that are `known`."""
+    found, pending = {node}, [node]
+    while pending:
+        for value in pending.pop().all_input_nodes:
+            if value not in found and value not in known:
+                found.add(value)
+                pending.append(value)
+    return found
 
 
 def _is_number(execution: FakeExecution, node: fx.Node) -> bool:

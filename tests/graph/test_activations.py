@@ -55,11 +55,12 @@ def function_of(function) -> Elementwise | None:
     return elementwise(*traced(function))
 
 
-@pytest.mark.parametrize(
-    "module",
-    [*(kind() for kind in MODULES), *FUNCTIONS],
-    ids=lambda value: repr(value) if isinstance(value, nn.Module) else value.__name__,
-)
+def spelled(value) -> str:
+    """A name that is the same in every process."""
+    return repr(value) if isinstance(value, nn.Module) else value.__name__
+
+
+@pytest.mark.parametrize("module", [*(kind() for kind in MODULES), *FUNCTIONS], ids=spelled)
 def test_every_activation_can_be_differentiated_twice_and_is_the_function_itself(module) -> None:
     function = function_of(module)
     assert function is not None

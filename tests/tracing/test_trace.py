@@ -365,9 +365,9 @@ class PerSample(nn.Module):
 
 def test_control_flow_on_the_batch_keeps_the_module_whole():
     traced = fxgrow.trace(Wrapper(PerSample()), sample())
-    assert record_of(traced).trace_notes == (
-        "inner stays whole: cannot be traced: its control flow depends on the size of the batch",
-    )
+    (note,) = record_of(traced).trace_notes
+    assert note.startswith("inner stays whole: cannot be traced: its control flow depends on the size of the batch (")
+    assert note.endswith(", return torch.stack([self.linear(row) for row in x]))")
 
 
 class JoinedBias(nn.Module):
@@ -589,7 +589,7 @@ class Detector(nn.Module):
 def test_a_part_of_a_model_that_cannot_be_traced_grows_in_its_place():
     model = Detector()
     expected = model(sample())
-    with pytest.raises(TraceError, match="trace a submodule of it and put that back"):
+    with pytest.raises(TraceError, match=r"values of x \(.* trace backbone, a submodule of it with 83% of its param"):
         fxgrow.trace(model, sample())
     backbone = fxgrow.trace(model.backbone, sample())
     model.backbone = fxgrow.grow(backbone, random_scores(backbone), budget=0.5)
