@@ -16,6 +16,7 @@ from torch.optim import AdamW, Optimizer
 import fxgrow
 from fxgrow.passes import Pass, available_passes, parse
 from fxgrow.passes.add_residual_edge import AddResidualEdge
+from fxgrow.passes.deepen import Deepen
 from fxgrow.passes.eliminate_dead_code import EliminateDeadCode
 from fxgrow.passes.fold_pairs import FoldPairs
 from fxgrow.passes.functionalize_inplace import FunctionalizeInplace
@@ -90,6 +91,7 @@ DOORS: dict[str, tuple[Pass, Function | None]] = {
         AddResidualEdge("blocks.0", "blocks.1"),
         functools.partial(fxgrow.add_residual_edge, source="blocks.0", target="blocks.1"),
     ),
+    "deepen": (Deepen(("blocks.0", "blocks.1")), functools.partial(fxgrow.deepen, blocks=["blocks.0", "blocks.1"])),
     "eliminate-dead-code": (EliminateDeadCode(), None),
     "fold-pairs": (FoldPairs(), fxgrow.fold_pairs),
     "functionalize-inplace": (FunctionalizeInplace(), None),
@@ -169,7 +171,7 @@ def test_new_parameters_are_there_and_new(name: str) -> None:
 def test_a_line_is_in_the_history_exactly_where_something_grew(name: str) -> None:
     before = ready_for(name)
     after = DOORS[name][0](before).graph_module
-    grew = name in ("add-residual-edge", "insert-block", "insert-pseudo-layers", "widen")
+    grew = name in ("add-residual-edge", "deepen", "insert-block", "insert-pseudo-layers", "widen")
     assert len(record_of(after).history) == len(record_of(before).history) + grew - (name == "undo")
     if grew:
         event = record_of(after).history[-1]
