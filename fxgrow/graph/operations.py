@@ -23,6 +23,15 @@ _MOST = 1 << 14
 _RECORDS: dict[Hashable, Operation] = {}
 
 
+def is_hashable(value: object) -> bool:
+    """Say whether a value, with all that it holds, can be a key."""
+    try:
+        hash(value)
+    except TypeError:
+        return False
+    return True
+
+
 class Operations:
     """The records of a graph's nodes, each found when it is first asked for."""
 
@@ -59,7 +68,7 @@ class Operations:
 
     def _find(self, node: fx.Node) -> Operation:
         description = self._descriptions.of(node) if node.op.startswith("call") else None
-        if description is None:
+        if description is None or not is_hashable(description):  # a constant of the user's own may not be
             return declared(self.graph_module, node)
         if description not in _RECORDS:
             if len(_RECORDS) >= _MOST:

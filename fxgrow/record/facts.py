@@ -68,7 +68,7 @@ class _State:
 
     def __init__(self, graph_module: fx.GraphModule, notes: bool) -> None:
         self.objects: list[object] = []
-        self.shapes: list[torch.Size] = []  # of tensors; each time another object
+        self.layouts: list[tuple[torch.Size, torch.dtype]] = []  # of tensors, which `.to` changes in their place
         called: set[object] = set()
         for node in graph_module.graph.nodes:
             self.objects += (node, node.target, node.args, node.kwargs)
@@ -85,7 +85,7 @@ class _State:
         return (
             len(self.objects) == len(other.objects)
             and all(map(is_, self.objects, other.objects))
-            and self.shapes == other.shapes
+            and self.layouts == other.layouts
         )
 
     def _add_module(self, module: nn.Module) -> None:
@@ -99,7 +99,7 @@ class _State:
     def _add_tensor(self, value: object) -> None:
         self.objects.append(value)
         if isinstance(value, torch.Tensor):
-            self.shapes.append(value.shape)
+            self.layouts.append((value.shape, value.dtype))
 
 
 def _submodule(root: nn.Module, path: str) -> nn.Module:

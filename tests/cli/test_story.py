@@ -101,4 +101,4 @@ def test_grow_obeys_include_and_exclude(files, run, tmp_path):
     options = ("--include", "blocks.*", "--exclude", "blocks.0.*", "--exclude", "*.attn.*")
     assert run("grow", files["scored"], "--budget", 0.1, *options, "-o", tmp_path / "x.pt")[0] == 0
     history = read_table(tmp_path / "x.pt").record.history
-    assert {site.site for site in history[0].sites} == {"blocks.1.mlp.fc1", "blocks.1.mlp.fc2"}
+    assert {growth.site for growth in history[0].growths} == {"blocks.1.mlp.fc1", "blocks.1.mlp.fc2"}

@@ -48,8 +48,9 @@ def test_batches_come_in_many_forms(batches):
 
 def test_a_loader_that_shuffles_gives_the_same_scores_twice_and_leaves_the_random_state():
     loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(X, TARGET), batch_size=8, shuffle=True)
+    model = _model()
     state = torch.get_rng_state()
-    first = analyze(_model(), F.cross_entropy, loader)
+    first = analyze(model, F.cross_entropy, loader)
     assert torch.equal(torch.get_rng_state(), state)
     _same(first, analyze(_model(), F.cross_entropy, loader))
 

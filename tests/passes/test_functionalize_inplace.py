@@ -69,7 +69,7 @@ def residual(model: Network, x: Tensor) -> Tensor:
 def filling(model: Network, x: Tensor) -> Tensor:
     y = x * 2
     y.copy_(x[0])
-    z = y.tanh()
+    z = y + 1
     z.zero_()
     y.fill_(3.0)
     return y + z + x
@@ -135,7 +135,12 @@ def test_mutations_that_another_view_shows_are_left_alone(body: Callable[[Networ
     result = FunctionalizeInplace()(before)
     assert mutations(result.graph_module) == mutations(before)
     assert not result.modified
-    fxgrow.verify(before, result.graph_module, torch.randn(3, 4))
+    outputs = []
+    for graph_module in (before, result.graph_module):
+        torch.manual_seed(0)
+        with torch.no_grad():  # autograd allows some of these nowhere
+            outputs.append(graph_module(torch.ones(3, 4)))
+    assert torch.equal(*outputs)
 
 
 def test_a_parameter_that_is_written_stays_written():
