@@ -103,22 +103,24 @@ FRONTIERS: tuple[Frontier, ...] = (
     *_frontiers(_LONG, _LONG_CORE, 3),
 )
 
+_EQUAL_GROUP = _group("Equal parameters and equal cost", _MLP, _EQUAL[1:], _EQUAL[0])
+
 GROUPS: tuple[Group, ...] = (
     _group("Cost", _MLP, _MLP_CORE),
+    _EQUAL_GROUP,
     _group("Cost", _TEXT, _TEXT_CORE),
-    _group("Uniform networks", _MLP, uniform(_MLP, cycles=2)),
-    _group("Equal parameters and equal cost", _MLP, _EQUAL[1:], _EQUAL[0]),
-    _group("Uniform networks", _TEXT, uniform(_TEXT)),
+    _group("Cost", _MLP, _MLP_CORE).on(18),
+    _EQUAL_GROUP.on(18),
+    _group("Cost", _TEXT, _TEXT_CORE).on(3),
     _group("Stages", _MLP, stages(_MLP, cycles=2)),
+    _group("Uniform networks", _MLP, uniform(_MLP, cycles=2)),
     _group("Schedules", _MLP, schedules(_MLP, cycles=2)),
     _group("Stages", _TEXT, stages(_TEXT)),
     _group("Schedules", _TEXT, schedules(_TEXT)),
-    _group("Cost", _MLP, _MLP_CORE).on(18),
-    _group("Equal parameters and equal cost", _MLP, _EQUAL[1:], _EQUAL[0]).on(18),
     _group("Cost", _WARPED, _WARPED_CORE),
-    _group("Cost", _TEXT, _TEXT_CORE).on(3),
-    _group("Operators", _MLP, operators(_MLP, cycles=2)),
     _group("Cost", _WARPED, _WARPED_CORE).on(3),
+    _group("Operators", _MLP, operators(_MLP, cycles=2)),
+    _group("Uniform networks", _TEXT, uniform(_TEXT)),
     _group("Operators", _TEXT, operators(_TEXT)),
     *(_group("Cost", task, core(task, cycles=2)).on(fresh) for task in _OTHERS for fresh in (0, 3)),
     *(_group("Cost", _LONG, _LONG_CORE).on(fresh) for fresh in (0, 3)),
