@@ -54,7 +54,8 @@ def test_a_random_network_is_rebuilt_from_how_it_prints(drawn: Drawn) -> None:
 def test_every_kind_of_step_is_drawn() -> None:
     drawn: Counter[str] = Counter()
 
-    @settings(max_examples=600, phases=[Phase.generate], suppress_health_check=list(HealthCheck))
+    # the rarest kind is in about ten of them: not drawn anew, or one exploration in hundreds would miss it
+    @settings(max_examples=600, phases=[Phase.generate], suppress_health_check=list(HealthCheck), derandomize=True)
     @given(recipes())
     def count(recipe: Recipe) -> None:
         drawn.update(step.kind for step in recipe.steps)
