@@ -52,7 +52,8 @@ def test_tests_run_in_the_setting_that_was_asked_for() -> None:
     arguments = ["-n", "0", "-q", "tests/test_architecture.py"]
     outcomes, same = processors.run_all(["default"], [], arguments)
     assert (outcomes["default"].capability, outcomes["default"].status, same) == ("DEFAULT", 0, {})
-    assert outcomes["default"].counts["passed"] > 0 and not outcomes["default"].failures
+    assert outcomes["default"].counts["passed"] > 0
+    assert not outcomes["default"].failures
 
 
 def test_settings_that_come_to_the_same_run_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -62,10 +63,12 @@ def test_settings_that_come_to_the_same_run_once(monkeypatch: pytest.MonkeyPatch
         processors, "run", lambda setting, capability, arguments: ran.append((capability, setting.threads))
     )
     _, same = processors.run_all(list(processors.SETTINGS), [], [])
-    assert ran == [("AVX2", 1), ("DEFAULT", 1), ("AVX2", 2), ("DEFAULT", 2)] and same == {"avx2": "native"}
+    assert ran == [("AVX2", 1), ("DEFAULT", 1), ("AVX2", 2), ("DEFAULT", 2)]
+    assert same == {"avx2": "native"}
     ran.clear()
     _, same = processors.run_all(["avx2", "default"], ["native"], [])
-    assert ran == [("DEFAULT", 1)] and same == {"avx2": "native"}
+    assert ran == [("DEFAULT", 1)]
+    assert same == {"avx2": "native"}
 
 
 def test_the_gate_takes_a_skip_for_a_failure(tmp_path: Path) -> None:
