@@ -8,23 +8,8 @@ import torch
 import torch.fx as fx
 from torch import nn
 
-from fxgrow.errors import FxgrowError
 from fxgrow.execution.preservation import preserved
 from fxgrow.execution.structures import flatten
-
-
-class DivergenceError(FxgrowError):
-    """The loss is not finite.
-
-    Args:
-        what: As `FxgrowError`.
-        step: How many optimizer steps were made before it.
-    """
-
-    def __init__(self, what: str, *, step: int) -> None:
-        self.step = step
-        fix = "go on from the last checkpoint with a lower learning rate, or clip the gradients"
-        super().__init__(what, where=f"step {step}", fix=fix)
 
 
 def describe_divergence(graph_module: fx.GraphModule, inputs: Any) -> str:

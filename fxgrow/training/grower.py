@@ -11,14 +11,14 @@ from torch import Tensor, nn
 
 from fxgrow.curvature.capture import LossFunction
 from fxgrow.curvature.probe_data import CountSamples
-from fxgrow.errors import PlanError, TraceError
+from fxgrow.errors import DivergenceError, PlanError, TraceError
 from fxgrow.execution.randomness import load_random_state_dict, random_state_dict
 from fxgrow.growth.budget import resolve_budget
 from fxgrow.optimizers import Optimizers, listed, unchanged_on_failure
 from fxgrow.primitives.modules import parameter_count
 from fxgrow.primitives.unwrapping import DataParallel, layers, unwrap
 from fxgrow.record.record import GrowthEvent, new_parameters, record_of, remember
-from fxgrow.training.divergence import DivergenceError, describe_divergence
+from fxgrow.training.divergence import describe_divergence
 from fxgrow.training.events import Event, GrowthReport, check_equal, significant_share
 from fxgrow.training.growing import Growing, Wrap
 from fxgrow.training.resuming import Stateful, load_optimizer_state, load_states, optimizer_state, states_of
