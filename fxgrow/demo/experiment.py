@@ -12,11 +12,12 @@ from rich.console import Console
 
 from fxgrow.demo.loop import Digits, EpochMetrics, load_digits, train
 from fxgrow.demo.model import NAME, NARROW, build, build_uniform, flops
-from fxgrow.demo.output import MODEL, write_results
+from fxgrow.demo.output import write_results
 from fxgrow.demo.progress import TrainingProgress
 from fxgrow.demo.report import results_table
 from fxgrow.demo.settings import Settings
 from fxgrow.primitives.modules import parameter_count
+from fxgrow.runs import MODEL
 
 
 def run_demo(settings: Settings, console: Console) -> dict[str, Sequence[EpochMetrics]]:
@@ -38,10 +39,11 @@ def run_demo(settings: Settings, console: Console) -> dict[str, Sequence[EpochMe
         runs["base"], _ = _train("base", build(settings.shape, NARROW, seed=settings.seed), digits, settings, console)
         uniform = build_uniform(settings.shape, parameter_count(grown), seed=settings.seed)
         runs["uniform"], _ = _train("uniform", uniform, digits, settings, console)
-    write_results(settings.out, grown, runs)
+    write_results(settings, grown, runs)
     console.print(results_table(runs))
-    console.print(f"{time.monotonic() - started:.0f} s in all. Written: {settings.out}/ (model, metrics, plot)")
+    console.print(f"{time.monotonic() - started:.0f} s in all. Written: {settings.out}/, model and metrics")
     console.print(f"Look at what grew:  fxgrow inspect {Path(settings.out) / MODEL}", soft_wrap=True)
+    console.print(f"In the browser:     fxgrow report {settings.out} -o report.html", soft_wrap=True)
     return runs
 
 

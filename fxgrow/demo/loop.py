@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import Protocol
 
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor
 from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
+from fxgrow.curvature import analyze
 from fxgrow.data import open_source
 from fxgrow.demo.augment import augment
 from fxgrow.demo.model import flops
@@ -118,7 +120,14 @@ def train(
         seconds = time.monotonic() - started
         metrics.append(_measure(name, epoch + 1, grower, digits, _rate(optimizer), train_loss, seconds))
         watcher.epoch(metrics[-1])
+    if grows:  # so that the file says what became of the scores
+        probe = list(islice(_batches(digits, settings, generator, augmented=False), _probe_batches(settings)))
+        analyze(grower.graph_module, F.cross_entropy, probe, sites=SITES, seed=settings.seed)
     return metrics, grower.graph_module
+
+
+def _probe_batches(settings: Settings) -> int:
+    return max(1, settings.probe_images // settings.batch_size)
 
 
 def warm_up_and_cosine(steps: int) -> Callable[[int], float]:

@@ -1,7 +1,8 @@
-"""What the demo leaves behind: the model, the metrics and a plot, all of them or none."""
+"""What the demo leaves behind: the model, the metrics, the settings and a plot, all of them or none."""
 
 import csv
 import dataclasses
+import json
 import os
 import shutil
 from collections.abc import Mapping, Sequence
@@ -11,29 +12,33 @@ from tempfile import mkdtemp
 import torch.fx as fx
 
 from fxgrow.demo.loop import EpochMetrics
+from fxgrow.demo.settings import Settings
 from fxgrow.errors import FileError
 from fxgrow.files import save
+from fxgrow.runs import METRICS, MODEL, SETTINGS
 
-MODEL, METRICS, PLOT = "model.pt", "metrics.csv", "plot.png"
+PLOT = "plot.png"
 
 
-def write_results(out: Path, grown: fx.GraphModule, runs: Mapping[str, Sequence[EpochMetrics]]) -> None:
-    """Write model.pt, metrics.csv and plot.png into `out`; other files in it are left alone.
+def write_results(settings: Settings, grown: fx.GraphModule, runs: Mapping[str, Sequence[EpochMetrics]]) -> None:
+    """Write model.pt, metrics.csv, run.toml and plot.png into the output folder; other files in it are left alone.
 
     The files are written beside `out` first and moved when all of them are complete.
 
     Raises:
         FileError: If they cannot be written.
     """
+    out = settings.out
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         partial = Path(mkdtemp(prefix=f".{out.name}-", dir=out.parent))
         try:
             save(grown, partial / MODEL)
             write_metrics(partial / METRICS, runs)
+            write_settings(partial / SETTINGS, settings)
             plot(partial / PLOT, runs)
             out.mkdir(exist_ok=True)
-            for name in (MODEL, METRICS, PLOT):
+            for name in (MODEL, METRICS, SETTINGS, PLOT):
                 os.replace(partial / name, out / name)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
@@ -49,6 +54,13 @@ def write_metrics(path: Path, runs: Mapping[str, Sequence[EpochMetrics]]) -> Non
         writer.writeheader()
         for metrics in runs.values():
             writer.writerows(dataclasses.asdict(line) for line in metrics)
+
+
+def write_settings(path: Path, settings: Settings) -> None:
+    """Write the settings as TOML, below the command that repeats the run."""
+    plain = {name: value for name, value in dataclasses.asdict(settings).items() if isinstance(value, int | float)}
+    lines = [f"command = {json.dumps(settings.command)}", "", "[settings]"]
+    path.write_text("\n".join([*lines, *(f"{name} = {json.dumps(value)}" for name, value in plain.items()), ""]))
 
 
 def plot(path: Path, runs: Mapping[str, Sequence[EpochMetrics]]) -> None:

@@ -1,6 +1,7 @@
 """What the demo can be asked for, checked before anything starts."""
 
 import os
+import shlex
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -62,6 +63,15 @@ class Settings:
             raise FileError(
                 "the folder is not empty", where=str(self.out), fix="choose another --out, or overwrite with --force"
             )
+
+    @property
+    def command(self) -> str:
+        """The command that repeats the run."""
+        words = ["fxgrow", "demo", "--epochs", self.epochs, "--events", self.events, "--budget", self.budget]
+        words += ["--seed", self.seed, "--out", self.out]
+        flags = {"--compare": self.compare, "--no-compile": not self.compile}
+        words += [] if self.threads is None else ["--threads", self.threads]
+        return shlex.join([*map(str, words), *(flag for flag, given in flags.items() if given)])
 
     @property
     def schedule(self) -> tuple[int, ...]:
