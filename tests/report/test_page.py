@@ -156,6 +156,7 @@ def test_the_same_run_gives_the_same_page(folder, text) -> None:
 def test_nine_events_of_a_deit_s_stay_below_three_megabytes(deit) -> None:
     text = render_report(deit)
     assert len(text.encode()) < 3e6
+    assert len(Page(text).tags) < 20_000, "a browser is quick with so many elements"
     assert text.count('class="event"') == 9
     assert drawn_depths(Page(text)) == {
         site: depths for site, depths in deit.table.depth_map.items() if "_pseudo_" not in site
