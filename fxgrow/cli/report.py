@@ -37,8 +37,8 @@ def run(args: argparse.Namespace) -> None:
     """Write the page."""
     from fxgrow.cli.models import output_console
     from fxgrow.report import write_report
-    from fxgrow.runs import read_run
+    from fxgrow.results import read_results
 
-    others = [read_run(path) for path in args.compare]
-    written = write_report(read_run(args.folder), args.output, compare=others, overwrite=args.force)
+    others = [read_results(path) for path in args.compare]
+    written = write_report(read_results(args.folder), args.output, compare=others, overwrite=args.force)
     output_console().print(f"wrote {written}, {written.stat().st_size / 1e6:.1f} MB", markup=False)

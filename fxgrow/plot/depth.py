@@ -19,7 +19,7 @@ def depth_map(model: Source, *, axes: "Axes | None" = None) -> "Axes":
     The model's own sites stand in its order; those that may not grow without being asked for and did not are left out.
 
     Args:
-        model: A grown model, its table (`fxgrow.files.read_table`), or a run (`fxgrow.runs.read_run`).
+        model: A grown model, its table (`fxgrow.files.read_table`), or a run (`fxgrow.results.read_results`).
         axes: Where to draw; new axes of pyplot if left out.
 
     Returns:

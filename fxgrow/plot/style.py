@@ -7,7 +7,7 @@ from torch import nn
 from fxgrow.errors import FileError
 from fxgrow.files import Table, describe
 from fxgrow.primitives.unwrapping import unwrap
-from fxgrow.runs import Run
+from fxgrow.results import Results
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -20,12 +20,12 @@ MARKERS = ("o", "s", "^", "D", "v", "P")
 NOT_GROWN, MARK = "#E6E6E6", "#767676"
 
 #: What pictures can be made of.
-Source = nn.Module | Table | Run
+Source = nn.Module | Table | Results
 
 
 def table_of(source: Source) -> Table:
     """Return the table of a model, of a run's model, or the table itself."""
-    if isinstance(source, Run):
+    if isinstance(source, Results):
         return source.table
     return source if isinstance(source, Table) else describe(unwrap(source))
 

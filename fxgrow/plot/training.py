@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from fxgrow.errors import DataError, did_you_mean
 from fxgrow.plot.style import DASHES, MARK, SERIES, Source, new_axes, table_of
 from fxgrow.record.record import GrowthEvent
-from fxgrow.runs import Epoch, Run
+from fxgrow.results import Epoch, Results
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -19,7 +19,7 @@ def history(source: Source, quantity: str = "parameters", *, axes: "Axes | None"
     """Draw a quantity over the epochs of a run, with the growth events marked.
 
     Args:
-        source: A run (`fxgrow.runs.read_run`), each of whose models is a line; or a model, which remembers its
+        source: A run (`fxgrow.results.read_results`), each of whose models is a line; or a model, which remembers its
             ``"parameters"`` before and after each event alone.
         quantity: A column of the run's metrics, as in ``"test_loss"``.
         axes: Where to draw; new axes of pyplot if left out.
@@ -28,10 +28,10 @@ def history(source: Source, quantity: str = "parameters", *, axes: "Axes | None"
         DataError: If the run has no such metric.
 
     Example:
-        >>> fxgrow.plot.history(fxgrow.runs.read_run("runs/demo"), "test_accuracy")  # doctest: +SKIP
+        >>> fxgrow.plot.history(fxgrow.results.read_results("runs/demo"), "test_accuracy")  # doctest: +SKIP
     """
     events = table_of(source).record.history
-    metrics = source.metrics if isinstance(source, Run) else {}
+    metrics = source.metrics if isinstance(source, Results) else {}
     return draw_history(metrics or {"model": _remembered(events)}, events, quantity, axes)
 
 

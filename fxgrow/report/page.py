@@ -22,7 +22,7 @@ from fxgrow.record.evidence import SiteEvidence
 from fxgrow.record.record import GrowthEvent
 from fxgrow.report.figures import svg
 from fxgrow.report.network import blocks, spelled_runs
-from fxgrow.runs import Epoch, Run
+from fxgrow.results import Epoch, Results
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -66,11 +66,11 @@ class Curve:
     rows: dict[str, dict[int, float]]  #: the values by model and epoch
 
 
-def render_report(run: Run, *, compare: Sequence[Run] = ()) -> str:
+def render_report(run: Results, *, compare: Sequence[Results] = ()) -> str:
     """Return the page of a run: one HTML document that needs no network and no script.
 
     Args:
-        run: What to show (`fxgrow.runs.read_run`).
+        run: What to show (`fxgrow.results.read_results`).
         compare: Other runs, whose models stand beside this one's.
 
     Raises:
@@ -91,7 +91,7 @@ def render_report(run: Run, *, compare: Sequence[Run] = ()) -> str:
 
 
 def write_report(
-    run: Run, path: str | os.PathLike[str], *, compare: Sequence[Run] = (), overwrite: bool = False
+    run: Results, path: str | os.PathLike[str], *, compare: Sequence[Results] = (), overwrite: bool = False
 ) -> Path:
     """Write the page of a run, whole or not at all, and return where it lies.
 
@@ -105,7 +105,7 @@ def write_report(
         FileError: If there is such a file, it cannot be written, or matplotlib or jinja2 is not installed.
 
     Example:
-        >>> fxgrow.report.write_report(fxgrow.runs.read_run("runs/demo"), "report.html")  # doctest: +SKIP
+        >>> fxgrow.report.write_report(fxgrow.results.read_results("runs/demo"), "report.html")  # doctest: +SKIP
     """
     check_output(path, overwrite=overwrite)
     page = render_report(run, compare=compare)
@@ -135,7 +135,7 @@ def _plain(number: float) -> str:
     return f"{number:,.0f}" if float(number).is_integer() and abs(number) >= 10 else f"{number:.4g}"
 
 
-def _beside(run: Run, others: Sequence[Run]) -> dict[str, Sequence[Epoch]]:
+def _beside(run: Results, others: Sequence[Results]) -> dict[str, Sequence[Epoch]]:
     """Return the metrics of all models; those of another run carry its name."""
     metrics = dict(run.metrics)
     for other in others:
@@ -147,7 +147,7 @@ def _has(metrics: dict[str, Sequence[Epoch]], quantity: str) -> bool:
     return any(quantity in line for lines in metrics.values() for line in lines)
 
 
-def _events(run: Run) -> list[EventSection]:
+def _events(run: Results) -> list[EventSection]:
     """Return what is known of each event: the moment before it, and the next one at which scores were measured."""
     measured = {moment.label: moment for moment in moments(run.table)}
     labels = [event_label(number, event) for number, event in enumerate(run.table.record.history, 1)]
@@ -172,7 +172,7 @@ def _event(number: int, label: str, event: GrowthEvent, before: Moment | None, a
     return EventSection(f"event-{number}", label, event, before_sites, after_sites, after_label, picture)
 
 
-def _curve(run: Run, metrics: dict[str, Sequence[Epoch]], quantity: str) -> Curve:
+def _curve(run: Results, metrics: dict[str, Sequence[Epoch]], quantity: str) -> Curve:
     known = {name: lines for name, lines in metrics.items() if any(quantity in line for line in lines)}
     rows = {name: {int(at["epoch"]): at[quantity] for at in lines if quantity in at} for name, lines in known.items()}
     epochs = tuple(sorted({epoch for values in rows.values() for epoch in values}))

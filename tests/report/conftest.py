@@ -8,7 +8,7 @@ from torch import nn
 
 import fxgrow
 from fxgrow.files import describe
-from fxgrow.runs import Run
+from fxgrow.results import Results
 from fxgrow.testing import random_scores
 
 matplotlib.use("Agg")
@@ -74,15 +74,13 @@ def grown(batches):
 @pytest.fixture(scope="session")
 def folder(grown, tmp_path_factory):
     """The folder of a run: two models by epoch, settings and a command."""
-    folder = tmp_path_factory.mktemp("runs") / "small"
+    folder = tmp_path_factory.mktemp("results") / "small"
     folder.mkdir()
     fxgrow.save(grown, folder / "model.pt")
     lines = [f"grown,{e},{100 + 10 * e},{200 + 10 * e},0.1,{2 - e / 4},{2.1 - e / 4},{e / 10},{e}" for e in range(5)]
     lines += [f"base,{e},100,200,0.1,nan,{2.2 - e / 4},{e / 20},{e}" for e in range(5)]
     (folder / "metrics.csv").write_text(METRICS + "\n".join(lines) + "\n")
-    (folder / "run.toml").write_text(
-        'command = "fxgrow demo --seed 7"\n[settings]\nseed = 7\nnote = "<script>x</script>"\n'
-    )
+    (folder / "recipe.toml").write_text('[data]\nseed = 7\nnote = "<script>x</script>"\n')
     return folder
 
 
@@ -99,4 +97,4 @@ def deit():
     epochs = [
         {"epoch": float(e), "test_loss": 1 / (1 + e), "parameters": 2e7 + e, "test_accuracy": 0.5} for e in range(300)
     ]
-    return Run("deit", describe(network), {"grown": epochs, "uniform": epochs})
+    return Results("deit", describe(network), {"grown": epochs, "uniform": epochs})

@@ -11,7 +11,7 @@ from selenium.webdriver.common.keys import Keys
 
 import fxgrow
 from fxgrow.report import write_report
-from fxgrow.runs import read_run
+from fxgrow.results import read_results
 
 SIZES = {"desktop": (1280, 900), "tablet": (820, 1180), "phone": (390, 844)}
 
@@ -31,7 +31,7 @@ def browser():
 
 @pytest.fixture(scope="module")
 def address(folder, tmp_path_factory):
-    return write_report(read_run(folder), tmp_path_factory.mktemp("page") / "report.html").as_uri()
+    return write_report(read_results(folder), tmp_path_factory.mktemp("page") / "report.html").as_uri()
 
 
 def opened(browser, address, size="desktop", scheme="light"):

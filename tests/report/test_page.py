@@ -12,7 +12,7 @@ from fxgrow.errors import FileError
 from fxgrow.files import describe
 from fxgrow.report import render_report, write_report
 from fxgrow.report.network import runs, spelled_runs
-from fxgrow.runs import Run, read_run
+from fxgrow.results import Results, read_results
 
 _VOID = {"meta", "link", "br", "img", "hr", "input"}
 
@@ -52,7 +52,7 @@ class Page(HTMLParser):
 
 @pytest.fixture(scope="module")
 def text(folder):
-    return render_report(read_run(folder))
+    return render_report(read_results(folder))
 
 
 @pytest.fixture(scope="module")
@@ -128,14 +128,14 @@ def test_events_stand_with_their_evidence(page, grown) -> None:
     assert "after: at the end" in page.words
 
 
-def test_what_a_file_says_is_text_and_never_markup(text, page) -> None:
+def test_what_a_file_says_is_text_and_never_markup(text, page, folder) -> None:
     assert "&lt;script&gt;x&lt;/script&gt;" in text
-    assert "fxgrow demo --seed 7" in page.words
+    assert f"fxgrow train {folder}/recipe.toml" in page.words
 
 
 def test_other_runs_stand_beside_it(folder) -> None:
-    run = read_run(folder)
-    other = Run("other", run.table, {"grown": run.metrics["grown"][:3]})
+    run = read_results(folder)
+    other = Results("other", run.table, {"grown": run.metrics["grown"][:3]})
     rows = {cells[0]: cells for _, cells in Page(render_report(run, compare=[other])).rows if len(cells) == 8}
     assert {"grown", "base", "other: grown"} <= set(rows)
     assert rows["other: grown"][1].strip() == "2"
@@ -144,13 +144,13 @@ def test_other_runs_stand_beside_it(folder) -> None:
 def test_a_model_that_did_not_grow_and_has_no_metrics_has_a_page(batches) -> None:
     from .conftest import Network
 
-    page = Page(render_report(Run("base.pt", describe(fxgrow.trace(Network(), batches[0][0])))))
+    page = Page(render_report(Results("base.pt", describe(fxgrow.trace(Network(), batches[0][0])))))
     assert {depth for depths in drawn_depths(page).values() for depth in depths} == {0}
     assert "Growth events" not in page.words
 
 
 def test_the_same_run_gives_the_same_page(folder, text) -> None:
-    assert render_report(read_run(folder)) == text
+    assert render_report(read_results(folder)) == text
 
 
 def test_nine_events_of_a_deit_s_stay_below_three_megabytes(deit) -> None:
@@ -176,7 +176,7 @@ def test_the_command_writes_the_page_and_never_over_another(folder, tmp_path, ca
 def test_without_matplotlib_the_extra_is_named(folder, tmp_path, monkeypatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "matplotlib", None)
     with pytest.raises(FileError, match=r"pip install 'fxgrow\[report\]'"):
-        write_report(read_run(folder), tmp_path / "report.html")
+        write_report(read_results(folder), tmp_path / "report.html")
     assert list(tmp_path.iterdir()) == []
 
 

@@ -10,7 +10,7 @@ from fxgrow.files import describe
 from fxgrow.plot.depth import depth_colours
 from fxgrow.plot.moments import moments
 from fxgrow.plot.style import DASHES, MARKERS, SERIES
-from fxgrow.runs import read_run
+from fxgrow.results import read_results
 
 
 @pytest.fixture(autouse=True)
@@ -66,7 +66,7 @@ def test_a_model_without_scores_is_told_to_measure(batches) -> None:
 
 
 def test_history_draws_each_model_of_a_run(folder) -> None:
-    axes = fxgrow.plot.history(read_run(folder), "test_loss")
+    axes = fxgrow.plot.history(read_results(folder), "test_loss")
     lines = {line.get_label(): line.get_ydata() for line in axes.lines if not line.get_label().startswith("_")}
     assert list(lines) == ["grown", "base"]
     assert lines["base"] == pytest.approx([2.2, 1.95, 1.7, 1.45, 1.2])
@@ -82,7 +82,7 @@ def test_history_of_a_model_is_its_parameters(grown) -> None:
 
 def test_a_metric_that_is_not_there_is_refused_by_name(folder) -> None:
     with pytest.raises(DataError, match="test_los: there is no such metric; did you mean 'test_loss'"):
-        fxgrow.plot.history(read_run(folder), "test_los")
+        fxgrow.plot.history(read_results(folder), "test_los")
 
 
 def test_pictures_are_drawn_where_one_says(grown) -> None:

@@ -2,6 +2,7 @@
 
 import csv
 import os
+import shlex
 import tomllib
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -12,14 +13,14 @@ from typing import Any
 from fxgrow.errors import FileError
 from fxgrow.files import Table, read_table
 
-MODEL, METRICS, SETTINGS = "model.pt", "metrics.csv", "run.toml"
+MODEL, METRICS, RECIPE = "model.pt", "metrics.csv", "recipe.toml"
 
 #: One line of the metrics: ``epoch``, ``parameters``, ``flops``, ``train_loss``, ``test_accuracy``, ... by name
 Epoch = Mapping[str, float]
 
 
 @dataclass(frozen=True)
-class Run:
+class Results:
     """What is known of a run, as plain data: nothing of its model is imported or executed.
 
     A model file alone is a run of which nothing but the model is known.
@@ -29,30 +30,30 @@ class Run:
     table: Table
     metrics: Mapping[str, Sequence[Epoch]] = field(default_factory=dict)  #: by the name of the model, the grown first
     settings: Mapping[str, Any] = field(default_factory=dict)  #: by dotted name
-    command: str = ""  #: what repeats the run; empty where it is not known
+    command: str = ""  #: what repeats the run; empty where no recipe was kept
 
 
-def read_run(path: str | os.PathLike[str]) -> Run:
+def read_results(path: str | os.PathLike[str]) -> Results:
     """Read the folder of a run, or a model file alone.
 
     Raises:
         FileError: If there is no model, or a file in the folder cannot be read.
 
     Example:
-        >>> fxgrow.runs.read_run("runs/demo").metrics["grown"][-1]["test_accuracy"]  # doctest: +SKIP
+        >>> fxgrow.results.read_results("runs/demo").metrics["grown"][-1]["test_accuracy"]  # doctest: +SKIP
     """
     folder = Path(path)
     if not folder.is_dir():
-        return Run(folder.name, _table(folder))
+        return Results(folder.name, _table(folder))
     table = _table(folder / MODEL)
-    settings = _settings(folder / SETTINGS)
-    command = settings.pop("command", "")
-    return Run(folder.name or folder.resolve().name, table, _metrics(folder / METRICS), settings, str(command))
+    recipe = folder / RECIPE
+    command = shlex.join(["fxgrow", "train", str(recipe)]) if recipe.exists() else ""
+    return Results(folder.resolve().name, table, _metrics(folder / METRICS), _settings(recipe), command)
 
 
 def _table(path: Path) -> Table:
     if not path.exists():
-        fix = "name the folder of a run, or a model file that fxgrow.save wrote"
+        fix = "name the folder of a run that grew, or a model file that fxgrow.save wrote"
         raise FileError("there is no such file", where=str(path), fix=fix)
     return read_table(path)
 
