@@ -1,4 +1,4 @@
-"""Augmentation: what happens to training images. Random numbers are drawn apart from their use, so a run can skip some."""
+"""Augmentation: what happens to training images. Random numbers are drawn apart from use, to let a run skip some."""
 
 import math
 from typing import Any, Protocol

@@ -1,4 +1,4 @@
-"""The two ways in which a run's model grows, behind one door: neurons by `Grower`, blocks that wake by `Progressive`."""
+"""The two ways in which a run's model grows, behind one door: neurons by `Grower`, waking blocks by `Progressive`."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
