@@ -45,7 +45,7 @@ def run_demo(
         base = replace(settings, growth=None)
         runs["base"] = _train(Run(base, "base"), console)
         runs["uniform"] = _train(Run(uniform_settings(base, grown.growing.parameters), "uniform"), console)
-    grown.measure_scores()
+    grown.growing.measure_scores()
     write_results(settings, out, grown.growing.graph_module, runs)
     console.print(results_table(runs, f"Test results on {grown.batches.sizes[1]:,} digits"))
     console.print(f"{time.monotonic() - started:.0f} s in all. Written: {out}/ (recipe, metrics, model, plot)")

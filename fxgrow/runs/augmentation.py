@@ -1,4 +1,4 @@
-"""Augmentation: what happens to training images. Random numbers are drawn apart from use, to let a run skip some."""
+"""Augmentation: what happens to training images. Random numbers are drawn apart from their use, so a run can skip some."""
 
 import math
 from typing import Any, Protocol
@@ -53,10 +53,10 @@ class Mix:
     """Mixup and CutMix, by ``timm.data.Mixup``: images in pairs, and targets ``(batch, classes)`` of shares."""
 
     def __init__(self, settings: Settings, classes: int) -> None:
-        from timm.data import Mixup
+        from timm.data.mixup import Mixup
 
         augmentation = settings.augmentation
-        self._mixup = Mixup(
+        self._mixup = Mixup(  # type: ignore[no-untyped-call]
             augmentation.mixup,
             augmentation.cutmix,
             label_smoothing=settings.label_smoothing,
@@ -99,12 +99,14 @@ class Pictures(Dataset[tuple[Tensor, int]]):
     """
 
     def __init__(self, dataset: ImageDataset, options: dict[str, Any]) -> None:
-        from timm.data import create_transform
+        from timm.data.transforms_factory import create_transform
 
         self._dataset = dataset
-        size = tuple(dataset[0][0].shape[-2:])
+        height, width = dataset[0][0].shape[-2:]
         try:
-            self._transform = create_transform(size, is_training=True, mean=dataset.mean, std=dataset.std, **options)
+            self._transform = create_transform(
+                (height, width), is_training=True, mean=dataset.mean, std=dataset.std, **options
+            )
         except (TypeError, ValueError, AssertionError, KeyError) as error:
             fix = "give arguments of timm.data.create_transform"
             raise SettingsError(first_line(error), where="augmentation.options", fix=fix) from error

@@ -83,13 +83,13 @@ class Batches:
     def probe(self) -> Iterator[Batch]:
         """Yield shuffled batches without augmentation."""
         order = torch.randperm(len(self._chosen), generator=self.generator)
-        chosen = order[: self.steps * self._size].split(self._size)
+        chosen = torch.split(order[: self.steps * self._size], self._size)
         return self._plain([_Planned(self._chosen[part], torch.empty(0), ()) for part in chosen])
 
     def test_batches(self) -> Iterator[Batch]:
         """Yield the test data in its order."""
         if self._stored is not None:
-            return zip(*(tensor.split(_TEST_BATCH) for tensor in self._stored), strict=True)
+            return zip(*(torch.split(tensor, _TEST_BATCH) for tensor in self._stored), strict=True)
         return iter(DataLoader(self._test, self._size, num_workers=self._workers, generator=_own()))
 
     def state_dict(self) -> dict[str, Any]:
@@ -103,7 +103,7 @@ class Batches:
 
     def _plan(self) -> list[_Planned]:
         order = torch.randperm(len(self._chosen), generator=self.generator)
-        return [self._planned(part) for part in order[: self.steps * self._size].split(self._size)]
+        return [self._planned(part) for part in torch.split(order[: self.steps * self._size], self._size)]
 
     def _planned(self, part: Tensor) -> _Planned:
         seeds = torch.randint(2**31, (len(part) if self._seeded else 0,), generator=self.generator)

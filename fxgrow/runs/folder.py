@@ -1,4 +1,4 @@
-"""The folder of a run: the recipe that repeats it, its metrics, and the model at its end."""
+"""The folder of a run: the recipe that repeats it, its checkpoints and metrics, and the model at its end."""
 
 import os
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 from fxgrow.errors import FileError
-from fxgrow.files import save
+from fxgrow.files import Checkpointer, save
 from fxgrow.files.atomic import whole_or_nothing
 from fxgrow.results import METRICS, MODEL, RECIPE
 from fxgrow.runs.growing import Event, WakingBlocks
@@ -14,7 +14,7 @@ from fxgrow.runs.metrics import EpochMetrics, write_metrics
 from fxgrow.runs.reading import as_toml
 from fxgrow.runs.run import Run
 
-WEIGHTS = "weights.pt"
+WEIGHTS, CHECKPOINTS = "weights.pt", "checkpoints"
 
 
 def check_folder(path: Path, *, force: bool) -> None:
@@ -36,18 +36,35 @@ def check_folder(path: Path, *, force: bool) -> None:
 class Folder:
     """Writes what a run leaves behind, as it goes: a `Watcher`.
 
+    Args:
+        path: The folder; it is made if it is missing.
+        run: The run.
+
     Raises:
         FileError: If it cannot be written.
     """
 
     def __init__(self, path: Path, run: Run) -> None:
         self.path, self._run = path, run
-        try:
-            path.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise FileError(f"it cannot be made ({error.strerror})", where=str(path), fix="name another") from error
-        with whole_or_nothing(path / RECIPE) as stream:
-            stream.write(as_toml(run.settings).encode())
+        self._checkpoints = Checkpointer(path / CHECKPOINTS, keep=2)
+
+    def begin(self) -> None:
+        """Write the recipe, and forget the checkpoints of an earlier run."""
+        for path in (self.path / CHECKPOINTS).glob("*.ckpt"):
+            path.unlink()
+        with whole_or_nothing(self.path / RECIPE) as stream:
+            stream.write(as_toml(self._run.settings).encode())
+
+    def resume(self) -> None:
+        """Let the run go on from the newest checkpoint that is whole.
+
+        Raises:
+            FileError: If there is none.
+        """
+        found = self._checkpoints.load()
+        if found is None:
+            raise FileError("it has no checkpoint", where=str(self.path), fix="train it from the start, with --force")
+        self._run.load_state_dict(found.state)
 
     def step(self, epoch: int, loss: float) -> None:
         """Do nothing."""
@@ -56,8 +73,14 @@ class Folder:
         """Do nothing: the metrics of the epoch tell it."""
 
     def epoch(self, metrics: EpochMetrics) -> None:
-        """Write the metrics of all epochs so far."""
+        """Write a checkpoint, and the metrics of all epochs so far."""
+        self.keep()
         write_metrics(self.path / METRICS, self._run.metrics)
+
+    def keep(self) -> None:
+        """Write a checkpoint."""
+        accuracy = self._run.metrics[-1].test_accuracy
+        self._checkpoints.save(self._run.state_dict(), step=self._run.step, metric=accuracy)
 
     def finish(self) -> Path:
         """Write the model at the end and return where.
@@ -65,12 +88,11 @@ class Folder:
         A model that grew is a file of fxgrow. One that woke is what it was, and its weights are its own state dict,
         which its class loads without fxgrow.
         """
-        self._run.measure_scores()
         growing = self._run.growing
+        growing.measure_scores()
         if isinstance(growing, WakingBlocks):
             with whole_or_nothing(self.path / WEIGHTS) as stream:
-                weights = growing.progressive.model.state_dict()
-                torch.save({name: value.cpu() for name, value in weights.items()}, stream)
+                torch.save(growing.weights(), stream)
             return self.path / WEIGHTS
-        save(growing.graph_module, self.path / MODEL, overwrite=True)
+        save(growing.tested, self.path / MODEL, overwrite=True)
         return self.path / MODEL

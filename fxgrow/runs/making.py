@@ -10,6 +10,7 @@ import torch
 import torch.fx as fx
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from fxgrow.errors import SettingsError, first_line
 from fxgrow.execution.preservation import preserved
@@ -78,11 +79,10 @@ def _import_model(module: str, name: str, settings: Settings) -> nn.Module:
     return made
 
 
-def build_traced(settings: Settings, shape: Sequence[int]) -> fx.GraphModule:
-    """Build the model, trace it on images of that shape, and send it through the passes of its settings."""
+def trace_model(settings: Settings, model: nn.Module, shape: Sequence[int]) -> fx.GraphModule:
+    """Trace the model on images of that shape, and send it through the passes of its settings."""
     source, _, name = settings.model.name.partition(":")
     origin = Origin("timm", name, settings.model.arguments) if source == "timm" else None
-    model = build_model(settings)
     with torch.random.fork_rng():
         traced = trace(model, examples(shape), origin=origin)
     if settings.model.passes:
@@ -111,18 +111,31 @@ def make_loss(settings: Settings) -> Callable[[Tensor, Tensor], Tensor]:
     return partial(F.cross_entropy, label_smoothing=settings.label_smoothing)
 
 
-def make_optimizer(settings: Settings, model: nn.Module) -> torch.optim.Optimizer:
+def make_optimizer(settings: Settings, model: nn.Module, trained: nn.Module) -> torch.optim.Optimizer:
     """Return the optimizer.
+
+    Args:
+        settings: The run.
+        model: The model as it was built, off which timm reads the layers of ``layer_decay``.
+        trained: What is trained, with the same parameters.
 
     Raises:
         SettingsError: If timm has none of that name, or refuses the options.
     """
-    from timm.optim import create_optimizer_v2
+    from timm.optim import create_optimizer_v2  # type: ignore[attr-defined]
 
     chosen = settings.optimizer
+    layered = chosen.options.get("layer_decay") is not None
+    if layered and settings.model.passes:
+        fix = "leave out layer_decay, or model.passes"
+        raise SettingsError("timm reads layers off the model before its passes", where="optimizer.options", fix=fix)
     try:
         made: torch.optim.Optimizer = create_optimizer_v2(
-            model, chosen.name, lr=chosen.rate, weight_decay=chosen.weight_decay, **chosen.options
+            model if layered else trained,
+            chosen.name,
+            lr=chosen.rate,
+            weight_decay=chosen.weight_decay,
+            **chosen.options,
         )
     except (TypeError, ValueError, AssertionError, KeyError, RuntimeError) as error:
         fix = "timm.optim.list_optimizers() lists the names; options are arguments of create_optimizer_v2"
@@ -134,3 +147,10 @@ def make_schedule(settings: Settings, optimizer: torch.optim.Optimizer, steps: i
     """Return the learning-rate schedule of a run of so many steps."""
     chosen = settings.schedule
     return CosineCycles(optimizer, steps, peaks=chosen.cycles, warm_up=chosen.warm_up, last=chosen.last)
+
+
+def make_average(settings: Settings, trained: nn.Module) -> AveragedModel | None:
+    """Return an exponential average of the weights, if the settings ask for one."""
+    if not settings.ema:
+        return None
+    return AveragedModel(trained, multi_avg_fn=get_ema_multi_avg_fn(settings.ema))

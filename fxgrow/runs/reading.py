@@ -169,7 +169,7 @@ def _check_names(document: Mapping[str, Any], kind: Any, prefix: str, table: str
 def _table_of(hint: Any) -> type | None:
     """Return the dataclass that a field holds, if it holds one."""
     options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
-    return next((option for option in options if dataclasses.is_dataclass(option)), None)  # type: ignore[arg-type]
+    return next((option for option in options if isinstance(option, type) and dataclasses.is_dataclass(option)), None)
 
 
 def _dotted(table: str, name: str) -> str:

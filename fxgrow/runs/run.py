@@ -2,21 +2,23 @@
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Protocol
+from dataclasses import asdict
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fxgrow.errors import SettingsError
-from fxgrow.execution.randomness import preserved_randomness
+from fxgrow.errors import DivergenceError
+from fxgrow.execution.randomness import load_random_state_dict, preserved_randomness, random_state_dict
 from fxgrow.runs.batches import Batches
 from fxgrow.runs.growing import Event, make_growing
-from fxgrow.runs.making import check_classes, examples, find_device, make_loss, make_schedule
+from fxgrow.runs.making import check_classes, examples, find_device, make_loss
 from fxgrow.runs.metrics import EpochMetrics
 from fxgrow.runs.settings import Settings
+from fxgrow.training.divergence import describe_divergence
 
 
 class Watcher(Protocol):
@@ -33,7 +35,7 @@ class Watcher(Protocol):
 
 
 class Run:
-    """What settings describe, ready to train.
+    """What settings describe, ready to train, or to go on from the state of a run of the same settings.
 
     Args:
         settings: The run.
@@ -47,15 +49,16 @@ class Run:
         self.settings, self.name = settings, name
         self.device = find_device(settings)
         self.batches = Batches(settings)
-        self.growing = make_growing(settings, self.batches.image_shape, self.batches.steps, self.device)
+        self.growing = make_growing(settings, self.batches, self.device)
         example = examples(self.batches.image_shape).to(self.device)
         check_classes(self.growing.graph_module, example, self.batches.classes)
-        self.scheduler = make_schedule(settings, self.growing.optimizer, self.steps)
         self._loss_fn = make_loss(settings)
         self.step = 0  #: optimizer steps made
         self.metrics: list[EpochMetrics] = []
         self._losses: list[float] = []  # of the epoch so far
         self._seconds = 0.0  # of training, before this process and in it
+        with preserved_randomness(settings.seed):
+            self._random = random_state_dict()  # at the last moment that a state may be taken of
 
     @property
     def steps(self) -> int:
@@ -67,6 +70,27 @@ class Run:
         """Whether all steps are made."""
         return self.step == self.steps
 
+    def state_dict(self) -> dict[str, Any]:
+        """Return all that a fresh process needs to go on bit for bit: tensors and plain values.
+
+        To be taken when `train` has returned, or by a watcher at the end of an epoch.
+        """
+        return {
+            "growing": self.growing.state_dict(),
+            "step": self.step,
+            "metrics": [asdict(line) for line in self.metrics],
+            "losses": list(self._losses),
+            "seconds": self._seconds,
+            "random": self._random,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state_dict` returned."""
+        self.growing.load_state_dict(state["growing"])
+        self.step, self._random = state["step"], state["random"]
+        self.metrics = [EpochMetrics(**line) for line in state["metrics"]]
+        self._losses, self._seconds = list(state["losses"]), state["seconds"]
+
     def train(self, *watchers: Watcher, stop: Callable[[], bool] = lambda: False) -> None:
         """Train to the end.
 
@@ -75,30 +99,29 @@ class Run:
         Args:
             watchers: Are told of every step, event and epoch.
             stop: Asked behind each step; where it says so, the training ends there, and can go on later.
+
+        Raises:
+            DivergenceError: If the loss is not finite.
         """
         started = time.monotonic() - self._seconds
-        with preserved_randomness(self.settings.seed):
+        with preserved_randomness():
+            load_random_state_dict(self._random)
             if not self.metrics:
                 self.metrics.append(self._measure(math.nan))
             while not self.done:
                 whole = self._epoch(watchers, stop)
-                self._seconds = time.monotonic() - started
+                self._seconds, self._random = time.monotonic() - started, random_state_dict()
                 if whole:
                     self._end_epoch(watchers)
                 if stop():
                     return
-
-    def measure_scores(self) -> None:
-        """Measure the scores of the model as it is now, on training data, and keep them with it."""
-        with preserved_randomness(self.settings.seed):
-            self.growing.measure(self.batches.probe)
 
     def _epoch(self, watchers: Sequence[Watcher], stop: Callable[[], bool]) -> bool:
         """Make the steps that are left of an epoch; say whether it was ended."""
         epoch, batches = self.step // self.batches.steps, self.batches.epoch()
         for _ in range(self.batches.steps - self.batches.position):
             if self.growing.due(self.step):
-                event = self.growing.grow(self.step, self.batches.probe)
+                event = self.growing.grow(self.step)
                 for watcher in watchers:
                     watcher.grown(event)
             self._losses.append(self._train_step(*next(batches)))
@@ -124,23 +147,24 @@ class Run:
             loss = F.cross_entropy(output, targets) if targets.ndim > 1 else self._loss_fn(output, targets)
         value = loss.item()
         if not math.isfinite(value):
-            what = f"the loss is {value} at step {self.step + 1:,}"
-            raise SettingsError(what, where="training", fix="lower optimizer.rate, or set optimizer.clip")
+            what = f"the loss is {value}: {describe_divergence(self.growing.graph_module, images)}"
+            raise DivergenceError(what, step=self.step)
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         if self.settings.optimizer.clip is not None:
             nn.utils.clip_grad_norm_(model.parameters(), self.settings.optimizer.clip)
         optimizer.step()
-        self.scheduler.step()
+        self.growing.scheduler.step()
+        if self.growing.average is not None:
+            self.growing.average.update_parameters(model)
         return value
 
     def _measure(self, train_loss: float) -> EpochMetrics:
         """Measure on the test images, with the eager graph: evaluation alone is not worth a second compilation."""
-        model = self.growing.model.eval()
+        model, tested = self.growing.model.eval(), self.growing.tested.eval()
         with torch.no_grad(), self._precision():
             pairs = [
-                (self.growing.graph_module(images.to(self.device)).float().cpu(), labels)
-                for images, labels in self.batches.test_batches()
+                (tested(images.to(self.device)).float().cpu(), labels) for images, labels in self.batches.test_batches()
             ]
         model.train()
         outputs, labels = (torch.cat(parts) for parts in zip(*pairs, strict=True))

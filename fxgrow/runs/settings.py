@@ -81,6 +81,8 @@ class Growth:
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
     samples: Annotated[int, Meta(ge=2)] = 512  #: that each analysis reads at most
+    new_lr_factor: NotNegative = 1.0  #: the learning rate of new parameters over that of their group
+    new_warmup: Annotated[int, Meta(ge=0)] = 0  #: steps over which it rises to that
 
     def __post_init__(self) -> None:
         if (self.start is None) != (self.every is None) or (self.at and self.every):
@@ -124,6 +126,7 @@ class Settings:
     precision: Literal["fp32", "bf16"] = "fp32"
     label_smoothing: Share = 0.0
     ema: Share = 0.0  #: decay of an average of the weights, which is then what is tested and saved; 0 for none
+    tensorboard: bool = False  #: write the metrics for TensorBoard too
     compile: bool = True  #: block by block (`fxgrow.compile`)
     compile_options: dict[str, Any] = field(default_factory=dict)  #: of ``torch.compile``, as in ``backend = "eager"``
     data: Data = field(default_factory=Data)
