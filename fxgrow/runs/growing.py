@@ -87,6 +87,7 @@ class GrowingModel(ABC):
     def grow(self, step: int) -> Event:
         """Let the event happen."""
 
+    @abstractmethod
     def measure_scores(self) -> None:
         """Measure the scores of what is saved, where the run grows by scores: its file says what became of them."""
 
@@ -240,6 +241,9 @@ class WakingBlocks(GrowingModel):
         advance = self.model.advance(self.optimizer)
         planned, place = len(self.model.stages) - 1, divmod(step, self.batches.steps)
         return Event(advance.stage, planned, *place, before, self.parameters, advance)
+
+    def measure_scores(self) -> None:
+        """Do nothing: blocks wake by a schedule, and not by scores."""
 
     def state_dict(self) -> dict[str, Any]:
         """Return the states of all parts; parameters stay the same objects, so that torch's own will do."""
