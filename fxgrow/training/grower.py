@@ -111,7 +111,7 @@ class Grower:
         self.budget = resolve_budget(base, budget)  #: parameters that all events together may add
         self._event = Event(loss_fn, score, operator, allocation, tuple(include), tuple(exclude), max_samples, samples)
         self._seed = seed
-        self._averages, self._schedulers = _several(ema), _several(scheduler)
+        self._schedulers = _several(scheduler)
         self._also = dict(also or {})
         self.steps = 0
         self.position: dict[str, Any] = {}
@@ -121,7 +121,7 @@ class Grower:
             wrap=wrap,
             compile_options=dict(compile_options or {}) if compile else None,
             optimizers=optimizers,
-            averages=self._averages,
+            averages=_several(ema),
         )
         for one in optimizers:
             self._young.watch(one, graph_module)
@@ -247,7 +247,7 @@ class Grower:
 
     def _parts(self) -> dict[str, Stateful | torch.Generator]:
         """Return all that has a state beside the model and its optimizers."""
-        numbered = [("scheduler", self._schedulers), ("ema", self._averages)]
+        numbered = [("scheduler", self._schedulers), ("ema", self.model.averages)]
         return {**{f"{kind} {n}": part for kind, parts in numbered for n, part in enumerate(parts)}, **self._also}
 
     @property
