@@ -20,6 +20,7 @@ def add_parser(verbs: "Verbs") -> None:
         description="Outputs, gradients of the parameters that both have, and buffers are compared on random inputs, "
         "in train and eval mode and at two batch sizes. The exit status is 1 if they differ.",
         example="fxgrow verify model.pt grown.pt",
+        json=True,
     )
     parser.add_argument("before", metavar="BEFORE", help="the model that is right")
     parser.add_argument("after", metavar="AFTER", help="the model that should equal it")
