@@ -156,9 +156,9 @@ def grow_inside(
             seed=seed,
         )
         verify(traced, grown, place.inputs(read[0].inputs))
-        losses = [_loss(place, computed, loss_fn, read[0], seed) for computed in (traced.forward, grown)]
-        _check_equal(*losses, path)
-        remember(grown, {**(context or {}), "loss_before": losses[0], "loss_after": losses[1]})
+        before, after = (_loss(place, compute, loss_fn, read[0], seed) for compute in (traced.forward, grown))
+        _check_equal(before, after, path)
+        remember(grown, {**(context or {}), "loss_before": before, "loss_after": after})
         become(traced, grown)
     return traced
 
