@@ -77,7 +77,7 @@ def grow_inside(
     include: tuple[str, ...] | list[str] = (),
     exclude: tuple[str, ...] | list[str] = (),
     optimizer: Optimizers | None = None,
-    max_samples: int | None = 512,
+    max_samples: int = 512,
     samples: CountSamples | None = None,
     seed: int = 0,
     context: Mapping[str, Any] | None = None,

@@ -93,8 +93,8 @@ def fit_candidates(
                     sums = products.setdefault(reading, (torch.zeros_like(product), torch.zeros_like(product)))
                     sums[half].add_(product)
     fitted: dict[Reading, CandidateFeatures] = {}
-    for reading, own in products.items():
-        sums = [probe.ranks.sum(half) for half in own]
+    for reading, (one, other) in products.items():
+        sums = probe.ranks.sum(one), probe.ranks.sum(other)
         size = len(sums[0])
         positions = round(min(float(total[-1, size - 1]) for total in sums))  # the constant times itself
         if positions < _POSITIONS_PER_CHANNEL * size:

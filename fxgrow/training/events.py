@@ -81,7 +81,7 @@ class Event:
         return measured, scores
 
     def grow(
-        self, measured: fx.GraphModule, scores: Scores, budget: int, optimizer: Optimizers, seed: int
+        self, measured: fx.GraphModule, scores: Scores, budget: int, optimizer: Optimizers | None, seed: int
     ) -> fx.GraphModule:
         """Return the grown graph; the optimizer goes on with it.
 

@@ -54,7 +54,7 @@ def share(rank: int) -> slice:
 def on_one_rank(rank: int, saved: dict[str, Any] | None) -> dict[str, Any]:
     grower = run(DistributedDataParallel)
     if saved is not None:
-        grower.load_state_dict(saved)
+        grower.load_state_dict(copy.deepcopy(saved))  # processes share the memory of what they are sent
     train(grower, range(4, STEPS) if saved else range(4), share(rank))
     return {"state": copy.deepcopy(grower.state_dict()), "digest": digest(grower.graph_module)}
 
