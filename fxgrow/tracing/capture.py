@@ -56,31 +56,36 @@ def capture(model: nn.Module, call: Call, leaves: Collection[str]) -> Capture:
     Raises:
         MustStayWholeError: If a module must become a leaf first.
     """
-    (train, evaluation), functions = _record_both(model, call, leaves)
-    constants = {f"eval:{name}": value for name, value in evaluation.constants.items()}
-    constants |= {f"train:{name}": value for name, value in train.constants.items()}
-    differences, findings = align(evaluation.tracer, train.tracer, constants)
-    if findings:
-        raise MustStayWholeError(findings)
+    functions: dict[Function, str] = {}  # kept as one node, and why
+    while True:
+        train, evaluation = _record_both(model, call, leaves, functions)
+        constants = {f"eval:{name}": value for name, value in evaluation.constants.items()}
+        constants |= {f"train:{name}": value for name, value in train.constants.items()}
+        differences = align(evaluation.tracer, train.tracer, constants)
+        new = dict.fromkeys(differences.functions, "does different things in train and in eval mode")
+        if not new.keys() - functions.keys():
+            break
+        functions = {**new, **functions}
+    if differences.modules:
+        raise MustStayWholeError(differences.modules)
     notes = [f"{spelled(function)} is one node: {reason}" for function, reason in functions.items()]
     notes += dict.fromkeys([*evaluation.tracer.notes, *train.tracer.notes])
     notes += [*_size_notes(evaluation), *_constant_notes(evaluation), *_fixed_notes(call)]
     passing = _passing_parts(model, evaluation)
     if passing:
         raise MustStayWholeError(passing)
-    graph_module = _assemble(model, evaluation, differences)
+    graph_module = _assemble(model, evaluation, differences.constants)
     return Capture(graph_module, tuple(notes), tuple(_doubts(evaluation)))
 
 
 def _record_both(
-    model: nn.Module, call: Call, leaves: Collection[str]
-) -> tuple[tuple[Recording, Recording], dict[Function, str]]:
-    """Record in train and in eval mode, with functions as one node each until none rejects what it is given.
+    model: nn.Module, call: Call, leaves: Collection[str], functions: dict[Function, str]
+) -> tuple[Recording, Recording]:
+    """Record in train and in eval mode, with `functions` as one node each, and add to them what rejects its arguments.
 
     A whole number that follows from the values of integer inputs is fixed, and asserted, where the model could not be
     traced otherwise.
     """
-    functions: dict[Function, str] = {}  # kept as one node, and why
     fix_integers = False
     while True:
         try:
@@ -88,7 +93,7 @@ def _record_both(
                 _record(model, ModelTracer(call, leaves, functions, fix_integers=fix_integers), training=mode)
                 for mode in (True, False)
             )
-            return (train, evaluation), functions
+            return train, evaluation
         except MustStayWholeError as failure:
             error = failure.__cause__
             function = rejecting_function(error) if error else None

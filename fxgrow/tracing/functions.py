@@ -70,6 +70,15 @@ def rejecting_function(error: BaseException) -> Function | None:
     return next((function for function in found if function is not None), None)
 
 
+def calling_function() -> Function | None:
+    """Return the outermost function that runs in the forward of the innermost module, if a graph can call it."""
+    frame, found = sys._getframe(1), None
+    while frame is not None and not isinstance(_self(frame), nn.Module):
+        found = _function_of(frame, parameters=False) or found
+        frame = frame.f_back
+    return found
+
+
 def spelled(function: Function) -> str:
     """Return the name by which a function is imported."""
     return f"{function.__module__}.{function.__qualname__}"
@@ -106,8 +115,13 @@ def _self(frame: FrameType) -> Any:
     return frame.f_locals.get("self")
 
 
-def _function_of(frame: FrameType) -> Function | None:
-    """Return the function that runs in `frame`, if a graph can call it as it was called."""
+def _function_of(frame: FrameType, *, parameters: bool = True) -> Function | None:
+    """Return the function that runs in `frame`, if a graph can call it as it was called.
+
+    Args:
+        frame: The frame.
+        parameters: Whether it may be given parameters, which no longer grow then.
+    """
     function, code = frame.f_globals.get(frame.f_code.co_name), frame.f_code
     home = str(frame.f_globals.get("__name__")).split(".")
     if home[0] in _OURS or not _runs(function, code):
@@ -115,6 +129,8 @@ def _function_of(frame: FrameType) -> Function | None:
     count = code.co_argcount + code.co_kwonlyargcount + bool(code.co_flags & inspect.CO_VARARGS)
     count += bool(code.co_flags & inspect.CO_VARKEYWORDS)
     values = [frame.f_locals.get(name) for name in code.co_varnames[:count]]
+    if not parameters and any(isinstance(value, nn.Parameter) for value in _items(values)):
+        return None
     return function if holds_proxy(values) and not _holds_code(values) else None
 
 

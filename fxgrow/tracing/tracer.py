@@ -6,22 +6,22 @@ from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field, is_dataclass
 from functools import cached_property
 from types import MethodWrapperType
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.fx as fx
 from torch import Tensor, nn
 from torch.fx._symbolic_trace import _orig_module_call
-from torch.fx.node import map_aggregate
 from torch.fx.proxy import Attribute
 
 from fxgrow.execution.randomness import random_state
-from fxgrow.graph.declared import reads_only_sizes
+from fxgrow.execution.structures import mapped
+from fxgrow.graph.declared import declared, reads_only_sizes
 from fxgrow.primitives.unwrapping import bare
 from fxgrow.tracing.arguments import Argument, Call, mirror
 from fxgrow.tracing.attention import PADDING, writes_over_padding
 from fxgrow.tracing.autograd_functions import CHECKPOINTING
-from fxgrow.tracing.functions import Function, is_einops_layer, recorded, untraceable_functions
+from fxgrow.tracing.functions import Function, calling_function, is_einops_layer, recorded, untraceable_functions
 from fxgrow.tracing.interception import contexts, interception, replace_in_torch
 from fxgrow.tracing.leaves import COMPOSITES, is_closed, untraceable_classes
 from fxgrow.tracing.obstacles import obstacle, watched_hooks
@@ -31,6 +31,9 @@ from fxgrow.tracing.values import IntegerFromDataError, UnknownValueError, Value
 
 #: written on nodes that were recorded under torch.no_grad
 NO_GRAD = "fxgrow_no_grad"
+
+#: methods that torch declares under no name of their own
+_CASTS = {"bfloat16", "bool", "byte", "char", "cpu", "cuda", "double", "float", "half", "int", "long", "short"}
 
 
 @dataclass(eq=False)
@@ -46,7 +49,7 @@ class ModuleCall:
     def forget(self, erased: set[fx.Node]) -> None:
         """Drop nodes that were erased from the graph."""
         self.children = [child for child in self.children if child not in erased]
-        self.result = map_aggregate(self.result, lambda value: None if node_of(value) in erased else value)
+        self.result = mapped(self.result, lambda value: None if node_of(value) in erased else value)
         for child in self.children:
             if isinstance(child, ModuleCall):
                 child.forget(erased)
@@ -73,6 +76,7 @@ class ModelTracer(fx.Tracer):
         calls: The stack of open module calls, outermost (the model) first; the whole tree when tracing is over.
         findings: Modules inside which tracing changed the meaning.
         notes: What was dropped without changing the function, in sentences.
+        callers: For each node the function, outside of any module, in which it was recorded.
     """
 
     def __init__(
@@ -92,6 +96,7 @@ class ModelTracer(fx.Tracer):
         self.calls = [ModuleCall("")]
         self.findings: list[Opaque] = []
         self.notes: list[str] = []
+        self.callers: dict[fx.Node, Function | None] = {}
         self.decided: dict[fx.Node, Any] = {}
         self.obstacles: dict[nn.Module, str | None] = {}
         self.records_gradients = True  # what torch.no_grad says; inside an autograd function torch itself says no
@@ -110,7 +115,7 @@ class ModelTracer(fx.Tracer):
             graph: fx.Graph = self._watched(lambda: super(ModelTracer, self).trace(model))
         graph._tracer_cls = fx.Tracer  # torch.fx builds one without arguments where a GraphModule is unpickled
         self.calls[0].result = graph.output_node().args[0]
-        self.calls[0].forget(_drop_unread(graph, self.values))
+        self.calls[0].forget(_drop_unread(graph, model))
         return graph
 
     def create_args_for_root(self, root_fn: Any, is_module: bool, concrete_args: Any = None) -> tuple[Any, list[Any]]:
@@ -136,7 +141,7 @@ class ModelTracer(fx.Tracer):
     def create_proxy(self, kind: str, target: Any, *args: Any, **kwargs: Any) -> Any:
         """Record an operation; what it returns for the example inputs is None itself where it is None."""
         proxy = super().create_proxy(kind, target, *args, **kwargs)
-        nothing = kind in ("call_module", "call_method") or target is operator.getitem
+        nothing = kind.startswith("call") and target is not getattr  # torch.fx asks that one's proxy for its node
         return None if nothing and self.values.example(proxy.node) is None else proxy
 
     def create_arg(self, a: Any) -> Any:
@@ -153,7 +158,9 @@ class ModelTracer(fx.Tracer):
         return super().create_arg(a)
 
     def to_bool(self, obj: fx.Proxy) -> bool:
-        """Decide a branch on a size."""
+        """Decide a branch on a size; a size or a tuple of them may differ with the batch if it is never nothing."""
+        if not isinstance(self.values.example(obj.node), bool | Tensor):
+            obj = self.create_proxy("call_function", operator.truth, (obj,), {})
         return bool(self.decide(obj))
 
     def iter(self, obj: fx.Proxy) -> Iterator[Any]:
@@ -268,6 +275,7 @@ class ModelTracer(fx.Tracer):
             node.meta[NO_GRAD] = True
         self._look_around()
         self.calls[-1].children.append(node)
+        self.callers[node] = calling_function()
         return node
 
     def _look_around(self) -> None:
@@ -325,19 +333,21 @@ def node_of(value: Any) -> fx.Node | None:
     return value if isinstance(value, fx.Node) else None
 
 
-def _drop_unread(graph: fx.Graph, values: Values) -> set[fx.Node]:
-    """Erase items, attributes and plain numbers that nobody reads; forward may look at more of them in one mode."""
+def _drop_unread(graph: fx.Graph, root: nn.Module) -> set[fx.Node]:
+    """Erase what is read by nobody and does nothing else; forward may compute more of it in one of the modes."""
     erased = set()
     for node in reversed(graph.nodes):
-        if not node.users and (reads_only_sizes(node) or node.target is operator.getitem or _is_plain(node, values)):
+        if not node.users and (reads_only_sizes(node) or _does_nothing(node, root)):
             graph.erase_node(node)
             erased.add(node)
     return erased
 
 
-def _is_plain(node: fx.Node, values: Values) -> bool:
-    """Say whether a node reads an attribute, or calculates, and gives no tensor."""
-    if node.op != "call_function" or node.target is operator.setitem:
+def _does_nothing(node: fx.Node, root: nn.Module) -> bool:
+    """Say whether a function or method does nothing but return a value: no write, no random number."""
+    if node.op not in ("call_function", "call_method"):
         return False
-    calculates = getattr(node.target, "__module__", "") == "_operator"
-    return (node.target is getattr or calculates) and not isinstance(values.example(node), Tensor)
+    if node.op == "call_method" and node.target in _CASTS:
+        return True
+    found = declared(cast(fx.GraphModule, root), node)
+    return found.known and not (found.writes or found.draws or found.foreign)
