@@ -8,8 +8,8 @@ if __name__ != "fxgrow.passes":
 
 from fxgrow.passes.base import Pass as Pass
 from fxgrow.passes.base import PassResult as PassResult
+from fxgrow.passes.pipeline import PassRun as PassRun
 from fxgrow.passes.pipeline import Pipeline as Pipeline
-from fxgrow.passes.pipeline import Step as Step
 from fxgrow.passes.pipeline import parse as parse
 from fxgrow.passes.registry import available_passes as available_passes
 from fxgrow.passes.registry import describe_pass as describe_pass

@@ -15,7 +15,7 @@ from fxgrow.errors import PassError
 from fxgrow.graph.branch_ends import BranchEnds
 from fxgrow.graph.network import shape_of
 from fxgrow.graph.regions import Region
-from fxgrow.graph.residual import Step
+from fxgrow.graph.residual import ResidualStep
 from fxgrow.passes.add_residual_edge import channel_dim_of
 from fxgrow.passes.base import Pass
 from fxgrow.passes.insertion import Insertion, inserted_by
@@ -175,7 +175,9 @@ def next_path(graph_module: fx.GraphModule, path: str, taken: Collection[str] = 
     return f"{place}{number}"
 
 
-def ends_of(graph_module: fx.GraphModule, region: Region, steps: Iterable[Step], *, linear: bool) -> tuple[str, ...]:
+def ends_of(
+    graph_module: fx.GraphModule, region: Region, steps: Iterable[ResidualStep], *, linear: bool
+) -> tuple[str, ...]:
     """Return the parameters at the ends of a block's residual branches, which scale them.
 
     Args:

@@ -13,7 +13,7 @@ from fxgrow.execution.calling import bind_placeholders
 from fxgrow.execution.preservation import preserved
 from fxgrow.graph.blocks import steps_between
 from fxgrow.graph.regions import find_region
-from fxgrow.graph.residual import Step
+from fxgrow.graph.residual import ResidualStep
 from fxgrow.graph.sites import Site, find_sites, site_input
 
 #: ridge, relative to the mean second moment of the inputs
@@ -25,9 +25,9 @@ class _Pair:
     """A block of the graph before, and in the graph after the block and its copy."""
 
     path: str
-    whole: tuple[Step, ...]
-    first: tuple[Step, ...]
-    second: tuple[Step, ...]
+    whole: tuple[ResidualStep, ...]
+    first: tuple[ResidualStep, ...]
+    second: tuple[ResidualStep, ...]
     sites: tuple[tuple[fx.Node, Site], ...]  #: the last linear map of each branch of the copy
 
 

@@ -21,7 +21,7 @@ Verify = Literal["none", "structure", "full"]
 
 
 @dataclass(frozen=True)
-class Step:
+class PassRun:
     """One pass of a running pipeline, done: what `after_each` is called with."""
 
     applied: Pass
@@ -42,7 +42,7 @@ class Pipeline:
         optimizer: Optimizers | None = None,
         *,
         verify: Verify = "structure",
-        after_each: Callable[[Step], None] | None = None,
+        after_each: Callable[[PassRun], None] | None = None,
     ) -> PassResult:
         """Return what the passes make of `graph_module`, which stays as it was.
 
@@ -81,7 +81,7 @@ class Pipeline:
         return ",".join(str(applied) for applied in self.passes)
 
 
-def _run(applied: Pass, before: fx.GraphModule, optimizer: Optimizers | None, verify: Verify) -> Step:
+def _run(applied: Pass, before: fx.GraphModule, optimizer: Optimizers | None, verify: Verify) -> PassRun:
     start = time.perf_counter()
     result = applied(before, optimizer, check=verify != "none")
     seconds = time.perf_counter() - start
@@ -89,7 +89,7 @@ def _run(applied: Pass, before: fx.GraphModule, optimizer: Optimizers | None, ve
         from fxgrow.verification import verify as verify_function
 
         verify_function(before, result.graph_module)
-    return Step(applied, before, result, seconds)
+    return PassRun(applied, before, result, seconds)
 
 
 def parse(text: str) -> Pipeline:

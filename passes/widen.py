@@ -15,7 +15,7 @@ from fxgrow.record.record import Growth
 from fxgrow.widths.axes import Axis, leaves, resizable
 from fxgrow.widths.hidden_units import Units
 from fxgrow.widths.layout_analysis import find_layouts
-from fxgrow.widths.layouts import Contraction, Layout, Layouts, Origin, name_of
+from fxgrow.widths.layouts import Contraction, Layout, Layouts, SiteRows, name_of
 from fxgrow.widths.resizing import Resizing, carry_out, plan_resizing
 
 
@@ -128,9 +128,9 @@ def hidden_axis(found: Layouts, site: str, *, heads: bool = False) -> Axis:
     return chosen[0]
 
 
-def _flipped(found: Layouts, axis: Axis, site: str) -> list[Origin]:
+def _flipped(found: Layouts, axis: Axis, site: str) -> list[SiteRows]:
     """Return the rows that go out into a product of two computed values, as keys do."""
-    flipped: list[Origin] = []
+    flipped: list[SiteRows] = []
     for contraction in found.contractions:
         if axis in leaves(contraction.dim):
             flipped.extend(_side(found, contraction, axis, site).origins)

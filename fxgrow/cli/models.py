@@ -20,11 +20,11 @@ def output_console() -> Console:
 
 def load_model(path: str, args: argparse.Namespace) -> fx.GraphModule:
     """Load a model file as the arguments of `fxgrow.cli.parser.add_loading` allow."""
-    base = build_base(args.base) if args.base else None
+    base = import_base(args.base) if args.base else None
     return load(path, base=base, allow_pickle=args.unsafe_pickle)
 
 
-def build_base(spelling: str) -> nn.Module:
+def import_base(spelling: str) -> nn.Module:
     """Import and call what ``MODULE:CALLABLE`` names.
 
     Raises:

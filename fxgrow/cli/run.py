@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from fxgrow.cli.parser import Verbs
-    from fxgrow.passes import Step
+    from fxgrow.passes import PassRun
 
 _EXAMPLE = """
 fxgrow run --list
@@ -82,8 +82,8 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _reporter(args: argparse.Namespace, console: "Console") -> "Callable[[Step], None]":
-    def report(step: "Step") -> None:
+def _reporter(args: argparse.Namespace, console: "Console") -> "Callable[[PassRun], None]":
+    def report(step: "PassRun") -> None:
         seconds = f"{step.seconds:8.3f} s  " if args.time else ""
         outcome = "modified " if step.result.modified else "unchanged"
         console.print(f"{seconds}{outcome}  {step.applied}", markup=False, soft_wrap=True)

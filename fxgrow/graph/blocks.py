@@ -12,7 +12,7 @@ from torch import nn
 from fxgrow.errors import PassError
 from fxgrow.graph.branch_ends import readers_of_tensors, tensors_read
 from fxgrow.graph.regions import Region
-from fxgrow.graph.residual import Ancestry, Step, find_steps
+from fxgrow.graph.residual import Ancestry, ResidualStep, find_steps
 from fxgrow.graph.structure import structure_of
 from fxgrow.record.location import numbered
 
@@ -25,7 +25,7 @@ class Block:
     """
 
     path: str  #: of the module it is, where it is one; of its first module otherwise
-    steps: tuple[Step, ...]
+    steps: tuple[ResidualStep, ...]
     nodes: tuple[fx.Node, ...]  #: in graph order, what reads its parameters and its constants included
     chain: int  #: blocks of one chain follow each other without anything in between
     kind: str = ""
@@ -63,13 +63,13 @@ def runs(blocks: Iterable[Block]) -> list[tuple[Block, ...]]:
     return [tuple(group) for group in groups.values()]
 
 
-def steps_between(graph_module: fx.GraphModule, region: Region) -> tuple[Step, ...]:
+def steps_between(graph_module: fx.GraphModule, region: Region) -> tuple[ResidualStep, ...]:
     """Return the residual steps that a region is made of, in order.
 
     Raises:
         PassError: If it is not made of such steps.
     """
-    found, steps, value = list[Step](), find_steps(graph_module), region.exit
+    found, steps, value = list[ResidualStep](), find_steps(graph_module), region.exit
     while value is not region.entry:
         step = steps.get(value)
         if step is None or value not in region.nodes:
@@ -89,14 +89,14 @@ class _Finder:
         self.ancestry = Ancestry(graph_module.graph)
         self.steps = find_steps(graph_module, self.ancestry)
 
-    def chains(self) -> list[list[Step]]:
+    def chains(self) -> list[list[ResidualStep]]:
         """Return the steps in chains, each of which begins where the one before it ends."""
-        chains: dict[fx.Node, list[Step]] = {}  # by the exit of the last step
+        chains: dict[fx.Node, list[ResidualStep]] = {}  # by the exit of the last step
         for step in self.steps.values():
             chains[step.exit] = [*chains.pop(step.entry, []), step]
         return list(chains.values())
 
-    def blocks_of(self, index: int, chain: Sequence[Step]) -> list[Block]:
+    def blocks_of(self, index: int, chain: Sequence[ResidualStep]) -> list[Block]:
         """Group the steps of a chain at the outermost numbered containers at which blocks repeat."""
         paths = [_common_path(self._modules(self.interior([step]))) for step in chain]
         deepest = max(len(_numbers(path)) for path in paths)
@@ -108,13 +108,13 @@ class _Finder:
                 break
         return blocks
 
-    def _block(self, chain: int, steps: Sequence[Step], path: str) -> Block:
+    def _block(self, chain: int, steps: Sequence[ResidualStep], path: str) -> Block:
         nodes = self.interior(steps)
         block = Block(path or next(iter(self._modules(nodes)), steps[-1].exit.name), tuple(steps), nodes, chain)
         kind = hashlib.sha256(repr(structure_of(self.graph_module, nodes, steps[0].entry)).encode()).hexdigest()[:16]
         return replace(block, kind=kind, refusal=self._refusal(block))
 
-    def interior(self, steps: Sequence[Step]) -> tuple[fx.Node, ...]:
+    def interior(self, steps: Sequence[ResidualStep]) -> tuple[fx.Node, ...]:
         """Return the nodes between entry and exit, with what only they read, and checks of what they compute."""
         entry, exit_node = steps[0].entry, steps[-1].exit
         inside = {
@@ -186,9 +186,11 @@ def _without_nested(graph_module: fx.GraphModule, blocks: Sequence[Block]) -> It
     yield from sorted(kept, key=lambda block: position[block.exit])
 
 
-def _grouped(chain: Sequence[Step], paths: Sequence[list[str]], level: int) -> Iterator[tuple[str, list[Step]]]:
+def _grouped(
+    chain: Sequence[ResidualStep], paths: Sequence[list[str]], level: int
+) -> Iterator[tuple[str, list[ResidualStep]]]:
     """Yield neighbouring steps that lie in one container, with its path; without a container, each by itself."""
-    group: list[Step] = []
+    group: list[ResidualStep] = []
     for index, step in enumerate(chain):
         group.append(step)
         here = _container(paths[index], level)

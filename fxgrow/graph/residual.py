@@ -25,7 +25,7 @@ _PASSING = (nn.Identity, nn.modules.dropout._DropoutNd)
 
 
 @dataclass(frozen=True)
-class Step:
+class ResidualStep:
     """One residual step ``y = x + f(x)``, or ``y = norm(x + f(x))``, or ``y = relu(x + f(x))``."""
 
     entry: fx.Node  #: x
@@ -61,10 +61,10 @@ class Ancestry:
         return sum(self._bits[node] for node in set(nodes))
 
 
-def find_steps(graph_module: fx.GraphModule, ancestry: Ancestry | None = None) -> dict[fx.Node, Step]:
+def find_steps(graph_module: fx.GraphModule, ancestry: Ancestry | None = None) -> dict[fx.Node, ResidualStep]:
     """Return the residual steps of a graph by their exits, in graph order; those inside a branch are among them."""
     ancestry = ancestry or Ancestry(graph_module.graph)
-    steps: dict[fx.Node, Step] = {}
+    steps: dict[fx.Node, ResidualStep] = {}
     for node in graph_module.graph.nodes:
         step = _step(graph_module, node, ancestry)
         if step is not None:
@@ -72,7 +72,7 @@ def find_steps(graph_module: fx.GraphModule, ancestry: Ancestry | None = None) -
     return steps
 
 
-def _step(graph_module: fx.GraphModule, total: fx.Node, ancestry: Ancestry) -> Step | None:
+def _step(graph_module: fx.GraphModule, total: fx.Node, ancestry: Ancestry) -> ResidualStep | None:
     if not is_sum(total):
         return None
     reader = next(iter(total.users)) if len(total.users) == 1 else None
@@ -86,8 +86,8 @@ def _step(graph_module: fx.GraphModule, total: fx.Node, ancestry: Ancestry) -> S
     if reader is not None:
         tail = _tail(graph_module, reader)
         if tail is not None and tail == _made_by(graph_module, entry):
-            return Step(entry, branches, total, reader, identity_at_zero=tail[0] == "activation")
-    return Step(entry, branches, total, total, identity_at_zero=True)
+            return ResidualStep(entry, branches, total, reader, identity_at_zero=tail[0] == "activation")
+    return ResidualStep(entry, branches, total, total, identity_at_zero=True)
 
 
 def is_sum(node: fx.Node) -> bool:

@@ -18,7 +18,7 @@ from fxgrow.graph.identity import attach_state, become
 from fxgrow.graph.sharing import share
 from fxgrow.progressive.costs import Costs, StageCost, flops_per_sample, measure, running_parameters
 from fxgrow.progressive.moments import Watch
-from fxgrow.progressive.narrowing import Piece, idle_pieces, wake_units, width_slices
+from fxgrow.progressive.narrowing import IdleSlice, idle_slices, wake_units, width_slices
 from fxgrow.progressive.parts import find_parts
 from fxgrow.progressive.stages import Stage, check_schedule, make_stages, running_parts
 from fxgrow.progressive.staging import stage_graph
@@ -200,15 +200,15 @@ class Progressive(nn.Module):
         self.__dict__["_runner"] = self._running if options is None else compile_blocks(self._running, **options)
         self._follow_modes()
         if self in _watches:
-            _watches[self].idle = self._idle_pieces()
+            _watches[self].idle = self._idle_slices()
 
     def _graph_of(self, stage: int) -> fx.GraphModule:
         running = self._running_parts[stage]
         idle = [part for index, part in enumerate(self._parts.parts) if index not in running]
         return stage_graph(self._whole, idle, self.stages[stage].width)
 
-    def _idle_pieces(self) -> tuple[Piece, ...]:
-        pieces = idle_pieces(self._whole, self._slices[self.stage], {})
+    def _idle_slices(self) -> tuple[IdleSlice, ...]:
+        pieces = idle_slices(self._whole, self._slices[self.stage], {})
         return tuple(piece for piece in pieces if isinstance(piece.tensor, nn.Parameter))
 
     def _follow_modes(self) -> None:
@@ -252,7 +252,7 @@ _versions: weakref.WeakKeyDictionary[Progressive, list[int]] = weakref.WeakKeyDi
 def _watch(growing: Progressive) -> None:
     _watches[growing] = Watch(growing.parameters())
     _copies[growing] = weakref.WeakSet()
-    _watches[growing].idle = growing._idle_pieces()
+    _watches[growing].idle = growing._idle_slices()
     _versions[growing] = [parameter._version for parameter in growing.parameters()]
 
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
-from fxgrow.progressive.narrowing import Piece
+from fxgrow.progressive.narrowing import IdleSlice
 
 
 class Watch:
@@ -21,7 +21,7 @@ class Watch:
         self._parameters = {id(parameter): parameter for parameter in parameters}
         self._known: weakref.WeakSet[Optimizer] = weakref.WeakSet()
         self._pending: list[nn.Parameter] = []
-        self.idle: tuple[Piece, ...] = ()  #: pieces of tensors that no step may change, weight decay included
+        self.idle: tuple[IdleSlice, ...] = ()  #: pieces of tensors that no step may change, weight decay included
         self._values: list[Tensor] = []
         _watches.add(self)
 

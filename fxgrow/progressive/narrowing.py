@@ -32,7 +32,7 @@ class Slice:
 
 
 @dataclass(frozen=True)
-class Piece:
+class IdleSlice:
     """A piece of a tensor that is idle."""
 
     name: str
@@ -148,14 +148,14 @@ def _narrow_attribute(graph_module: fx.GraphModule, node: fx.Node, slices: tuple
         reader.replace_input_with(node, taken)
 
 
-def idle_pieces(model: nn.Module, running: Slices, later: Slices) -> Iterator[Piece]:
+def idle_slices(model: nn.Module, running: Slices, later: Slices) -> Iterator[IdleSlice]:
     """Yield the pieces of tensors that run in a later stage and not in this one."""
     for name, slices in running.items():
         tensor, awake = fetch_attribute(model, name), {part.dim: part.index for part in later.get(name, ())}
         for part in slices:
             idle = set(awake.get(part.dim, range(tensor.shape[part.dim]))) - set(part.index)
             for start, count in _pieces(tuple(sorted(idle))):
-                yield Piece(name, tensor, part.dim, start, count, part.outgoing)
+                yield IdleSlice(name, tensor, part.dim, start, count, part.outgoing)
 
 
 def wake_units(model: nn.Module, before: Slices, after: Slices) -> list[nn.Parameter]:
@@ -165,7 +165,7 @@ def wake_units(model: nn.Module, before: Slices, after: Slices) -> list[nn.Param
         The parameters of which more runs than before.
     """
     woken: dict[str, nn.Parameter] = {}
-    for piece in idle_pieces(model, before, after):
+    for piece in idle_slices(model, before, after):
         if piece.outgoing:
             piece.view.zero_()
         if isinstance(piece.tensor, nn.Parameter):

@@ -10,9 +10,9 @@ if TYPE_CHECKING:
     from fxgrow.testing.checks import assert_same_function as assert_same_function
     from fxgrow.testing.checks import check_pass as check_pass
     from fxgrow.testing.draws import Draws as Draws
+    from fxgrow.testing.networks import Layer as Layer
     from fxgrow.testing.networks import RandomNetwork as RandomNetwork
     from fxgrow.testing.networks import Recipe as Recipe
-    from fxgrow.testing.networks import Step as Step
     from fxgrow.testing.rewriting import growths as growths
     from fxgrow.testing.rewriting import insertions as insertions
     from fxgrow.testing.rewriting import random_scores as random_scores
@@ -27,7 +27,7 @@ _HOMES = {
     "RandomNetwork": "networks",
     "Recipe": "networks",
     "SampleModel": "samples",
-    "Step": "networks",
+    "Layer": "networks",
     "assert_same_function": "checks",
     "check_pass": "checks",
     "graph_modules": "strategies",

@@ -24,7 +24,7 @@ IN_PLACE_ACTIVATIONS = tuple(_IN_PLACE)
 
 
 @dataclass(frozen=True)
-class Step:
+class Layer:
     """One operation of a network.
 
     Args:
@@ -47,7 +47,7 @@ class Step:
         """Leave out what has its default value: failing examples are read by people."""
         choices = {"size": 0, "of": 0, "groups": 1, "stride": 1}
         drawn = [f"{name}={getattr(self, name)}" for name, default in choices.items() if getattr(self, name) != default]
-        return f"Step({', '.join([repr(self.kind), repr(self.reads), *drawn])})"
+        return f"Layer({', '.join([repr(self.kind), repr(self.reads), *drawn])})"
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Recipe:
     """A network as data. `RandomNetwork(recipe)` builds it, with the same weights every time."""
 
     input_shape: Shape
-    steps: tuple[Step, ...]
+    steps: tuple[Layer, ...]
     seed: int = 0
 
 
@@ -104,7 +104,7 @@ class RandomNetwork(nn.Module):
     def __repr__(self) -> str:
         return f"RandomNetwork({self.recipe!r})"
 
-    def _build(self, step: Step, shapes: list[Shape]) -> nn.Module:
+    def _build(self, step: Layer, shapes: list[Shape]) -> nn.Module:
         width = channels(shapes[0])
         if step.kind in _ACTIVATIONS:
             return _ACTIVATIONS[step.kind]()
@@ -132,7 +132,7 @@ class RandomNetwork(nn.Module):
         return builders[step.kind]() if step.kind in builders else _Function(step.kind, is_image(shapes[0]))
 
 
-def output_shape(steps: Sequence[Step], step: Step, shapes: list[Shape]) -> Shape:
+def output_shape(steps: Sequence[Layer], step: Layer, shapes: list[Shape]) -> Shape:
     """Return the shape of what `step`, which comes after `steps`, makes of values of `shapes`."""
     first = shapes[0]
     if step.kind == "reuse":

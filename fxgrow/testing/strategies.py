@@ -11,10 +11,10 @@ from fxgrow.testing.draws import Draws
 from fxgrow.testing.networks import (
     ACTIVATIONS,
     IN_PLACE_ACTIVATIONS,
+    Layer,
     RandomNetwork,
     Recipe,
     Shape,
-    Step,
     channels,
     is_image,
     output_shape,
@@ -69,7 +69,7 @@ class _RecipeBuilder:
     """The steps so far, the shapes of their values, and which values a step may mutate."""
 
     def __init__(self, input_shape: Shape) -> None:
-        self.steps: list[Step] = []
+        self.steps: list[Layer] = []
         self.shapes: list[Shape] = [input_shape]
         self.mutable: set[int] = set()
 
@@ -83,7 +83,7 @@ class _RecipeBuilder:
         if step.kind in _FRESH:
             self.mutable.add(latest + 1)
 
-    def _candidates(self, read: int) -> Iterator[SearchStrategy[Step]]:
+    def _candidates(self, read: int) -> Iterator[SearchStrategy[Layer]]:
         """Yield strategies for the steps that can read value `read`, simple ones first."""
         yield from (self._convolutions if is_image(self.shapes[read]) else self._dense_layers)(read)
         yield _steps(st.sampled_from(ACTIVATIONS), read)
@@ -99,7 +99,7 @@ class _RecipeBuilder:
         if reusable:
             yield _steps("reuse", read, of=st.sampled_from(reusable))
 
-    def _dense_layers(self, read: int) -> Iterator[SearchStrategy[Step]]:
+    def _dense_layers(self, read: int) -> Iterator[SearchStrategy[Layer]]:
         width = self.shapes[read][-1]
         yield _steps(st.sampled_from(("linear", "functional-linear")), read, size=st.integers(2, 6))
         yield _steps("layer-norm", read)
@@ -114,7 +114,7 @@ class _RecipeBuilder:
             yield _steps(kinds, read, groups=st.sampled_from(heads))
             yield _steps("mean", read)
 
-    def _convolutions(self, read: int) -> Iterator[SearchStrategy[Step]]:
+    def _convolutions(self, read: int) -> Iterator[SearchStrategy[Layer]]:
         width, *extent = self.shapes[read]
         strides = st.integers(1, 2 if max(extent) < 10 else 1)
         for groups in sorted({1, 2, width}):
@@ -124,7 +124,7 @@ class _RecipeBuilder:
                 yield _steps(kinds, read, size=sizes, groups=st.just(groups), stride=strides)
         yield _steps(st.sampled_from(("batch-norm", "group-norm", "pool", "tokens")), read)
 
-    def _joins(self, read: int) -> Iterator[SearchStrategy[Step]]:
+    def _joins(self, read: int) -> Iterator[SearchStrategy[Layer]]:
         shape = self.shapes[read]
         others = {index: other for index, other in enumerate(self.shapes) if index != read}
         alike = [index for index, other in others.items() if other == shape]
@@ -148,11 +148,11 @@ def _steps(
     read: int,
     other: SearchStrategy[int] | None = None,
     **details: SearchStrategy[int],
-) -> SearchStrategy[Step]:
+) -> SearchStrategy[Layer]:
     """Return a strategy for steps of some kinds that read value `read`, and an other one if given."""
     kinds = st.just(kinds) if isinstance(kinds, str) else kinds
     reads = st.just((read,)) if other is None else st.tuples(st.just(read), other)
-    return st.builds(Step, kinds, reads, **details)
+    return st.builds(Layer, kinds, reads, **details)
 
 
 def _without_channels(shape: Shape) -> tuple[int, Shape]:

@@ -125,7 +125,7 @@ def _unique(values: Iterable[fx.Node]) -> Iterable[fx.Node]:
     return dict.fromkeys(values)
 
 
-def gather(graph_module: fx.GraphModule, piece: Piece) -> nn.Module:
+def leaves_of(graph_module: fx.GraphModule, piece: Piece) -> nn.Module:
     """Return a container of the modules that `piece` calls, shared with the whole model."""
     container = nn.Module()
     for name, path in piece.leaves.items():

@@ -20,7 +20,7 @@ from torch._dynamo.exc import BackendCompilerFailed
 from fxgrow.primitives.modules import fetch_attribute
 from fxgrow.primitives.unwrapping import CompiledForm, unwrap
 from fxgrow.record.digest import digest
-from fxgrow.training.blocks import Piece, cut, gather
+from fxgrow.training.blocks import Piece, cut, leaves_of
 
 
 class CompileWarning(UserWarning):
@@ -40,7 +40,7 @@ class CompiledBlocks(CompiledForm):
         self.__dict__["graph_module"] = graph_module
         self._parameters, self._buffers = graph_module._parameters, graph_module._buffers
         self._modules = graph_module._modules
-        self._steps = tuple(_Step(graph_module, piece, options) for piece in cut(graph_module))
+        self._steps = tuple(_CompiledPiece(graph_module, piece, options) for piece in cut(graph_module))
         self._last_uses = _last_uses(graph_module, self._steps)
         self._options = options
         self._signature = inspect.signature(graph_module.forward)
@@ -135,12 +135,12 @@ _structures: WeakValueDictionary[Hashable, _Structure] = WeakValueDictionary()
 _failed: set[str] = set()
 
 
-class _Step:
+class _CompiledPiece:
     """One piece with its code and its modules."""
 
     def __init__(self, graph_module: fx.GraphModule, piece: Piece, options: dict[str, Any]) -> None:
         self.piece = piece
-        self.leaves = gather(graph_module, piece)
+        self.leaves = leaves_of(graph_module, piece)
         self.structure = _structure(graph_module, piece, self.leaves, options)
 
     def __call__(self, *inputs: Any) -> tuple[Any, ...]:
@@ -172,7 +172,7 @@ def _spell(options: dict[str, Any]) -> str:
     return repr(sorted(options.items()))
 
 
-def _last_uses(graph_module: fx.GraphModule, steps: tuple[_Step, ...]) -> list[tuple[fx.Node, ...]]:
+def _last_uses(graph_module: fx.GraphModule, steps: tuple[_CompiledPiece, ...]) -> list[tuple[fx.Node, ...]]:
     """List for each step the values that nothing after it reads."""
     last = {node: index for index, step in enumerate(steps) for node in step.piece.inputs}
     kept = set(graph_module.graph.output_node().all_input_nodes)

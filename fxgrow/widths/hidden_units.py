@@ -30,7 +30,7 @@ class Units:
 
 
 @dataclass(frozen=True)
-class Step:
+class DimensionResize:
     """How one dimension of a parameter or buffer is resized."""
 
     dim: int
@@ -68,7 +68,7 @@ class Step:
         return torch.where((index >= 0).reshape(shape), taken, torch.full_like(taken, fill))
 
 
-def step_along(units: Units, sizes: Sequence[int], place: int, goes_out: Tensor, dim: int) -> Step:
+def step_along(units: Units, sizes: Sequence[int], place: int, goes_out: Tensor, dim: int) -> DimensionResize:
     """Return how a dimension is resized that is made of axes.
 
     Args:
@@ -85,7 +85,7 @@ def step_along(units: Units, sizes: Sequence[int], place: int, goes_out: Tensor,
         torch.where(goes_out > 0, _along(out, index, place), _along(into, index, place)).flatten()
         for out, into in ((units.outgoing, ones), (ones, units.incoming))
     )
-    return Step(dim, index.flatten(), values, gradients, 0.0, _partners(units, index, goes_out, place))
+    return DimensionResize(dim, index.flatten(), values, gradients, 0.0, _partners(units, index, goes_out, place))
 
 
 def _along(values: Tensor, like: Tensor, place: int) -> Tensor:

@@ -14,7 +14,7 @@ from fxgrow.primitives.modules import fetch_attribute
 from fxgrow.record.facts import kept
 from fxgrow.widths.axes import dim_of, freeze, unify
 from fxgrow.widths.layout_rules import apply_rule
-from fxgrow.widths.layouts import Layout, Layouts, Origin, fresh
+from fxgrow.widths.layouts import Layout, Layouts, SiteRows, fresh
 
 
 @kept(notes=True)
@@ -82,4 +82,4 @@ def _call_site(found: Layouts, node: fx.Node, site: Site) -> Any:
     around = list(read.dims[:channel]), list(read.dims[len(read.dims) + channel + 1 :])
     if site.map.spatial:
         around = around[0], [dim_of(size, frozen="it is a spatial dimension") for size in shape[channel + 1 :]]
-    return Layout((*around[0], rows, *around[1]), frozenset([Origin(site.path)]), odd=True)
+    return Layout((*around[0], rows, *around[1]), frozenset([SiteRows(site.path)]), odd=True)

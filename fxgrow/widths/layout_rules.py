@@ -18,7 +18,7 @@ from fxgrow.widths.layouts import (
     Contraction,
     Layout,
     Layouts,
-    Origin,
+    SiteRows,
     Size,
     Sizes,
     argument,
@@ -174,7 +174,7 @@ def _contract(
     return Layout((*batch, before, last), origins, contracted=summed)
 
 
-def _summed(found: Layouts, origin: Origin, summed: Dim) -> bool:
+def _summed(found: Layouts, origin: SiteRows, summed: Dim) -> bool:
     """Say whether the sum goes over hidden units of an origin, so that nothing behind it tells them apart."""
     return bool(set(leaves(found.rows[origin.site])) & set(leaves(summed)))
 

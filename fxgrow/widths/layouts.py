@@ -19,7 +19,7 @@ from fxgrow.widths.axes import Axis, Dim, dim_of, freeze
 
 
 @dataclass(frozen=True)
-class Origin:
+class SiteRows:
     """Rows of a site that a value is computed from: all of them, or those at one position of an axis."""
 
     site: str
@@ -31,7 +31,7 @@ class Layout:
     """The dimensions of a tensor as axes, and where its hidden units come from."""
 
     dims: tuple[Dim, ...]
-    origins: frozenset[Origin] = frozenset()
+    origins: frozenset[SiteRows] = frozenset()
     #: whether changing the sign of the origins' rows, weight and bias, changes the sign of the value
     odd: bool = False
     #: on attention logits: the axes that were summed over
@@ -45,7 +45,7 @@ class Layout:
         """Return the layout of what lies at one position of an axis."""
         if len(axis) != 1:
             return replace(self, dims=dims)
-        fixed = frozenset(Origin(origin.site, (*origin.fixed, (axis[0], index))) for origin in self.origins)
+        fixed = frozenset(SiteRows(origin.site, (*origin.fixed, (axis[0], index))) for origin in self.origins)
         return replace(self, dims=dims, origins=fixed)
 
 
@@ -89,7 +89,7 @@ class Layouts:
     dropouts: list[tuple[fx.Node, tuple[Dim, ...]]] = field(default_factory=list)
     values: dict[fx.Node, Any] = field(default_factory=dict)
     #: how often the rows at an origin are read by something that sums over them
-    readers: dict[Origin, list[fx.Node]] = field(default_factory=lambda: defaultdict(list))
+    readers: dict[SiteRows, list[fx.Node]] = field(default_factory=lambda: defaultdict(list))
 
     def tensors(self, value: Any) -> list[Layout]:
         """Return the layouts of the tensors in a node's argument."""

@@ -16,8 +16,8 @@ from fxgrow.graph.sites import Site
 from fxgrow.primitives.modules import clone_module
 from fxgrow.record.lineage import Lineage
 from fxgrow.widths.axes import Axis, Dim, leaves
-from fxgrow.widths.hidden_units import Step, Units, step_along
-from fxgrow.widths.layouts import Layouts, Origin, name_of
+from fxgrow.widths.hidden_units import DimensionResize, Units, step_along
+from fxgrow.widths.layouts import Layouts, SiteRows, name_of
 
 #: what BatchNorm holds for a unit that has seen nothing
 _NEUTRAL = {"weight": 1.0, "running_var": 1.0}
@@ -29,7 +29,7 @@ class Resizing:
 
     found: Layouts
     axes: Mapping[Axis, Units]
-    steps: dict[str, list[Step]] = field(default_factory=lambda: defaultdict(list))
+    steps: dict[str, list[DimensionResize]] = field(default_factory=lambda: defaultdict(list))
 
     def size_of(self, dim: Dim) -> int:
         """Return the new size of a dimension."""
@@ -42,7 +42,7 @@ class Resizing:
     def lineages(self) -> dict[str, Lineage]:
         """Return where the moments of the resized parameters come from."""
 
-        def lineage(name: str, steps: Sequence[Step]) -> Lineage:
+        def lineage(name: str, steps: Sequence[DimensionResize]) -> Lineage:
             def moments(sources: Sequence[Tensor], order: int) -> Tensor:
                 (value,) = sources
                 for step in steps:
@@ -54,7 +54,7 @@ class Resizing:
         return {name: lineage(name, steps) for name, steps in self.steps.items()}
 
 
-def plan_resizing(found: Layouts, axes: Mapping[Axis, Units], flipped: Iterable[Origin] = ()) -> Resizing:
+def plan_resizing(found: Layouts, axes: Mapping[Axis, Units], flipped: Iterable[SiteRows] = ()) -> Resizing:
     """Work out which tensors are resized, and how.
 
     Args:
@@ -81,7 +81,9 @@ def plan_resizing(found: Layouts, axes: Mapping[Axis, Units], flipped: Iterable[
         if step is not None:
             for name in ("weight", "bias", "running_mean", "running_var"):
                 fill = _NEUTRAL.get(name, 0.0)
-                resizing.steps[f"{path}.{name}"].append(Step(0, step.index, step.values, step.gradients, fill))
+                resizing.steps[f"{path}.{name}"].append(
+                    DimensionResize(0, step.index, step.values, step.gradients, fill)
+                )
     return resizing
 
 
@@ -130,8 +132,8 @@ def respell(graph_module: fx.GraphModule, resizing: Resizing, *, keep_scale: boo
 
 
 def _step(
-    resizing: Resizing, dim: int, layout: Dim, path: str, *, outgoing: bool = False, flipped: Sequence[Origin] = ()
-) -> Step | None:
+    resizing: Resizing, dim: int, layout: Dim, path: str, *, outgoing: bool = False, flipped: Sequence[SiteRows] = ()
+) -> DimensionResize | None:
     """Return how a dimension of a tensor is resized; None where it is not."""
     axes = leaves(layout)
     chosen = [place for place, axis in enumerate(axes) if axis in resizing.axes]
@@ -151,8 +153,8 @@ def _step(
     return step_along(units, [axis.size for axis in axes], chosen[0], goes_out, dim)
 
 
-def _step_of_bias(step: Step) -> Step:
-    return Step(0, step.index, step.values, step.gradients)
+def _step_of_bias(step: DimensionResize) -> DimensionResize:
+    return DimensionResize(0, step.index, step.values, step.gradients)
 
 
 def _respell(resizing: Resizing, node: fx.Node, dims: tuple[Dim, ...]) -> None:

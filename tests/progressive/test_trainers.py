@@ -20,7 +20,8 @@ def single() -> Progressive:
     return Progressive(fill(Model()), data()[0].float(), depth=0.5)
 
 
-def test_two_processes_train_as_one_through_an_advance(tmp_path: Path) -> None:
+def test_two_processes_train_as_one_through_an_advance(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[2]))  # where a process that is started finds this module
     multiprocessing.spawn(_train_on_one_rank, (str(tmp_path),), nprocs=2)  # type: ignore[no-untyped-call]
     first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2))
     assert first.keys() == second.keys()

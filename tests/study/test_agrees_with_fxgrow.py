@@ -19,7 +19,6 @@ def _network(architecture: Architecture, state: State, index: int) -> Network:
     return plain(network)
 
 
-@pytest.mark.skipif(not hasattr(fxgrow, "deepen"), reason="fxgrow has no deepen yet")
 @pytest.mark.parametrize(("how", "rewrite"), [("half", HalfSteps()), ("zero", Copies())], ids=["half", "zero"])
 @pytest.mark.parametrize("architecture", [MLP, TEXT, IMAGES])
 def test_half_steps_and_silent_copies_are_those_of_deepen(

@@ -11,9 +11,9 @@ from fxgrow.testing import Draws
 
 SCRIPT = """
 import torch
-from fxgrow.testing import Draws, RandomNetwork, Recipe, Step
+from fxgrow.testing import Draws, RandomNetwork, Recipe, Layer
 draws = Draws(seed=3)
-network = RandomNetwork(Recipe((4,), (Step("linear", (0,), size=40), Step("layer-norm", (1,))), seed=5))
+network = RandomNetwork(Recipe((4,), (Layer("linear", (0,), size=40), Layer("layer-norm", (1,))), seed=5))
 torch.save([draws.normal(50, 7), draws.uniform(9), *network.state_dict().values()], "{}")
 """
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 import fxgrow.testing
 from fxgrow.execution.randomness import random_state
-from fxgrow.testing import RandomNetwork, Recipe, Step, graph_modules, sample_models
+from fxgrow.testing import Layer, RandomNetwork, Recipe, graph_modules, sample_models
 from fxgrow.testing.networks import ACTIVATIONS, IN_PLACE_ACTIVATIONS
 from fxgrow.testing.strategies import recipes
 
@@ -45,7 +45,7 @@ def test_a_random_network_trains_in_every_parameter(drawn: Drawn) -> None:
 @given(graph_modules())
 def test_a_random_network_is_rebuilt_from_how_it_prints(drawn: Drawn) -> None:
     model, inputs = drawn
-    names = {"RandomNetwork": RandomNetwork, "Recipe": Recipe, "Step": Step}
+    names = {"RandomNetwork": RandomNetwork, "Recipe": Recipe, "Layer": Layer}
     rebuilt = eval(repr(model), names).double()
     assert rebuilt.recipe == model.recipe
     assert torch.equal(rebuilt.eval()(*inputs), model.eval()(*inputs))
@@ -54,7 +54,8 @@ def test_a_random_network_is_rebuilt_from_how_it_prints(drawn: Drawn) -> None:
 def test_every_kind_of_step_is_drawn() -> None:
     drawn: Counter[str] = Counter()
 
-    @settings(max_examples=600, phases=[Phase.generate], suppress_health_check=list(HealthCheck))
+    # the rarest kind is in about ten of them: not drawn anew, or one exploration in hundreds would miss it
+    @settings(max_examples=600, phases=[Phase.generate], suppress_health_check=list(HealthCheck), derandomize=True)
     @given(recipes())
     def count(recipe: Recipe) -> None:
         drawn.update(step.kind for step in recipe.steps)
