@@ -7,7 +7,7 @@ import torch.fx as fx
 from torch import Tensor, nn
 
 from fxgrow.execution.preservation import preserved
-from fxgrow.graph.state import adopt_state
+from fxgrow.graph.likeness import graph_module_like
 from fxgrow.primitives.modules import add_module, fetch_attribute, fresh_path, resolves
 from fxgrow.record.location import module_path
 from fxgrow.tracing.alignment import ModeDifference, align, replace_argument
@@ -192,12 +192,11 @@ def _stack(node: fx.Node) -> tuple[str, ...]:
 def _assemble(model: nn.Module, recording: Recording, differences: list[ModeDifference]) -> fx.GraphModule:
     for name, value in recording.constants.items():
         setattr(model, name, value)
-    graph_module = fx.GraphModule(model, recording.graph, type(model).__name__)
+    graph_module = graph_module_like(model, recording.graph)
     for name in recording.constants:
         delattr(model, name)
     for difference in differences:
         _follow_mode(graph_module, difference)
-    adopt_state(model, graph_module)
     return graph_module
 
 
