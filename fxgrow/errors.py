@@ -78,6 +78,10 @@ class DataError(FxgrowError):
     """A data source is unknown, missing or empty."""
 
 
+class SettingsError(FxgrowError):
+    """A recipe or an option of a run is misspelled, out of its range, or does not go with another."""
+
+
 def first_line(error: BaseException) -> str:
     """Return the first line of an error's message, without the full stop."""
     lines = str(error).strip().splitlines()

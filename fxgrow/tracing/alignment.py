@@ -9,8 +9,9 @@ import torch.fx as fx
 from torch import Tensor
 
 from fxgrow.execution.structures import parts_of, with_parts
+from fxgrow.tracing.calls import ModuleCall, Opaque, node_of
 from fxgrow.tracing.functions import Function
-from fxgrow.tracing.tracer import ModelTracer, ModuleCall, Opaque, node_of
+from fxgrow.tracing.tracer import ModelTracer
 
 Step = ModuleCall | fx.Node
 _CONSTANTS = (bool, int, float, str, type(None))

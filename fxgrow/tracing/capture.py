@@ -12,10 +12,11 @@ from fxgrow.primitives.modules import add_module, fetch_attribute, fresh_path, r
 from fxgrow.record.location import module_path
 from fxgrow.tracing.alignment import ModeDifference, align, replace_argument
 from fxgrow.tracing.arguments import Call
+from fxgrow.tracing.calls import Opaque
 from fxgrow.tracing.causes import cause_of
 from fxgrow.tracing.functions import Function, rejecting_function, spelled
 from fxgrow.tracing.mode_value import ModeValue
-from fxgrow.tracing.tracer import ModelTracer, Opaque
+from fxgrow.tracing.tracer import ModelTracer
 from fxgrow.tracing.values import IntegerFromDataError
 
 _CONSTANT = "_tensor_constant"

@@ -38,21 +38,28 @@ def is_einops_layer(module: nn.Module) -> bool:
 
 @contextmanager
 def recorded(tracer: "ModelTracer", functions: Collection[Function], model: nn.Module) -> Iterator[None]:
-    """Have `functions` recorded as one node each wherever code of the model's packages, or their own, names them."""
+    """Have `functions` recorded as one node each wherever code of the model's packages, or their own, names them.
+
+    So is ``len``, which Python itself wants to be a number: that of a tensor may be the size of the batch.
+    """
     by_identity = {id(function): _recording(tracer, function) for function in functions}
+    homes, length = list(_homes(functions, model)), tracer.length
     replaced = [
         (namespace, name, value)
-        for namespace in _namespaces(functions, model)
+        for namespace in (*homes, *map(vars, model.modules()))  # an activation, say, that a layer was given
         for name, value in namespace.items()
         if id(value) in by_identity
     ]
     for namespace, name, value in replaced:
         namespace[name] = by_identity[id(value)]
+    shadowed = [namespace for namespace in homes if namespace.setdefault("len", length) is length]
     try:
         yield
     finally:
         for namespace, name, value in replaced:
             namespace[name] = value
+        for namespace in shadowed:
+            del namespace["len"]
 
 
 def rejecting_function(error: BaseException) -> Function | None:
@@ -94,13 +101,13 @@ def _recording(tracer: "ModelTracer", function: Function) -> Function:
     return record
 
 
-def _namespaces(functions: Collection[Function], model: nn.Module) -> Iterator[dict[str, Any]]:
+def _homes(functions: Collection[Function], model: nn.Module) -> Iterator[dict[str, Any]]:
+    """Yield the namespaces of all modules of the packages that the model's classes and the functions come from."""
     homes = {type(module).__module__ for module in model.modules()} | {function.__module__ for function in functions}
     packages = {home.partition(".")[0] for home in homes} - _OURS
     for name, module in list(sys.modules.items()):
         if isinstance(module, ModuleType) and name.partition(".")[0] in packages:
             yield vars(module)
-    yield from map(vars, model.modules())  # an activation, say, that a layer was given
 
 
 def _frames(error: BaseException) -> list[FrameType]:

@@ -3,24 +3,22 @@
 import math
 import operator
 from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass, field, is_dataclass
+from dataclasses import is_dataclass
 from functools import cached_property
 from types import MethodWrapperType
-from typing import Any, cast
+from typing import Any
 
 import torch
 import torch.fx as fx
 from torch import Tensor, nn
 from torch.fx._symbolic_trace import _orig_module_call
-from torch.fx.proxy import Attribute
 
 from fxgrow.execution.randomness import random_state
-from fxgrow.execution.structures import mapped
-from fxgrow.graph.declared import declared, reads_only_sizes
 from fxgrow.primitives.unwrapping import bare
 from fxgrow.tracing.arguments import Argument, Call, mirror
 from fxgrow.tracing.attention import PADDING, writes_over_padding
 from fxgrow.tracing.autograd_functions import CHECKPOINTING
+from fxgrow.tracing.calls import ModuleCall, Opaque, drop_unread
 from fxgrow.tracing.functions import Function, calling_function, is_einops_layer, recorded, untraceable_functions
 from fxgrow.tracing.interception import contexts, interception, replace_in_torch
 from fxgrow.tracing.leaves import COMPOSITES, is_closed, untraceable_classes
@@ -31,36 +29,6 @@ from fxgrow.tracing.values import IntegerFromDataError, UnknownValueError, Value
 
 #: written on nodes that were recorded under torch.no_grad
 NO_GRAD = "fxgrow_no_grad"
-
-#: methods that torch declares under no name of their own
-_CASTS = {"bfloat16", "bool", "byte", "char", "cpu", "cuda", "double", "float", "half", "int", "long", "short"}
-
-
-@dataclass(eq=False)
-class ModuleCall:
-    """One call of a module while tracing: what was recorded in it, in order, and what it returned."""
-
-    path: str
-    #: how deep in torch.autocast, and under which hooks on saved tensors, the call began
-    contexts: tuple[int, object] = field(default_factory=contexts)
-    children: "list[ModuleCall | fx.Node]" = field(default_factory=list)
-    result: Any = None
-
-    def forget(self, erased: set[fx.Node]) -> None:
-        """Drop nodes that were erased from the graph."""
-        self.children = [child for child in self.children if child not in erased]
-        self.result = mapped(self.result, lambda value: None if node_of(value) in erased else value)
-        for child in self.children:
-            if isinstance(child, ModuleCall):
-                child.forget(erased)
-
-
-@dataclass(frozen=True)
-class Opaque:
-    """A module that tracing would falsify or cannot enter: `stack` names it last, after the modules around it."""
-
-    stack: tuple[str, ...]
-    reason: str
 
 
 class ModelTracer(fx.Tracer):
@@ -103,9 +71,8 @@ class ModelTracer(fx.Tracer):
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         """Say whether `m` stays whole."""
-        if module_qualified_name in self.leaves or isinstance(m, self.leaf_classes) or is_closed(m):
-            return True
-        if is_einops_layer(m):
+        closed = is_closed(m) or is_einops_layer(m)
+        if closed or module_qualified_name in self.leaves or isinstance(m, self.leaf_classes):
             return True
         return not isinstance(m, COMPOSITES) and super().is_leaf_module(m, module_qualified_name)
 
@@ -115,7 +82,7 @@ class ModelTracer(fx.Tracer):
             graph: fx.Graph = self._watched(lambda: super(ModelTracer, self).trace(model))
         graph._tracer_cls = fx.Tracer  # torch.fx builds one without arguments where a GraphModule is unpickled
         self.calls[0].result = graph.output_node().args[0]
-        self.calls[0].forget(_drop_unread(graph, model))
+        self.calls[0].forget(drop_unread(graph, model))
         return graph
 
     def create_args_for_root(self, root_fn: Any, is_module: bool, concrete_args: Any = None) -> tuple[Any, list[Any]]:
@@ -166,6 +133,13 @@ class ModelTracer(fx.Tracer):
     def iter(self, obj: fx.Proxy) -> Iterator[Any]:
         """Iterate over a tuple, or the leading dimension of a tensor, if its length does not depend on the batch."""
         return iter([obj[index] for index in range(self.values.length(obj.node))])  # type: ignore[index]
+
+    def length(self, value: Any) -> Any:
+        """Return ``len(value)``; of a tensor, where it is the size of the batch, what that is when the graph runs."""
+        try:
+            return len(value)
+        except UnknownValueError:
+            return value.size(0)
 
     def decide(self, proxy: fx.Proxy) -> Any:
         """Return what a size is for the example inputs, and have the graph assert that it is this.
@@ -324,30 +298,3 @@ class ModelTracer(fx.Tracer):
         if len(self.findings) == known and random_state() != before:
             self.find("draws random numbers that tracing would turn into constants")
         return result
-
-
-def node_of(value: Any) -> fx.Node | None:
-    """Return the node behind a node or a proxy; None for anything else, and for an attribute that nothing has read."""
-    if isinstance(value, fx.Proxy):
-        value = vars(value).get("_node") if isinstance(value, Attribute) else value.node
-    return value if isinstance(value, fx.Node) else None
-
-
-def _drop_unread(graph: fx.Graph, root: nn.Module) -> set[fx.Node]:
-    """Erase what is read by nobody and does nothing else; forward may compute more of it in one of the modes."""
-    erased = set()
-    for node in reversed(graph.nodes):
-        if not node.users and (reads_only_sizes(node) or _does_nothing(node, root)):
-            graph.erase_node(node)
-            erased.add(node)
-    return erased
-
-
-def _does_nothing(node: fx.Node, root: nn.Module) -> bool:
-    """Say whether a function or method does nothing but return a value: no write, no random number."""
-    if node.op not in ("call_function", "call_method"):
-        return False
-    if node.op == "call_method" and node.target in _CASTS:
-        return True
-    found = declared(cast(fx.GraphModule, root), node)
-    return found.known and not (found.writes or found.draws or found.foreign)
