@@ -64,7 +64,8 @@ def add_parser(verbs: "Verbs") -> None:
 def run(args: argparse.Namespace) -> int | None:
     """Train, or list the recipes."""
     if args.list:
-        return _list()
+        _list()
+        return None
     settings = settings_of(args)
     out = args.out or Path("runs") / (Path(args.recipe).stem if args.recipe else "train")
     from fxgrow.runs.command import train

@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from itertools import pairwise
 
+from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
@@ -74,7 +75,7 @@ class CosineCycles(LRScheduler):
         done = min((time - warm_up) / max(1, length - warm_up), 1.0)
         return self.peaks[index] * (self.last + (1 - self.last) * (1 + math.cos(math.pi * done)) / 2)
 
-    def get_lr(self) -> list[float]:
+    def get_lr(self) -> list[float | Tensor]:
         """Return the learning rate of each group, those that came in later included."""
         share = self.share(self.last_epoch)
         return [group["initial_lr"] * share for group in self.optimizer.param_groups]
