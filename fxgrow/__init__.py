@@ -78,5 +78,8 @@ _HOMES = {
     "widen": "fxgrow.rewriting",
 }
 
+#: Rooms that are reached as attributes, as in ``fxgrow.plot.depth_map``.
+_ROOMS = ("plot", "report", "results")
+
 __all__ = [*_HOMES, "__version__"]
-__getattr__, __dir__ = attach(__name__, _HOMES)
+__getattr__, __dir__ = attach(__name__, _HOMES, rooms=_ROOMS)

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import msgspec
 
 from fxgrow.record.annotations import Annotation
+from fxgrow.record.depth import Step, depths
 from fxgrow.record.provenance import Provenance, read_provenance
 from fxgrow.record.record import Record
 
@@ -89,6 +90,12 @@ class Table:
     frozen: tuple[str, ...] = ()
     #: what the file says of its own making, empty for a model in memory
     written_by: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def depth_map(self) -> dict[str, list[int]]:
+        """How many pseudo-layers deep each neuron of each site is, as `fxgrow.depth_map` says of the graph."""
+        steps = [Step(row.name, row.inputs, row.provenance.part) for row in self.nodes]
+        return depths(steps, {row.site.path: row.site.neurons for row in self.nodes if row.site})
 
     @property
     def flops(self) -> int:

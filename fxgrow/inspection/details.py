@@ -9,9 +9,9 @@ from fxgrow.inspection.document import Facts, Grid, Line, Part, Tree, parts
 from fxgrow.inspection.model import Model, table_of
 from fxgrow.inspection.outline import Item, outline
 from fxgrow.inspection.quantities import plain_text, shape_text, short, two_digits
-from fxgrow.inspection.scores import SIGNIFICANCE
 from fxgrow.inspection.summary import with_error
 from fxgrow.record.annotations import ScoreAnnotation
+from fxgrow.record.evidence import significant
 
 _NEURONS_SHOWN = 10
 
@@ -133,6 +133,7 @@ def _neurons_heading(scores: ScoreAnnotation) -> str:
 def _neurons(scores: ScoreAnnotation) -> Grid:
     """Return the neurons that ask most for growth, by their held-out score if there is one."""
     sign, held_out, errors = scores.get("sign", -1), scores["held_out"], scores["stderr"]
+    asks = significant(scores)
     ranking = scores["eigenvalues"] if held_out is None else held_out
     ranked = sorted(range(len(ranking)), key=lambda neuron: -sign * ranking[neuron])
     headings = ("neuron", "score", "held out", "significant")
@@ -141,6 +142,6 @@ def _neurons(scores: ScoreAnnotation) -> Grid:
         cells = ["", ""]
         if held_out is not None and errors is not None:
             value, error = held_out[neuron], errors[neuron]
-            cells = [with_error(value, error), "yes" if sign * value > SIGNIFICANCE * error else "no"]
+            cells = [with_error(value, error), "yes" if asks[neuron] else "no"]
         rows.append((str(neuron), two_digits(scores["eigenvalues"][neuron]), *cells))
     return Grid(headings, tuple(rows), right=headings)

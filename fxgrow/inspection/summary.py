@@ -95,7 +95,7 @@ def title(summary: Summary) -> Line:
 def _(summary: Summary) -> Iterator[Part]:
     yield Line(_size(summary))
     if summary.flops:
-        yield Line(_work(summary))
+        yield Line(work(summary))
     yield Line(_sites(summary))
     if summary.scores is not None:
         yield Line(_scores(summary.scores))
@@ -115,7 +115,7 @@ def _size(summary: Summary) -> str:
     return f"{line}, {gained * 100:+.1f} % on {summary.base_parameters:,}"
 
 
-def _work(summary: Summary) -> str:
+def work(summary: Summary) -> str:
     """Spell the FLOPs of one sample, where all inputs have the batch in front, or else of the traced inputs."""
     shapes = [shape for spec in summary.inputs for shape, _ in spec.tensors]
     batches = {shape[:1] for shape in shapes}
