@@ -77,10 +77,15 @@ _HOMES = {
     "widen": "fxgrow.rewriting",
 }
 
+#: Rooms that are reached as attributes, as in ``fxgrow.plot.depth_map``.
+_ROOMS = ("plot", "report", "results")
+
 __all__ = [*_HOMES, "__version__"]
 
 
 def __getattr__(name: str) -> Any:
+    if name in _ROOMS:
+        return import_module(f"fxgrow.{name}")
     if name not in _HOMES:
         raise AttributeError(f"module 'fxgrow' has no attribute {name!r}")
     value = getattr(import_module(_HOMES[name]), name)
@@ -89,4 +94,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_HOMES})
+    return sorted({*globals(), *_HOMES, *_ROOMS})

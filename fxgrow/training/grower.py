@@ -14,7 +14,7 @@ from fxgrow.curvature.probe_data import CountSamples
 from fxgrow.errors import DivergenceError, PlanError, TraceError
 from fxgrow.execution.randomness import load_random_state_dict, random_state_dict
 from fxgrow.growth.budget import resolve_budget
-from fxgrow.optimizers import Optimizers, listed, unchanged_on_failure
+from fxgrow.optimizers import Optimizers, as_given, listed, unchanged_on_failure
 from fxgrow.primitives.modules import parameter_count
 from fxgrow.primitives.unwrapping import DataParallel, layers, unwrap
 from fxgrow.record.record import GrowthEvent, new_parameters, record_of, remember
@@ -216,7 +216,7 @@ class Grower:
         """
         return {
             "model": self.model.state_dict(),
-            "optimizers": [optimizer_state(one, self.graph_module) for one in listed(self.optimizer)],
+            "optimizers": [optimizer_state(one, self.graph_module) for one in as_given(self.optimizer)],
             "parts": states_of(self._parts()),
             "schedule": self.schedule.state_dict(),
             "young": self._young.state_dict(),
@@ -232,7 +232,7 @@ class Grower:
             TraceError: If the model is another one than that of the run.
             PlanError: If an optimizer, or another part of the run, is another one.
         """
-        optimizers = listed(self.optimizer)
+        optimizers = as_given(self.optimizer)
         if len(state["optimizers"]) != len(optimizers):
             what = f"the run had {len(state['optimizers'])} optimizers, and this one has {len(optimizers)}"
             raise PlanError(what, where="the state", fix="construct the Grower with all that the run had")

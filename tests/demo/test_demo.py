@@ -79,15 +79,15 @@ def test_the_output_tells_the_whole_story(done: tuple[Path, str]) -> None:
 
 def test_the_output_fits_80_columns_in_a_pipe(done: tuple[Path, str]) -> None:
     _, said = done
-    lines = [line for line in said.splitlines() if "fxgrow inspect" not in line]
+    lines = [line for line in said.splitlines() if "fxgrow inspect" not in line and "fxgrow report" not in line]
     assert max(map(len, lines)) <= 80
     assert "\x1b" not in said
     assert sum("s left" in line for line in lines) == 3 * 4, "one line an epoch for each model"
 
 
-def test_three_files_are_written_and_nothing_else(done: tuple[Path, str]) -> None:
+def test_four_files_are_written_and_nothing_else(done: tuple[Path, str]) -> None:
     out, _ = done
-    assert sorted(path.name for path in out.iterdir()) == ["metrics.csv", "model.pt", "plot.png"]
+    assert sorted(path.name for path in out.iterdir()) == ["metrics.csv", "model.pt", "plot.png", "recipe.toml"]
     assert [path.name for path in out.parent.iterdir()] == ["demo"]
     assert (out / "plot.png").read_bytes().startswith(b"\x89PNG")
     with (out / "metrics.csv").open() as file:
@@ -187,7 +187,7 @@ def test_an_interrupt_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.
 def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(FileError, match="it cannot be written"):
-        write_results(tmp_path / "file" / "out", traced(), {})
+        write_results(settings(), tmp_path / "file" / "out", traced(), {})
 
 
 @pytest.mark.parametrize(
