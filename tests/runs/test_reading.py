@@ -91,7 +91,7 @@ def test_changes_are_read_as_python_spells_values() -> None:
         "model.arguments.img_size": (8, 8),
         "compile": False,
     }
-    with pytest.raises(SettingsError, match="write --set table.key=value"):
+    with pytest.raises(SettingsError, match=r"write --set table\.key=value"):
         parse_changes(["epochs"])
 
 
