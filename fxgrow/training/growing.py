@@ -44,8 +44,6 @@ class Growing(CompiledForm):
         graph_module: The traced model. It grows in place.
         wrap: Applied to the graph, or its compiled form, now and after each growth: what `forward` calls.
         compile_options: Options of ``torch.compile``; None to run the graph as it is.
-        optimizers: The optimizer, or several, that go on where a state dict makes the model another one.
-        averages: Modules that hold copies of this model, with averages of its weights: they grow with it.
     """
 
     _compiled: CompiledBlocks | fx.GraphModule
@@ -57,16 +55,14 @@ class Growing(CompiledForm):
         *,
         wrap: Wrap | None = None,
         compile_options: Mapping[str, Any] | None = None,
-        optimizers: Optimizers | None = None,
-        averages: Iterable[nn.Module] = (),
     ) -> None:
         super().__init__()
-        self.wrap, self.optimizers = wrap, optimizers
-        self.averages: tuple[nn.Module, ...] = ()
+        self.wrap = wrap
+        self.optimizers: Optimizers | None = None  #: go on where a state dict makes the model another one
+        self.averages: tuple[nn.Module, ...] = ()  #: hold copies of the model, which grow with it
         self._shadows: tuple[Growing | fx.GraphModule, ...] = ()  # the copies in the averages
         self.compile_options = None if compile_options is None else dict(compile_options)
         self._stand_for(graph_module)
-        self.add_averages(*averages)
 
     def add_averages(self, *averages: nn.Module) -> None:
         """Let averages of the weights grow with the model.
@@ -78,6 +74,25 @@ class Growing(CompiledForm):
         """
         shadows = tuple(_copy_in(average, digest(self.graph_module)) for average in averages)
         self.averages, self._shadows = (*self.averages, *averages), (*self._shadows, *shadows)
+
+    def train_with(
+        self, optimizers: Optimizers, *, averages: Iterable[nn.Module] = (), wrap: Wrap | None = None
+    ) -> None:
+        """Say what goes on with the model when it becomes another one.
+
+        Args:
+            optimizers: The optimizer of its parameters, or several.
+            averages: As for `add_averages`.
+            wrap: As for the class; what it was where this is left out.
+
+        Raises:
+            PlanError: If an average does not hold one copy of this model.
+        """
+        self.optimizers = optimizers
+        self.add_averages(*averages)
+        if wrap is not None:
+            self.wrap = wrap
+            self._run()
 
     def become(self, rewritten: fx.GraphModule) -> None:
         """Take over the inside of a rewritten copy of `graph_module`, which is used up; averages follow.

@@ -212,7 +212,7 @@ def test_what_holds_no_copy_or_two_is_no_average(other: nn.Module) -> None:
     with pytest.raises(
         PlanError, match=r"ema: \w+: it holds \d copies of the model, and not one; make it of the traced"
     ):
-        make(averages=(other,))
+        make().add_averages(other)
 
 
 def test_what_wraps_it_is_made_anew_and_the_object_stays() -> None:
