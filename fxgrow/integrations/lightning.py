@@ -60,7 +60,7 @@ class Growth(pl.Callback):
         """Grow, if it is due."""
         assert self.grower is not None  # training has started
         if self.grower.due(trainer.current_epoch):
-            batches = trainer.train_dataloader if self.batches is None else self.batches
+            batches: Any = trainer.train_dataloader if self.batches is None else self.batches
             self.grower.grow(batches, context={"epoch": trainer.current_epoch})
 
     def state_dict(self) -> dict[str, Any]:

@@ -48,6 +48,7 @@ class Growing(CompiledForm):
     """
 
     _compiled: CompiledBlocks | fx.GraphModule
+    _wrappers: Wrappers
     runner: nn.Module  #: what `forward` calls: the graph, its compiled form, or what `wrap` made of that
 
     def __init__(
