@@ -78,6 +78,7 @@ class Layouts:
     """What is known of the axes of a graph."""
 
     sites: Mapping[str, Site]
+    bound: Mapping[str, str] = field(default_factory=dict)  #: tensors that must keep their size, by name, and why
     rows: dict[str, Dim] = field(default_factory=dict)  #: the output rows of each site
     columns: dict[str, Dim] = field(default_factory=dict)  #: the input channels of each site
     channelwise: dict[str, Dim] = field(default_factory=dict)  #: the channels of each BatchNorm
