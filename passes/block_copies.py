@@ -1,6 +1,5 @@
 """Copies of blocks behind their originals: what passes that deepen a model have in common."""
 
-import copy
 import operator
 from abc import abstractmethod
 from collections.abc import Collection, Iterable, Mapping
@@ -19,6 +18,7 @@ from fxgrow.graph.residual import ResidualStep
 from fxgrow.passes.add_residual_edge import channel_dim_of
 from fxgrow.passes.base import Pass
 from fxgrow.passes.insertion import Insertion, inserted_by
+from fxgrow.primitives.copying import deep_copy
 from fxgrow.primitives.modules import fetch_attribute, resolves
 from fxgrow.primitives.residual import add_rows
 from fxgrow.record.annotations import annotate
@@ -141,7 +141,7 @@ class BlockCopy:
             return
         path = self._renamed(target)
         if not resolves(self.graph_module, path):
-            _attach(self.graph_module, path, copy.deepcopy(fetch_attribute(self.graph_module, target), self.memo))
+            _attach(self.graph_module, path, deep_copy(fetch_attribute(self.graph_module, target), self.memo))
             parts = path.split(".")
             for length in range(self.path.count(".") + 1, len(parts)):
                 here, there = ".".join(parts[:length]), self.region.path + ".".join(parts[:length])[len(self.path) :]
