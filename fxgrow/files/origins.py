@@ -14,6 +14,9 @@ REFUSED_ARGUMENTS = frozenset(
     {"pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path", "cache_dir"}
 )
 
+#: how the base of a file is given
+GIVE_BASE = "fxgrow.load(path, base=model), or --base MODULE:CALLABLE"
+
 
 def build_base(origin: Origin | None, where: str) -> nn.Module:
     """Build the base model from its origin, with random weights.
@@ -22,7 +25,7 @@ def build_base(origin: Origin | None, where: str) -> nn.Module:
         FileError: If the origin is not known, or timm cannot build it.
     """
     if origin is None:
-        fix = "give the model that was traced: fxgrow.load(path, base=model), or --base MODULE:CALLABLE"
+        fix = f"give the model that was traced: {GIVE_BASE}"
         raise FileError("it does not say where its base model comes from", where=where, fix=fix)
     if origin.source != "timm":
         raise FileError(f"its base comes from {origin.spelling}, an unknown source", where=where, fix="give base=")
