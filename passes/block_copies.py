@@ -23,7 +23,7 @@ from fxgrow.primitives.modules import fetch_attribute, resolves
 from fxgrow.primitives.residual import add_rows
 from fxgrow.record.annotations import annotate
 from fxgrow.record.lineage import Lineage
-from fxgrow.record.location import numbered
+from fxgrow.record.location import name_of, numbered
 from fxgrow.record.provenance import BlockNode, PseudoLayerNode, ResidualEdge, mark, part_of
 from fxgrow.record.record import Growth
 
@@ -196,12 +196,10 @@ def ends_of(
             own = ends.of(branch)
             fix = "name another block"
             if not own or not all(_within(name, region.path) for end in own for name in end.parameters):
-                what = (
-                    f"its residual branch {branch.name} ends in neither a linear map of its own nor a norm or a scale"
-                )
+                what = f"its residual branch {name_of(branch)} ends in no linear map, norm or scale of its own"
                 raise PassError(what, where=region.path, fix=fix)
             if linear and not all(end.linear for end in own):
-                what = f"a gate that is computed from its last linear map multiplies its residual branch {branch.name}"
+                what = f"a gate that is computed from its last linear map multiplies {name_of(branch)}"
                 raise PassError(what, where=region.path, fix=f"{fix}, or use zero-output copies")
             found += [name for end in own for name in end.parameters]
     return tuple(found)

@@ -24,11 +24,11 @@ def build_base(origin: Origin | None, where: str) -> nn.Module:
     Raises:
         FileError: If the origin is not known, or timm cannot build it.
     """
+    fix = f"give the model that was traced: {GIVE_BASE}"
     if origin is None:
-        fix = f"give the model that was traced: {GIVE_BASE}"
         raise FileError("it does not say where its base model comes from", where=where, fix=fix)
     if origin.source != "timm":
-        raise FileError(f"its base comes from {origin.spelling}, an unknown source", where=where, fix="give base=")
+        raise FileError(f"its base comes from {origin.spelling}, an unknown source", where=where, fix=fix)
     return create_timm_model(origin.name, origin.arguments, where=where)
 
 

@@ -12,7 +12,7 @@ from fxgrow.graph.network import shape_of
 from fxgrow.graph.sites import Site, find_sites, site_input
 from fxgrow.primitives.modules import fetch_attribute
 from fxgrow.record.facts import kept
-from fxgrow.record.location import spelled_operation
+from fxgrow.record.location import name_of, spelled_operation
 from fxgrow.widths.axes import dim_of, freeze, unify
 from fxgrow.widths.layout_rules import apply_rule
 from fxgrow.widths.layouts import Layout, Layouts, SiteRows, fresh
@@ -31,7 +31,7 @@ def find_layouts(graph_module: fx.GraphModule) -> Layouts:
     for node in graph_module.graph.nodes:
         if node.op in ("call_module", "call_function", "call_method") and "type" not in node.meta:
             fix = "trace the model with fxgrow.trace, or run fxgrow.execution.shapes.propagate_shapes"
-            raise PassError("the shapes of its values are not known", where=node.name, fix=fix)
+            raise PassError("the shapes of its values are not known", where=name_of(node), fix=fix)
         if node in calls:
             found.values[node] = _call_site(found, node, calls[node])
         elif node.op == "output":
