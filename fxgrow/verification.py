@@ -134,6 +134,10 @@ class _Ledger:
             what = f"the outputs are {', '.join(found.outputs)} and should be {', '.join(expected.outputs)} ({run})"
             fix = "let both return the same structure"
             raise VerificationError(what, where="the structure of the output", fix=fix)
+        for name, kind in expected.kinds.items():
+            if found.kinds.get(name) != kind:
+                what = f"it is a {found.kinds.get(name)} and should be a {kind} ({run})"
+                raise VerificationError(what, where=name, fix="let both return the same structure")
         self._compare_all("output", expected.outputs, found.outputs, run, floor=1e-2)
         self._compare_all("gradient", *_comparable(expected.gradients, found.gradients, run), run, floor=0.0)
         self._compare_all("buffer", expected.buffers, found.buffers, run, floor=1e-2)

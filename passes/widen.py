@@ -43,7 +43,7 @@ class Widen(Pass):
 
     Preserves:
         The function, and the gradients of all parameters that keep their shape. Widened parameters are new ones under
-        the old names, which hold the old values.
+        the old names, which hold the old values, and have no ``.grad`` yet.
 
     Args:
         site: Module path of a site whose output rows are hidden units.
