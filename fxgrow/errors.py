@@ -78,6 +78,24 @@ class DataError(FxgrowError):
     """A data source is unknown, missing or empty."""
 
 
+class SettingsError(FxgrowError):
+    """A recipe or an option of a run is misspelled, out of its range, or does not go with another."""
+
+
+class DivergenceError(FxgrowError):
+    """The loss of a training is not finite.
+
+    Args:
+        what: As `FxgrowError`.
+        step: How many optimizer steps were made before it.
+    """
+
+    def __init__(self, what: str, *, step: int) -> None:
+        self.step = step
+        fix = "go on from the last checkpoint with a lower learning rate, or clip the gradients"
+        super().__init__(what, where=f"step {step}", fix=fix)
+
+
 def first_line(error: BaseException) -> str:
     """Return the first line of an error's message, without the full stop."""
     lines = str(error).strip().splitlines()

@@ -12,6 +12,7 @@ from fxgrow.curvature.probe_data import CountSamples, read_batches
 from fxgrow.curvature.registry import Score, find_score, score_names
 from fxgrow.curvature.scores import Scores, SiteScores
 from fxgrow.errors import AnalysisError
+from fxgrow.execution.place import Place
 from fxgrow.graph.selection import select
 from fxgrow.graph.sites import Site, find_sites
 from fxgrow.primitives.unwrapping import unwrap
@@ -37,6 +38,7 @@ def analyze(
     max_memory: int = DEFAULT_MAX_MEMORY,
     max_samples: int | None = None,
     samples: CountSamples | None = None,
+    place: Place | None = None,
 ) -> Scores:
     """Score every neuron of a traced model, and write the scores on the nodes that call its sites.
 
@@ -63,6 +65,8 @@ def analyze(
         max_samples: Stop reading batches when there are this many samples; None reads all.
         samples: Says how many samples a batch holds, given the batch as `batches` yields it. Needed only where neither
             the target nor the model shows it (`fxgrow.curvature.probe_data.SampleCounter`).
+        place: Where `traced` lies in a larger model, as `fxgrow.execution.place.Place(model, "backbone")`: the batches
+            are then the model's inputs, and the loss is its loss. `fxgrow.grow_inside` does all of it by one call.
 
     Returns:
         The scores by the site's module path; sites without one are in `Scores.refusals`, with the reason.
@@ -96,10 +100,16 @@ def analyze(
         raise AnalysisError("it is no rank correlation", where=f"settled {settled!r}", fix="give a number up to 1")
     wanted = select_sites(find_sites(graph_module), sites)
     read = read_batches(
-        graph_module, batches, seed=seed, max_samples=max_samples, samples=samples, targets=loss_fn is not None
+        graph_module,
+        batches,
+        seed=seed,
+        max_samples=max_samples,
+        samples=samples,
+        targets=loss_fn is not None,
+        place=place,
     )
     growable = {path: site for path, site in wanted.items() if site.refusal is None}
-    probe = Probe(graph_module, loss_fn, read, growable, iterations, seed, settled, max_memory)
+    probe = Probe(graph_module, loss_fn, read, growable, iterations, seed, settled, max_memory, place)
     measured = chosen.measure(probe)
     refusals = {path: site.refusal for path, site in wanted.items() if site.refusal is not None}
     found, dark = only_reached(measured.sites, probe.reached_rows())

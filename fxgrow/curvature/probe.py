@@ -16,9 +16,10 @@ from fxgrow.curvature.batches import Batch
 from fxgrow.curvature.capture import ForwardPass, LossFunction, forward_pass
 from fxgrow.curvature.matrices import CapturedCall
 from fxgrow.curvature.reading import Reading
-from fxgrow.curvature.sample_dimension import SampleDimension, find_sample_dimensions
+from fxgrow.curvature.sample_dimension import SampleDimension, find_sample_dimensions, given_to_part
 from fxgrow.errors import AnalysisError
 from fxgrow.execution.inputs import device_of
+from fxgrow.execution.place import Place
 from fxgrow.execution.preservation import preserved
 from fxgrow.graph.sites import Site
 
@@ -38,6 +39,7 @@ class Probe:
     seed: int
     settled: float | None  #: stop Lanczos when the rank correlation with two iterations before reaches this
     max_memory: int  #: bytes that captured tensors and solvers may take, beside a training step's own memory
+    place: Place | None = None  #: where the graph lies in a larger model, which is run
     _dimensions: dict[fx.Node, SampleDimension | None] = field(default_factory=dict, init=False)
     _reached: dict[str, Tensor] = field(default_factory=dict, init=False)
 
@@ -60,13 +62,15 @@ class Probe:
             values=values,
             differentiable=differentiable,
             seed=self.seed + batch.index,
+            place=self.place,
         )
 
     def dimensions(self, nodes: Iterable[fx.Node]) -> Mapping[fx.Node, SampleDimension | None]:
         """Return where the samples lie in the values at some nodes, at least (`find_sample_dimensions`)."""
         unknown = [node for node in nodes if node not in self._dimensions]
         if unknown:
-            self._dimensions.update(find_sample_dimensions(self.graph_module, unknown, self.batches[0]))
+            batch = self.batches[0] if self.place is None else given_to_part(self.batches[0], self.place)
+            self._dimensions.update(find_sample_dimensions(self.graph_module, unknown, batch))
         return self._dimensions
 
     def note(self, reading: Reading, values: Mapping[fx.Node, Tensor], gradients: Mapping[fx.Node, Tensor]) -> None:

@@ -1,18 +1,17 @@
 """What the demo leaves behind: the model, the metrics and a plot, all of them or none."""
 
-import csv
-import dataclasses
 import os
 import shutil
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from tempfile import mkdtemp
 
 import torch.fx as fx
 
-from fxgrow.demo.loop import EpochMetrics
 from fxgrow.errors import FileError
 from fxgrow.files import save
+from fxgrow.runs.metrics import EpochMetrics, write_metrics
 
 MODEL, METRICS, PLOT = "model.pt", "metrics.csv", "plot.png"
 
@@ -30,7 +29,7 @@ def write_results(out: Path, grown: fx.GraphModule, runs: Mapping[str, Sequence[
         partial = Path(mkdtemp(prefix=f".{out.name}-", dir=out.parent))
         try:
             save(grown, partial / MODEL)
-            write_metrics(partial / METRICS, runs)
+            write_metrics(partial / METRICS, chain.from_iterable(runs.values()))
             plot(partial / PLOT, runs)
             out.mkdir(exist_ok=True)
             for name in (MODEL, METRICS, PLOT):
@@ -40,15 +39,6 @@ def write_results(out: Path, grown: fx.GraphModule, runs: Mapping[str, Sequence[
     except OSError as error:
         reason = error.strerror or str(error)
         raise FileError(f"it cannot be written: {reason}", where=str(out), fix="choose another --out") from error
-
-
-def write_metrics(path: Path, runs: Mapping[str, Sequence[EpochMetrics]]) -> None:
-    """Write one line for each epoch of each model."""
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, [field.name for field in dataclasses.fields(EpochMetrics)])
-        writer.writeheader()
-        for metrics in runs.values():
-            writer.writerows(dataclasses.asdict(line) for line in metrics)
 
 
 def plot(path: Path, runs: Mapping[str, Sequence[EpochMetrics]]) -> None:

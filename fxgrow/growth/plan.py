@@ -13,6 +13,7 @@ from fxgrow.growth.budget import resolve_budget
 from fxgrow.growth.eligibility import eligible_sites
 from fxgrow.operators import PseudoLayer, find_operator
 from fxgrow.passes.insert_pseudo_layers import InsertPseudoLayers
+from fxgrow.primitives.modules import parameter_count
 from fxgrow.primitives.unwrapping import unwrap
 from fxgrow.record.record import Evidence
 
@@ -104,7 +105,7 @@ def plan(
     traced = unwrap(traced)
     scores.check(traced)
     kind, allocate = find_operator(operator), find_allocation(allocation)
-    limit = resolve_budget(traced, budget)
+    limit = resolve_budget(parameter_count(traced), budget)
     nest = kind.reads == "input"
     sites = eligible_sites(
         traced,
