@@ -32,8 +32,8 @@ def check_structure(before: fx.GraphModule, after: fx.GraphModule) -> None:
         what = "the placeholders or the structure of the output changed"
         raise PassError(what, where="the graph's interface", fix=_FIX)
     readers = _readers_of_mutated(before)
-    for node, count in _readers_of_mutated(after).items():
-        if count > max(1, readers.get(node, 1)):
+    for name, (node, count) in _readers_of_mutated(after).items():
+        if count > max(1, readers[name][1] if name in readers else 1):
             what = f"a value that is mutated in place has {count} readers"
             raise PassError(what, where=name_of(node), fix=_FIX)
 
@@ -78,11 +78,11 @@ def _spell_shape(metadata: Any) -> str:
     return repr(metadata)
 
 
-def _readers_of_mutated(graph_module: fx.GraphModule) -> dict[str, int]:
-    """Count, for each operation that mutates a value, the operations that read that value or a view of it."""
+def _readers_of_mutated(graph_module: fx.GraphModule) -> dict[str, tuple[fx.Node, int]]:
+    """Count, for each operation by name that mutates a value, the operations that read it or a view of it."""
     operations = operations_of(graph_module)
     return {
-        node.name: max(len(_readers(operations, value)) for value in written)
+        node.name: (node, max(len(_readers(operations, value)) for value in written))
         for node in graph_module.graph.nodes
         if (written := operations.written(node))
     }

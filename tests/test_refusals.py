@@ -13,7 +13,19 @@ import fxgrow.passes
 from fxgrow import errors
 
 #: what has a name of its own; the name of a node means nothing to who wrote the model
-NAMED = {"error", "operator", "option", "written", "missing", "origin", "found", "pseudo_layer", "self", "applied"}
+NAMED = {
+    "error",
+    "operator",
+    "option",
+    "written",
+    "missing",
+    "origin",
+    "found",
+    "pseudo_layer",
+    "self",
+    "applied",
+    "settings",
+}
 
 
 @dataclass(frozen=True)
@@ -106,7 +118,7 @@ def test_it_is_a_clause_on_one_line_without_a_full_stop(part: str) -> None:
         for text in map(_spelled, refusal.texts.get(part, ())):
             assert not text.endswith((".", "!", " ")), f"{refusal.place}: {text!r} ends in a full stop"
             assert "\n" not in text, f"{refusal.place}: {text!r} has two lines"
-            assert not text[:1].isupper() or text.split()[0].rstrip("'s") in {"PyTorch", "BatchNorm"}, (
+            assert not text[:1].isupper() or text.split()[0].rstrip("'s") in {"PyTorch", "BatchNorm", "TensorBoard"}, (
                 f"{refusal.place}: {text!r} begins with a capital"
             )
 

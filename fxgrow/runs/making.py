@@ -131,7 +131,11 @@ def make_optimizer(settings: Settings, model: nn.Module, trained: nn.Module) -> 
         raise SettingsError("timm reads layers off the model before its passes", where="optimizer.options", fix=fix)
     try:
         made: torch.optim.Optimizer = create_optimizer_v2(
-            model if layered else trained, chosen.name, lr=chosen.rate, weight_decay=chosen.weight_decay, **chosen.options
+            model if layered else trained,
+            chosen.name,
+            lr=chosen.rate,
+            weight_decay=chosen.weight_decay,
+            **chosen.options,
         )
     except (TypeError, ValueError, AssertionError, KeyError, RuntimeError) as error:
         fix = "timm.optim.list_optimizers() lists the names; options are arguments of create_optimizer_v2"

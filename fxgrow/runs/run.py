@@ -164,8 +164,7 @@ class Run:
         model, tested = self.growing.model.eval(), self.growing.tested.eval()
         with torch.no_grad(), self._precision():
             pairs = [
-                (tested(images.to(self.device)).float().cpu(), labels)
-                for images, labels in self.batches.test_batches()
+                (tested(images.to(self.device)).float().cpu(), labels) for images, labels in self.batches.test_batches()
             ]
         model.train()
         outputs, labels = (torch.cat(parts) for parts in zip(*pairs, strict=True))

@@ -82,7 +82,7 @@ def _module(found: Layouts, graph_module: fx.GraphModule, node: fx.Node) -> Any:
         return read
     if isinstance(module, nn.modules.batchnorm._BatchNorm):
         known = found.channelwise.setdefault(str(node.target), read.dims[1])
-        unify(known, read.dims[1](node))
+        unify(known, read.dims[1], name_of(node))
         names = (f"{node.target}.{name}" for name in ("weight", "bias", "running_mean", "running_var"))
         freeze((known,), next((found.bound[name] for name in names if name in found.bound), ""))
         return replace(read, odd=False, contracted=())
