@@ -23,7 +23,8 @@ from fxgrow.primitives.modules import fetch_attribute, resolves
 from fxgrow.primitives.residual import add_rows
 from fxgrow.record.annotations import annotate
 from fxgrow.record.lineage import Lineage
-from fxgrow.record.location import name_of, numbered
+from fxgrow.record.location import name_of
+from fxgrow.record.numbering import numbered
 from fxgrow.record.provenance import BlockNode, PseudoLayerNode, ResidualEdge, mark, part_of
 from fxgrow.record.record import Growth
 

@@ -52,9 +52,9 @@ def add_parser(verbs: "Verbs") -> None:
 
 def run(args: argparse.Namespace) -> int:
     """List the passes, or run some and write what comes out; the status is 1 if the function changed."""
-    from fxgrow.cli.models import output_console
+    from fxgrow.cli.output import output_console
 
-    console = output_console()
+    console = output_console(args)
     if args.list:
         _list_passes(console)
         return 0

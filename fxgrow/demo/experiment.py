@@ -10,8 +10,9 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
-from fxgrow.demo.output import MODEL, write_results
+from fxgrow.demo.output import write_results
 from fxgrow.demo.uniform import uniform_settings
+from fxgrow.results import MODEL
 from fxgrow.runs.growing import growth_schedule
 from fxgrow.runs.metrics import EpochMetrics
 from fxgrow.runs.progress import TrainingProgress
@@ -44,10 +45,12 @@ def run_demo(
         base = replace(settings, growth=None)
         runs["base"] = _train(Run(base, "base"), console)
         runs["uniform"] = _train(Run(uniform_settings(base, grown.growing.parameters), "uniform"), console)
-    write_results(out, grown.growing.graph_module, runs)
+    grown.growing.measure_scores()
+    write_results(settings, out, grown.growing.graph_module, runs)
     console.print(results_table(runs, f"Test results on {grown.batches.sizes[1]:,} digits"))
-    console.print(f"{time.monotonic() - started:.0f} s in all. Written: {out}/ (model, metrics, plot)")
+    console.print(f"{time.monotonic() - started:.0f} s in all. Written: {out}/ (recipe, metrics, model, plot)")
     console.print(f"Look at what grew:  fxgrow inspect {out / MODEL}", soft_wrap=True)
+    console.print(f"In the browser:     fxgrow report {out} -o report.html", soft_wrap=True)
     return runs
 
 

@@ -11,13 +11,18 @@ import torch.fx as fx
 
 from fxgrow.errors import FileError
 from fxgrow.files import save
+from fxgrow.results import METRICS, MODEL, RECIPE
 from fxgrow.runs.metrics import EpochMetrics, write_metrics
+from fxgrow.runs.reading import as_toml
+from fxgrow.runs.settings import Settings
 
-MODEL, METRICS, PLOT = "model.pt", "metrics.csv", "plot.png"
+PLOT = "plot.png"
 
 
-def write_results(out: Path, grown: fx.GraphModule, runs: Mapping[str, Sequence[EpochMetrics]]) -> None:
-    """Write model.pt, metrics.csv and plot.png into `out`; other files in it are left alone.
+def write_results(
+    settings: Settings, out: Path, grown: fx.GraphModule, runs: Mapping[str, Sequence[EpochMetrics]]
+) -> None:
+    """Write recipe.toml, metrics.csv, model.pt and plot.png into `out`; other files in it are left alone.
 
     The files are written beside `out` first and moved when all of them are complete.
 
@@ -29,10 +34,11 @@ def write_results(out: Path, grown: fx.GraphModule, runs: Mapping[str, Sequence[
         partial = Path(mkdtemp(prefix=f".{out.name}-", dir=out.parent))
         try:
             save(grown, partial / MODEL)
+            (partial / RECIPE).write_text(as_toml(settings), encoding="utf-8")
             write_metrics(partial / METRICS, chain.from_iterable(runs.values()))
             plot(partial / PLOT, runs)
             out.mkdir(exist_ok=True)
-            for name in (MODEL, METRICS, PLOT):
+            for name in (MODEL, METRICS, RECIPE, PLOT):
                 os.replace(partial / name, out / name)
         finally:
             shutil.rmtree(partial, ignore_errors=True)

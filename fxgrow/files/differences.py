@@ -5,7 +5,8 @@ from itertools import zip_longest
 
 import torch.fx as fx
 
-from fxgrow.files.table import NodeRow, Table, describe
+from fxgrow.files.describing import describe
+from fxgrow.files.table import NodeRow, Table
 
 
 def difference(graph_module: fx.GraphModule, table: Table) -> str:

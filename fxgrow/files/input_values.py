@@ -9,7 +9,7 @@ import enum
 import re
 import sys
 from collections import OrderedDict, UserDict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import is_dataclass, make_dataclass
 from typing import Any
 
@@ -69,15 +69,6 @@ def from_spec(spec: Any, build: Build) -> Any:
     if set(spec) == {"type", "items"}:
         return _structure(spec["type"], {key: from_spec(item, build) for key, item in spec["items"]})
     return {key: from_spec(item, build) for key, item in spec.items()}
-
-
-def tensor_specs(spec: Any) -> Iterator[tuple[tuple[int, ...], str]]:
-    """Yield shape and dtype of each tensor in an input that `to_spec` described."""
-    if isinstance(spec, dict) and set(spec) == {"shape", "dtype"}:
-        yield tuple(spec["shape"]), spec["dtype"]
-    elif isinstance(spec, dict | list):
-        for item in spec.values() if isinstance(spec, dict) else spec:
-            yield from tensor_specs(item)
 
 
 def _spelled(kind: type) -> str:

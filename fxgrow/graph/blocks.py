@@ -14,7 +14,8 @@ from fxgrow.graph.branch_ends import readers_of_tensors, tensors_read
 from fxgrow.graph.regions import Region
 from fxgrow.graph.residual import Ancestry, ResidualStep, find_steps
 from fxgrow.graph.structure import structure_of
-from fxgrow.record.location import name_of, numbered
+from fxgrow.record.location import name_of
+from fxgrow.record.numbering import numbered
 
 
 @dataclass(frozen=True)

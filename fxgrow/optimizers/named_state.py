@@ -7,6 +7,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from fxgrow.errors import PlanError
+from fxgrow.optimizers.transaction import stepping
 from fxgrow.primitives.unwrapping import bare
 
 _HELD = {"params", "param_names"}
@@ -22,11 +23,8 @@ def state_by_name(optimizer: Optimizer, model: nn.Module) -> dict[str, dict[str,
 
     The tensors are the optimizer's own. The options of groups, as learning rates, are not among it.
     """
-    return {
-        name: dict(optimizer.state[parameter])
-        for name, parameter in bare(model).named_parameters()
-        if parameter in optimizer.state
-    }
+    held = stepping(optimizer).state
+    return {name: dict(held[parameter]) for name, parameter in bare(model).named_parameters() if parameter in held}
 
 
 def load_state_by_name(

@@ -1,4 +1,4 @@
-"""Augmentation: what happens to training images. Random numbers are drawn apart from their use, so a run can skip some."""
+"""What happens to training images. Random numbers are drawn apart from use, so that some can be skipped."""
 
 import math
 from typing import Any, Protocol

@@ -10,7 +10,8 @@ import torch
 from rich.console import Console
 
 from fxgrow.errors import SettingsError
-from fxgrow.runs.folder import MODEL, RECIPE, Folder, check_folder
+from fxgrow.results import MODEL, RECIPE
+from fxgrow.runs.folder import Folder, check_folder
 from fxgrow.runs.interruption import ends_behind_the_step
 from fxgrow.runs.progress import TrainingProgress
 from fxgrow.runs.reading import read_recipe
@@ -19,7 +20,6 @@ from fxgrow.runs.run import Run, Watcher
 from fxgrow.runs.settings import Settings
 from fxgrow.runs.tensorboard import TensorBoard
 from fxgrow.training import CompileWarning
-
 
 INTERRUPTED = 130
 
@@ -74,6 +74,7 @@ def _go(run: Run, folder: Folder, console: Console) -> int:
     console.print(f"{run.metrics[-1].seconds:.0f} s in all. Written: {folder.path}/ (recipe, metrics, {written.name})")
     if written.name == MODEL:
         console.print(f"Look at what grew:  fxgrow inspect {written}", soft_wrap=True)
+        console.print(f"In the browser:     fxgrow report {folder.path} -o report.html", soft_wrap=True)
     return 0
 
 

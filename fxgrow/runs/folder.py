@@ -8,12 +8,13 @@ import torch
 from fxgrow.errors import FileError
 from fxgrow.files import Checkpointer, save
 from fxgrow.files.atomic import whole_or_nothing
+from fxgrow.results import METRICS, MODEL, RECIPE
 from fxgrow.runs.growing import Event, WakingBlocks
 from fxgrow.runs.metrics import EpochMetrics, write_metrics
 from fxgrow.runs.reading import as_toml
 from fxgrow.runs.run import Run
 
-RECIPE, METRICS, MODEL, WEIGHTS, CHECKPOINTS = "recipe.toml", "metrics.csv", "model.pt", "weights.pt", "checkpoints"
+WEIGHTS, CHECKPOINTS = "weights.pt", "checkpoints"
 
 
 def check_folder(path: Path, *, force: bool) -> None:
@@ -88,6 +89,7 @@ class Folder:
         which its class loads without fxgrow.
         """
         growing = self._run.growing
+        growing.measure_scores()
         if isinstance(growing, WakingBlocks):
             with whole_or_nothing(self.path / WEIGHTS) as stream:
                 torch.save(growing.weights(), stream)

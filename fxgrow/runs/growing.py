@@ -1,15 +1,16 @@
-"""The two ways in which a run's model grows, behind one door: neurons by `Grower`, blocks that wake by `Progressive`."""
+"""The two ways in which a run's model grows, behind one door: neurons by `Grower`, waking blocks by `Progressive`."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.fx as fx
-from torch import nn
+from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
+from fxgrow.curvature import analyze
 from fxgrow.execution.randomness import preserved_randomness
 from fxgrow.primitives.modules import parameter_count
 from fxgrow.progressive import Advance, Progressive, Stage
@@ -87,6 +88,10 @@ class GrowingModel(ABC):
         """Let the event happen."""
 
     @abstractmethod
+    def measure_scores(self) -> None:
+        """Measure the scores of what is saved, where the run grows by scores: its file says what became of them."""
+
+    @abstractmethod
     def state_dict(self) -> dict[str, Any]:
         """Return the state of model, optimizer, schedule, average and data."""
 
@@ -157,11 +162,27 @@ class GrowingNeurons(GrowingModel):
     def grow(self, step: int) -> Event:
         """Grow by the scores on training data."""
         epoch = step // self.batches.steps
-        probe = ((images.to(self.device), labels.to(self.device)) for images, labels in self.batches.probe())
-        report = self.grower.grow(probe, context={"epoch": epoch})
+        report = self.grower.grow(self._probe(), context={"epoch": epoch})
         event = report.event
         number = len(self.grower.history)
         return Event(number, len(self.at), epoch, 0, event.parameters_before, event.parameters_after, report)
+
+    def measure_scores(self) -> None:
+        """Measure them once more at the end, of the sites that may grow; a model that never grows has none."""
+        chosen = self.settings.growth
+        if chosen is not None:
+            analyze(
+                self.tested,
+                self.grower.loss_fn,
+                self._probe(),
+                score=chosen.score,
+                sites=chosen.include or None,
+                max_samples=chosen.samples,
+                seed=self.settings.seed,
+            )
+
+    def _probe(self) -> Iterator[tuple[Tensor, Tensor]]:
+        return ((images.to(self.device), labels.to(self.device)) for images, labels in self.batches.probe())
 
     def state_dict(self) -> dict[str, Any]:
         """Return what the `Grower` holds."""
@@ -220,6 +241,9 @@ class WakingBlocks(GrowingModel):
         advance = self.model.advance(self.optimizer)
         planned, place = len(self.model.stages) - 1, divmod(step, self.batches.steps)
         return Event(advance.stage, planned, *place, before, self.parameters, advance)
+
+    def measure_scores(self) -> None:
+        """Do nothing: blocks wake by a schedule, and not by scores."""
 
     def state_dict(self) -> dict[str, Any]:
         """Return the states of all parts; parameters stay the same objects, so that torch's own will do."""

@@ -27,7 +27,8 @@ def introduction(run: Run) -> str:
     if run.device.type == "cuda":
         where = torch.cuda.get_device_name(run.device)
     return (
-        f"{settings.model.name}: {run.growing.parameters:,} parameters, {run.growing.flops / 1e6:,.1f} MFLOPs an image\n"
+        f"{settings.model.name}: {run.growing.parameters:,} parameters, "
+        f"{run.growing.flops / 1e6:,.1f} MFLOPs an image\n"
         f"{settings.data.source}: {train:,} images to train on, {test:,} to test on; {settings.epochs} epochs of "
         f"{run.batches.steps:,} steps; seed {settings.seed}; torch {torch.__version__} on {where}, "
         f"{'compiled block by block' if settings.compile else 'eager'}"
