@@ -14,17 +14,18 @@ from fxgrow import errors
 
 #: what has a name of its own; the name of a node means nothing to who wrote the model
 NAMED = {
+    "applied",
+    "chosen",
     "error",
+    "found",
+    "missing",
     "operator",
     "option",
-    "written",
-    "missing",
     "origin",
-    "found",
     "pseudo_layer",
     "self",
-    "applied",
     "settings",
+    "written",
 }
 
 
