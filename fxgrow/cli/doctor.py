@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 _PACKAGES = {
     "torch": "", "networkx": "", "rich": "", "numpy": "", "msgspec": "",
     "timm": "timm", "torchvision": "timm", "mlxtend": "data", "mnist1d": "data", "scikit-learn": "data",
-    "tomli-w": "train", "matplotlib": "demo", "scipy": "spectra", "transformers": "hf", "onnx": "export",
+    "tomli-w": "train", "tensorboard": "tensorboard", "matplotlib": "demo", "scipy": "spectra",
+    "transformers": "hf", "onnx": "export",
 }  # fmt: skip
 
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from fxgrow.curvature.capture import LossFunction
 from fxgrow.curvature.probe_data import CountSamples
 from fxgrow.errors import DivergenceError, PlanError, TraceError
+from fxgrow.execution.place import Place
 from fxgrow.execution.randomness import load_random_state_dict, random_state_dict
 from fxgrow.growth.budget import resolve_budget
 from fxgrow.optimizers import Optimizers, as_given, listed, unchanged_on_failure
@@ -43,10 +44,13 @@ class Grower:
     `state_dict` and `load_state_dict` hold and bring back the whole run (`docs/growing_while_training.md`).
 
     Args:
-        traced: The model, from `fxgrow.trace` or ``torch.fx.symbolic_trace``. It grows in place.
+        traced: The model, from `fxgrow.trace` or ``torch.fx.symbolic_trace``. It grows in place. A `Growing` that
+            somebody holds already, as from `fxgrow.trace_inside`, becomes `model`.
         loss_fn: Maps the model's output and the target to the mean loss over the batch; None for a model that computes
             its loss itself, as for `fxgrow.analyze`.
         optimizer: The optimizer that holds the model's parameters, or several. It is extended, never replaced.
+        within: The larger model of which it is a part: `loss_fn` and the batches are then those of that
+            (`fxgrow.grow_inside`).
         wrap: Makes of the model what is trained (DistributedDataParallel, ``fully_shard``, ``.to(memory_format=...)``),
             applied anew after each growth.
         scheduler: The learning-rate scheduler, or several: part of the run's state, and not touched by growth.
@@ -85,6 +89,7 @@ class Grower:
         loss_fn: LossFunction,
         optimizer: Optimizers,
         *,
+        within: nn.Module | None = None,
         wrap: Wrap | None = None,
         scheduler: Stateful | Sequence[Stateful] | None = None,
         ema: nn.Module | Sequence[nn.Module] | None = None,
@@ -109,20 +114,19 @@ class Grower:
         self.loss_fn, self.optimizer, self.schedule = loss_fn, optimizer, as_schedule(at)
         base = parameter_count(graph_module) - _spent(record_of(graph_module).history)
         self.budget = resolve_budget(base, budget)  #: parameters that all events together may add
-        self._event = Event(loss_fn, score, operator, allocation, tuple(include), tuple(exclude), max_samples, samples)
+        place = None if within is None else Place.of(within, traced)
+        self._event = Event(
+            loss_fn, score, operator, allocation, tuple(include), tuple(exclude), max_samples, samples, place
+        )
         self._seed = seed
         self._averages, self._schedulers = _several(ema), _several(scheduler)
         self._also = dict(also or {})
         self.steps = 0
         self.position: dict[str, Any] = {}
         self._young = Young(new_lr_factor, new_warmup)
-        self.model = Growing(
-            graph_module,
-            wrap=wrap,
-            compile_options=dict(compile_options or {}) if compile else None,
-            optimizers=optimizers,
-            averages=self._averages,
-        )
+        options = dict(compile_options or {}) if compile else None
+        self.model = traced if isinstance(traced, Growing) else Growing(graph_module, compile_options=options)
+        self.model.train_with(optimizers, averages=self._averages, wrap=wrap)
         for one in optimizers:
             self._young.watch(one, graph_module)
         optimizers[0].register_step_post_hook(self._count_step)

@@ -63,6 +63,15 @@ class Growing(CompiledForm):
         self.compile_options = None if compile_options is None else dict(compile_options)
         self._stand_for(graph_module)
 
+    def train_with(
+        self, optimizers: Optimizers, *, averages: Iterable[nn.Module] = (), wrap: Wrap | None = None
+    ) -> None:
+        """Say what goes on with the model when it becomes another one: see the arguments of the class."""
+        self.optimizers, self.averages = optimizers, tuple(averages)
+        if wrap is not None:
+            self.wrap = wrap
+            self._run()
+
     def become(self, rewritten: fx.GraphModule) -> None:
         """Take over the inside of a rewritten copy of `graph_module`, which is used up; averages follow.
 
