@@ -18,11 +18,11 @@ from PIL import Image
 import fxgrow
 from fxgrow.data import open_source
 
-EPOCHS, GROW_AT = 3, (1,)
+EPOCHS, GROW_AT = 2, (1,)
 
 
 def main(folder: str) -> None:
-    """Train three epochs, growing before the second."""
+    """Train two epochs, growing before the second."""
     torch.manual_seed(0)
     images = open_source(f"imagefolder:{folder}", train=True, image_size=32)
     loader = torch.utils.data.DataLoader(images, batch_size=32, shuffle=True)

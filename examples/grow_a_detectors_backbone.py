@@ -25,13 +25,14 @@ def main() -> None:
         detector,
         "backbone",
         lambda losses, _: sum(losses.values()),
-        [(scenes(), None) for _ in range(64)],
+        [(scenes(), None) for _ in range(32)],
         budget=0.3,
         optimizer=optimizer,
         samples=lambda batch: len(batch[0][0]),  # a list of images is a batch here
     )
-    for growth in part.meta["fxgrow"].history[0].growths:
-        print(f"backbone.{growth.site}: {growth.neurons} channels grew")
+    for site, depths in fxgrow.depth_map(part).items():
+        if any(depths):
+            print(f"backbone.{site}: {sum(depth > 0 for depth in depths)} of {len(depths)} channels grew")
     train(detector, optimizer, steps=3)
     print(f"still a {type(detector).__name__}: {sorted(detector.eval()(scenes()[0])[0])}")
 

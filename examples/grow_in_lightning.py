@@ -25,10 +25,11 @@ class Classifier(lightning.LightningModule):
         super().__init__()
         torch.manual_seed(0)
         model = nn.Sequential(nn.Linear(16, 32), nn.GELU(), nn.Linear(32, 32), nn.GELU(), nn.Linear(32, 4))
-        self.network = fxgrow.trace(model, torch.zeros(2, 16))  # stays one object while it grows
-        self.optimizer = torch.optim.AdamW(self.network.parameters(), lr=1e-2)
+        traced = fxgrow.trace(model, torch.zeros(2, 16))
+        self.optimizer = torch.optim.AdamW(traced.parameters(), lr=1e-2)
         options = {"budget": 0.4, "at": (1, 2), "compile": False}
-        self.grower = fxgrow.Grower(self.network, F.cross_entropy, self.optimizer, **options)
+        self.grower = fxgrow.Grower(traced, F.cross_entropy, self.optimizer, **options)
+        self.network = self.grower.model  # one module for the whole run, whose inside grows
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Return the optimizer that the grower extends."""
@@ -60,10 +61,11 @@ def main() -> None:
         trainer = lightning.Trainer(max_epochs=3, enable_checkpointing=False, **quiet)
         trainer.fit(classifier, loader)
         trainer.save_checkpoint(f"{folder}/run.ckpt")
-        state = torch.load(f"{folder}/run.ckpt", weights_only=True)["state_dict"]
-    wrapped = {name.removeprefix("network."): value for name, value in state.items() if name.startswith("network.")}
-    print(f"the checkpoint holds {sum(value.numel() for value in wrapped.values() if value.is_floating_point()):,} weights")
-    print(f"loss at the end {F.cross_entropy(classifier.network(batches(1)[0][0]), batches(1)[0][1]).item():.3f}")
+        again = Classifier()
+        again.load_state_dict(torch.load(f"{folder}/run.ckpt", weights_only=True)["state_dict"])
+    inputs, target = batches(seed=1)[0]
+    print(f"loss on other data {F.cross_entropy(classifier.network(inputs), target).item():.3f}")
+    print(f"the same from the checkpoint: {torch.equal(again.network(inputs), classifier.network(inputs))}")
 
 
 if __name__ == "__main__":

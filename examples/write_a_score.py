@@ -16,14 +16,14 @@ from fxgrow.curvature import Measurement, Score, find_score
 
 @dataclass(frozen=True)
 class RelativeGradient(Score):
-    """``|dL/dw| / |w|`` of each neuron's weights w, with its held-out value and error bar; large ones ask for growth."""
+    """``|dL/dw| / |w|`` of each neuron's weights w, with held-out value and error bar; large ones ask for growth."""
 
     name: ClassVar[str] = "relative-gradient"
     sign: ClassVar[int] = +1
 
     def measure(self, probe):
         """Return one number for each neuron of each site."""
-        found = find_score("gradient").measure(probe)
+        found = find_score("gradient")().measure(probe)
         scaled = {}
         for path, scores in found.sites.items():
             size = probe.sites[path].rows(probe.graph_module).detach().double().norm(dim=1)

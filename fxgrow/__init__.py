@@ -78,7 +78,7 @@ _HOMES = {
 }
 
 #: Rooms that are reached as attributes, as in ``fxgrow.plot.depth_map``.
-_ROOMS = ("plot", "report", "results")
+_ROOMS = ("inspection", "plot", "report", "results")
 
 __all__ = [*_HOMES, "__version__"]
 
