@@ -222,12 +222,24 @@ class Grower:
             "model": self.model.state_dict(),
             "optimizers": [optimizer_state(one, self.graph_module) for one in as_given(self.optimizer)],
             "parts": states_of(self._parts()),
+            **self.progress(),
+            "random": random_state_dict(),
+        }
+
+    def progress(self) -> dict[str, Any]:
+        """Return the part of the state that nobody else has, for a trainer that writes model and optimizer itself."""
+        return {
             "schedule": self.schedule.state_dict(),
             "young": self._young.state_dict(),
             "steps": self.steps,
             "position": dict(self.position),
-            "random": random_state_dict(),
         }
+
+    def load_progress(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `progress` returned, or from a whole state."""
+        self.schedule.load_state_dict(state["schedule"])
+        self._young.load_state_dict(state["young"])
+        self.steps, self.position = state["steps"], dict(state["position"])
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from what `state_dict` returned, in a Grower that was constructed as that of the run was.
@@ -244,9 +256,7 @@ class Grower:
         for one, saved in zip(optimizers, state["optimizers"], strict=True):
             load_optimizer_state(one, self.graph_module, saved)
         load_states(self._parts(), state["parts"])
-        self.schedule.load_state_dict(state["schedule"])
-        self._young.load_state_dict(state["young"])
-        self.steps, self.position = state["steps"], dict(state["position"])
+        self.load_progress(state)
         load_random_state_dict(state["random"])
 
     def _parts(self) -> dict[str, Stateful | torch.Generator]:

@@ -13,6 +13,7 @@ from fxgrow.optimizers import Optimizers, unchanged_on_failure
 from fxgrow.primitives.unwrapping import CompiledForm
 from fxgrow.training.compilation import CompiledBlocks
 from fxgrow.training.compilation import compile as compile_blocks
+from fxgrow.training.parallel import Wrappers
 from fxgrow.training.replaying import follow
 from fxgrow.training.structure import Structure
 
@@ -22,7 +23,7 @@ Wrap = Callable[[nn.Module], nn.Module]
 #: What belongs to one object, and is made anew for its copies.
 _OWN = {
     "graph_module", "_parameters", "_buffers", "_modules", "_non_persistent_buffers_set",
-    "forward", "runner", "_compiled",
+    "forward", "runner", "_compiled", "_wrappers",
 }  # fmt: skip
 #: What a copy does not have: it is an average or a snapshot, which nobody trains.
 _TRAINED = {"wrap": None, "optimizers": None, "averages": ()}
@@ -47,6 +48,7 @@ class Growing(CompiledForm):
     """
 
     _compiled: CompiledBlocks | fx.GraphModule
+    _wrappers: Wrappers
     runner: nn.Module  #: what `forward` calls: the graph, its compiled form, or what `wrap` made of that
 
     def __init__(
@@ -85,6 +87,7 @@ class Growing(CompiledForm):
                 followed = follow(graph, self.graph_module)
                 shadow.become(followed) if isinstance(shadow, Growing) else become(shadow, followed)
             self._run()
+            self._wrappers.renew()
 
     def train(self, mode: bool = True) -> "Growing":
         """Put the model in training mode, or in evaluation mode."""
@@ -128,6 +131,7 @@ class Growing(CompiledForm):
 
     def _stand_for(self, graph_module: fx.GraphModule) -> None:
         self.stand_for(graph_module)
+        self.__dict__["_wrappers"] = Wrappers()  # those that somebody puts around it, unlike `wrap`
         options = self.compile_options
         self.__dict__["_compiled"] = graph_module if options is None else compile_blocks(graph_module, **options)
         self._run()
@@ -139,6 +143,7 @@ class Growing(CompiledForm):
         self.__dict__["runner"] = self._compiled if self.wrap is None else self.wrap(self._compiled)
 
         def forward(*args: Any, **kwargs: Any) -> Any:
+            self._wrappers.note(self)
             return self.runner(*args, **kwargs)
 
         forward.__signature__ = inspect.signature(self.graph_module.forward)  # type: ignore[attr-defined]
