@@ -67,6 +67,20 @@ class BranchEnds:
             return self.of(value.args[0])
         return ()
 
+    def obstacle(self, value: fx.Node, source: fx.Node) -> fx.Node | None:
+        """Return what stands between two values so that the one is no multiple of the other; None where it is.
+
+        Scales, views and dropout stand in nobody's way; sums and norms do.
+        """
+        while value is not source:
+            factors = [factor for factor in value.args if isinstance(factor, fx.Node)]
+            behind = [factor for factor in factors if factor is source or self.ancestry.depends(factor, source)]
+            scales = value.op == "call_function" and value.target in _PRODUCTS and len(behind) == 1
+            if not scales and (not self._passes(value) or value.args[:1] != tuple(behind)):
+                return value
+            (value,) = behind
+        return None
+
     def _of_product(self, value: fx.Node) -> tuple[End, ...]:
         factors = [factor for factor in value.args if isinstance(factor, fx.Node)]
         for factor in factors:  # a scale, as LayerScale and the weight of a norm that is written out

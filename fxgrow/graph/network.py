@@ -10,7 +10,7 @@ import torch.fx as fx
 from fxgrow.errors import PassError
 from fxgrow.graph.sites import find_sites
 from fxgrow.record.facts import kept
-from fxgrow.record.provenance import edge_of, part_of
+from fxgrow.record.provenance import edge_of, part_of, provenance_of
 
 
 @kept(notes=True)
@@ -83,7 +83,8 @@ def depth_map(graph_module: fx.GraphModule) -> Mapping[str, list[int]]:
 
     A neuron that nothing was added to has depth 0. A pseudo-layer that reads another value of the same site stands
     behind what was grown there before and is one deeper; pseudo-layers beside each other count once. What was grown
-    inside a pseudo-layer adds to the depth of the rows that it serves.
+    inside a pseudo-layer adds to the depth of the rows that it serves. A half-step counts like a pseudo-layer for the
+    rows that it repeats, and what grew on its own rows adds to their depth.
 
     Example:
         ``depth_map(grown)["blocks.0.mlp.fc1"].count(0)`` neurons did not grow.
@@ -94,7 +95,18 @@ def depth_map(graph_module: fx.GraphModule) -> Mapping[str, list[int]]:
         edge = edge_of(node)
         if edge is not None and edge.rows is not None:  # a bare residual edge adds no depth
             edges[edge.site].append(node)
-    return {path: _depths(site.neurons, edges[path], layers) for path, site in find_sites(graph_module).items()}
+    depths = {path: _depths(site.neurons, edges[path], layers) for path, site in find_sites(graph_module).items()}
+    for site, copied, rows in _repeats(graph_module):
+        for place, row in enumerate(rows):
+            depths[site][row] += 1 + depths[copied][place]
+    return depths
+
+
+def _repeats(graph_module: fx.GraphModule) -> list[tuple[str, str, tuple[int, ...]]]:
+    """Return which rows half-steps repeat, those of half-steps inside others first."""
+    made = [provenance.block for node in graph_module.graph.nodes if (provenance := provenance_of(node))]
+    repeats = dict.fromkeys(entry for block in made if block for entry in block.repeats)
+    return sorted(repeats, key=lambda entry: -entry[1].count("."))
 
 
 @dataclass

@@ -35,6 +35,8 @@ class BlockNode:
     path: str  #: module path of the block
     entry: int | None = None  #: on the first node that reads the block's input: which of its inputs that is
     exit: bool = False  #: whether the node's value is what the block makes of its input
+    #: on the sum of a half-step: which rows of a site it repeats, at which site, as (site, its copy, rows)
+    repeats: tuple[tuple[str, str, tuple[int, ...]], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,8 @@ def read_provenance(written: Mapping[str, Any]) -> Provenance | None:
         part = ResidualEdge(
             made["pseudo_layer"], made["site"], None if rows is None else tuple(rows), made.get("moved", False), merged
         )
-    block = BlockNode(made["block"], made.get("entry"), made.get("exit", False)) if "block" in made else None
+    repeats = tuple((site, copied, tuple(rows)) for site, copied, rows in made.get("repeats", ()))
+    block = BlockNode(made["block"], made.get("entry"), made.get("exit", False), repeats) if "block" in made else None
     return Provenance(made.get("pass_name", ""), made.get("edit", -1), part, block)
 
 
@@ -100,6 +103,7 @@ def write_provenance(node: fx.Node, provenance: Provenance) -> None:
     if block is not None:
         made |= {"block": block.path, **({} if block.entry is None else {"entry": block.entry})}
         made |= {"exit": True} if block.exit else {}
+        made |= {"repeats": [[*sites, list(rows)] for *sites, rows in block.repeats]} if block.repeats else {}
     annotate(node, provenance=made)
 
 
