@@ -12,6 +12,7 @@ from fxgrow.errors import PassError
 from fxgrow.execution.shapes import complete_shapes
 from fxgrow.graph.interiors import common_path, modules_of
 from fxgrow.graph.regions import Region
+from fxgrow.graph.sites import find_sites
 from fxgrow.passes.base import Pass
 from fxgrow.passes.block_copies import BlockCopy
 from fxgrow.primitives.modules import parameter_count, replace_parameter, resolves
@@ -171,16 +172,16 @@ class _ThinBranch(BlockCopy):
 
     def move_apart(self, directions: Tensor) -> None:
         """Move the incoming weights of the halves apart, by `directions` times their length."""
-        site = find_layouts(self.graph_module).sites[self.units.site]
+        sites = find_sites(self.graph_module)
+        site, copied = sites[self.units.site], sites[self.copied_site]
         rows = list(self.units.rows_of(self.chosen)[site.path])
         with torch.no_grad():
             weight = site.rows(self.graph_module)
             change = directions.to(weight) * weight[rows].norm(dim=1, keepdim=True)
             moved = weight.index_add(0, torch.tensor(rows, device=weight.device), change)
             replace_parameter(self.graph_module, site.weight, site.map.to_weight(moved).contiguous())
-            copied = find_layouts(self.graph_module).sites[self.copied_site]
-            copy = self.graph_module.get_parameter(copied.weight)
-            copy.copy_(copied.map.to_weight(copied.rows(self.graph_module) - change))
+            thin = copied.rows(self.graph_module) - change
+            self.graph_module.get_parameter(copied.weight).copy_(copied.map.to_weight(thin))
 
 
 def _free_path(graph_module: fx.GraphModule, place: str, taken: set[str]) -> str:

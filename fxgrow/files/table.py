@@ -10,7 +10,7 @@ import torch
 import torch.fx as fx
 from torch import nn
 
-from fxgrow.errors import FileError
+from fxgrow.errors import FileError, PassError
 from fxgrow.files.input_values import tensor_specs, to_spec
 from fxgrow.graph.ends import inner_sites
 from fxgrow.graph.network import depth_map
@@ -20,6 +20,7 @@ from fxgrow.record.annotations import NO_GRADIENT, Annotation, annotation
 from fxgrow.record.digest import digest
 from fxgrow.record.provenance import Provenance, part_of, read_provenance
 from fxgrow.record.record import Record, record_of
+from fxgrow.widths.branch_units import UnitsOfBranches, find_branch_units
 
 Count = Annotated[int, msgspec.Meta(ge=0)]
 Shape = tuple[Count, ...]
@@ -36,6 +37,8 @@ class SiteRow:
     by_default: bool  #: whether it grows without being asked for; the stem and the head do not
     #: how many neurons are how many pseudo-layers deep, as pairs (depth, neurons), shallow first
     depths: tuple[tuple[Count, Count], ...]
+    units: Count = 0  #: how many hidden units or heads its rows are, which half-steps can be given to
+    no_units: str = ""  #: why there are none
 
     @property
     def depth(self) -> int:
@@ -154,6 +157,7 @@ def _site_rows(graph_module: fx.GraphModule) -> dict[str, SiteRow]:
     inner = inner_sites(graph_module, sites)
     own = digest(graph_module)
     refusals = {path: site.refusal or _found_dark(site, own) for path, site in sites.items()}
+    units = _units(graph_module)
     return {
         path: SiteRow(
             path=path,
@@ -162,9 +166,19 @@ def _site_rows(graph_module: fx.GraphModule) -> dict[str, SiteRow]:
             refusal=refusals[path],
             by_default=path in inner and refusals[path] is None,
             depths=tuple(sorted(Counter(depths[path]).items())),
+            units=units.found[path].count if path in units.found else 0,
+            no_units=units.refusals.get(path, ""),
         )
         for path, site in sites.items()
     }
+
+
+def _units(graph_module: fx.GraphModule) -> UnitsOfBranches:
+    """Return the units of residual branches; without shapes on the nodes nothing is known of them."""
+    try:
+        return find_branch_units(graph_module)
+    except PassError as error:
+        return UnitsOfBranches({}, dict.fromkeys(find_sites(graph_module), error.what))
 
 
 def _found_dark(site: Site, own: str) -> str | None:

@@ -19,7 +19,7 @@ from fxgrow.graph.sharing import share
 from fxgrow.growth import grow
 from fxgrow.growth.allocation import find_allocation
 from fxgrow.growth.budget import resolve_budget
-from fxgrow.operators import find_operator
+from fxgrow.growth.kinds import find_kind
 from fxgrow.optimizers import Optimizers, listed, unchanged_on_failure
 from fxgrow.primitives.unwrapping import DataParallel, layers, unwrap
 from fxgrow.record.record import GrowthEvent, record_of, remember
@@ -60,7 +60,7 @@ class Grower:
         budget: What all events together may add: a float is a fraction of the parameters at the start, an int a number.
         at: The epochs at which growth is due (`growth_epochs` makes a schedule).
         score: The score that ranks the neurons.
-        operator: The kind of pseudo-layer.
+        operator: The kind of pseudo-layer, or ``"half-step"``: then the loss after growth is another one.
         allocation: How an event's budget is shared out among sites.
         include: Module paths or shell patterns of the only sites that may grow.
         exclude: Module paths or shell patterns of sites that may not.
@@ -100,7 +100,7 @@ class Grower:
         self.at = check_epochs(at)
         self.remaining = resolve_budget(self.graph_module, budget)  #: parameters that may still be added
         self._events = 0
-        for name, find in ((score, find_score), (operator, find_operator), (allocation, find_allocation)):
+        for name, find in ((score, find_score), (operator, find_kind), (allocation, find_allocation)):
             find(name)  # an unknown name is refused now, and not in the middle of the training
         self._operator, self._allocation = operator, allocation
         self._include, self._exclude = tuple(include), tuple(exclude)
@@ -168,7 +168,8 @@ class Grower:
                 seed=seed,
             )
             after = self._loss(grown, read[0])
-            _check_equal(before, after)
+            if find_kind(self._operator).preserves_function:
+                _check_equal(before, after)
             remember(grown, {**(context or {}), "loss_before": before, "loss_after": after})
             # The old compiled form is alive until the new one exists, which takes over the blocks that did not change.
             model = self._compiled(grown)
