@@ -75,8 +75,8 @@ class InsertHalfSteps(Pass):
             PassError: If a site has no such units.
         """
         thin = self._thin_branches(graph_module)
-        for branch in thin:
-            branch.connect(gated=False)
+        for branch in sorted(thin, key=lambda branch: branch.region.exit, reverse=True):
+            branch.connect(gated=False)  # the last first: it reads what the one before it leaves behind
         complete_shapes(graph_module)
         layouts = find_layouts(graph_module)
         axes = {leaves(layouts.rows[branch.copied_site])[branch.units.place]: branch.kept for branch in thin}

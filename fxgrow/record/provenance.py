@@ -77,7 +77,7 @@ def read_provenance(written: Mapping[str, Any]) -> Provenance | None:
         part = ResidualEdge(
             made["pseudo_layer"], made["site"], None if rows is None else tuple(rows), made.get("moved", False), merged
         )
-    repeats = tuple((site, copied, tuple(rows)) for site, copied, rows in made.get("repeats", ()))
+    repeats = tuple((known["site"], known["copy"], tuple(known["rows"])) for known in made.get("repeats", ()))
     block = BlockNode(made["block"], made.get("entry"), made.get("exit", False), repeats) if "block" in made else None
     return Provenance(made.get("pass_name", ""), made.get("edit", -1), part, block)
 
@@ -103,7 +103,8 @@ def write_provenance(node: fx.Node, provenance: Provenance) -> None:
     if block is not None:
         made |= {"block": block.path, **({} if block.entry is None else {"entry": block.entry})}
         made |= {"exit": True} if block.exit else {}
-        made |= {"repeats": [[*sites, list(rows)] for *sites, rows in block.repeats]} if block.repeats else {}
+    if block is not None and block.repeats:
+        made["repeats"] = [{"site": s, "copy": copied, "rows": list(rows)} for s, copied, rows in block.repeats]
     annotate(node, provenance=made)
 
 
