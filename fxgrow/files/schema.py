@@ -29,6 +29,7 @@ def table_from_plain(plain: Any) -> Table:
     """
     check_plain(plain)
     table = msgspec.convert(plain, Table)
+    _check_inputs(table)
     _check_nodes(table)
     return table
 
@@ -92,6 +93,13 @@ def _check_scalar(value: Any, where: str) -> None:
         raise ValueError(f"{where} is longer than {MAX_TEXT:,} characters")
     if value is not None and type(value) not in (bool, int, float, str):
         raise ValueError(f"{where} is a {type(value).__qualname__}, which is not plain data")
+
+
+def _check_inputs(table: Table) -> None:
+    for given in table.inputs:
+        for shape, dtype in given.tensors:
+            if not all(type(size) is int and size >= 0 for size in shape) or not isinstance(dtype, str):
+                raise ValueError(f"input {given.name[:60]!r} has a tensor that is not described by sizes and a dtype")
 
 
 def _check_nodes(table: Table) -> None:

@@ -169,4 +169,3 @@ def _container(path: Sequence[str], level: int) -> str | None:
 
 def _numbers(path: Sequence[str]) -> list[int]:
     return [index for index, part in enumerate(path) if numbered(part)]
-

@@ -24,7 +24,7 @@ from fxgrow.record.facts import kept
 from fxgrow.widths.axes import Axis, leaves
 from fxgrow.widths.hidden_units import Units
 from fxgrow.widths.layout_analysis import find_layouts
-from fxgrow.widths.layouts import Layouts, name_of
+from fxgrow.widths.layouts import name_of
 from fxgrow.widths.resizing import plan_resizing
 
 
@@ -86,7 +86,7 @@ def find_branch_units(graph_module: fx.GraphModule) -> UnitsOfBranches:
     return _Finder(graph_module).find()
 
 
-class _Refusal(Exception):
+class _NoUnitsError(Exception):
     """Why the rows of a site are no units."""
 
 
@@ -104,7 +104,7 @@ class _Finder:
         for path, site in self.layouts.sites.items():
             try:
                 self._add(site, branches)
-            except _Refusal as refusal:
+            except _NoUnitsError as refusal:
                 self.refusals[path] = str(refusal)
         return UnitsOfBranches(self.found, self.refusals)
 
@@ -148,18 +148,18 @@ class _Finder:
 
     def _add(self, site: Site, branches: list[Branch]) -> None:
         if site.refusal:
-            raise _Refusal(site.refusal)
+            raise _NoUnitsError(site.refusal)
         if len(site.calls) > 1:
-            raise _Refusal(f"it is called {len(site.calls)} times")
+            raise _NoUnitsError(f"it is called {len(site.calls)} times")
         branch = next((branch for branch in branches if site.calls[0] in branch.nodes), None)
         if branch is None:
-            raise _Refusal("it lies in no residual branch")
+            raise _NoUnitsError("it lies in no residual branch")
         if branch.junction.target is add_rows and branch.junction.args[2:3] not in ((), (None,)):
-            raise _Refusal("it lies in a pseudo-layer")
+            raise _NoUnitsError("it lies in a pseudo-layer")
         axis = self._axis(site, branch)
         known = next((units for units in self.found.values() if units.axis is axis), None)
         if known is not None:
-            raise _Refusal(f"its rows belong to the units of {known.site}")
+            raise _NoUnitsError(f"its rows belong to the units of {known.site}")
         self.found[site.path] = self._units(site, axis, branch)
 
     def _axis(self, site: Site, branch: Branch) -> Axis:
@@ -171,14 +171,14 @@ class _Finder:
             if not axis.frozen:
                 return axis
         reasons = [axis.frozen for axis in (*candidates, *axes[-1:]) if axis.frozen]
-        raise _Refusal(f"its width cannot change: {(reasons or ['it has one head or row'])[0]}")
+        raise _NoUnitsError(f"its width cannot change: {(reasons or ['it has one head or row'])[0]}")
 
     def _units(self, site: Site, axis: Axis, branch: Branch) -> BranchUnits:
         last = self._last(axis, branch)
         sites = {path: dim for path, dim in self.layouts.rows.items() if axis in leaves(dim)}
         for path in sites:
             if self.layouts.sites[path].calls[0] not in branch.nodes:
-                raise _Refusal(f"its units are those of {path} too, outside its residual branch")
+                raise _NoUnitsError(f"its units are those of {path} too, outside its residual branch")
         fixed, each = self._sizes(axis, branch)
         rows = {path: _owners(leaves(dim), axis) for path, dim in sites.items()}
         place = leaves(self.layouts.rows[site.path]).index(axis)
@@ -189,13 +189,13 @@ class _Finder:
         """Return the only map that reads the units, checked to end the branch."""
         readers = [path for path, dim in self.layouts.columns.items() if axis in leaves(dim)]
         if len(readers) != 1:
-            raise _Refusal(f"its units are read by {' and '.join(readers) or 'no linear map'}")
+            raise _NoUnitsError(f"its units are read by {' and '.join(readers) or 'no linear map'}")
         last = self.layouts.sites[readers[0]]
         if last.calls[0] not in branch.nodes:
-            raise _Refusal(f"{last.path}, which reads its units, lies outside its residual branch")
+            raise _NoUnitsError(f"{last.path}, which reads its units, lies outside its residual branch")
         behind = self.ends.obstacle(branch.value, last.calls[0])
         if behind is not None:
-            raise _Refusal(f"{name_of(behind)} stands between {last.path}, which reads its units, and the sum")
+            raise _NoUnitsError(f"{name_of(behind)} stands between {last.path}, which reads its units, and the sum")
         return last
 
     def _sizes(self, axis: Axis, branch: Branch) -> tuple[int, int]:

@@ -72,7 +72,7 @@ def test_a_site_that_is_asked_for_and_has_no_units_is_refused_with_the_reason(vi
 def test_a_model_without_residual_branches_is_refused_with_the_reasons() -> None:
     model, inputs = sample_models()["mlp"].make()
     traced = fxgrow.trace(model, inputs)
-    with pytest.raises(PlanError, match="no site is left to grow .*it lies in no residual branch"):
+    with pytest.raises(PlanError, match=r"no site is left to grow .*it lies in no residual branch"):
         fxgrow.grow(traced, random_scores(traced), operator="half-step")
 
 
