@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from fxgrow.curvature import SiteScores as SiteScores
     from fxgrow.curvature import analyze as analyze
     from fxgrow.errors import FxgrowError as FxgrowError
+    from fxgrow.execution.place import Place as Place
     from fxgrow.files import load as load
     from fxgrow.files import save as save
     from fxgrow.graph.network import depth_map as depth_map
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from fxgrow.growth import Plan as Plan
     from fxgrow.growth import grow as grow
     from fxgrow.growth import plan as plan
+    from fxgrow.inside import grow_inside as grow_inside
+    from fxgrow.inside import trace_inside as trace_inside
     from fxgrow.progressive import Progressive as Progressive
     from fxgrow.progressive import Stage as Stage
     from fxgrow.record.record import Origin as Origin
@@ -44,6 +47,7 @@ _HOMES = {
     "FxgrowError": "fxgrow.errors",
     "Grower": "fxgrow.training",
     "Origin": "fxgrow.record.record",
+    "Place": "fxgrow.execution.place",
     "Plan": "fxgrow.growth",
     "Progressive": "fxgrow.progressive",
     "Scores": "fxgrow.curvature",
@@ -57,6 +61,7 @@ _HOMES = {
     "find_sites": "fxgrow.graph.sites",
     "fold_pairs": "fxgrow.rewriting",
     "grow": "fxgrow.growth",
+    "grow_inside": "fxgrow.inside",
     "insert_block": "fxgrow.rewriting",
     "load": "fxgrow.files",
     "merge_branches": "fxgrow.rewriting",
@@ -66,15 +71,21 @@ _HOMES = {
     "slim": "fxgrow.rewriting",
     "to_networkx": "fxgrow.graph.network",
     "trace": "fxgrow.tracing",
+    "trace_inside": "fxgrow.inside",
     "undo": "fxgrow.rewriting",
     "verify": "fxgrow.verification",
     "widen": "fxgrow.rewriting",
 }
 
+#: Rooms that are reached as attributes, as in ``fxgrow.plot.depth_map``.
+_ROOMS = ("plot", "report", "results")
+
 __all__ = [*_HOMES, "__version__"]
 
 
 def __getattr__(name: str) -> Any:
+    if name in _ROOMS:
+        return import_module(f"fxgrow.{name}")
     if name not in _HOMES:
         raise AttributeError(f"module 'fxgrow' has no attribute {name!r}")
     value = getattr(import_module(_HOMES[name]), name)
@@ -83,4 +94,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_HOMES})
+    return sorted({*globals(), *_HOMES, *_ROOMS})

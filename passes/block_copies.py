@@ -183,7 +183,7 @@ class BlockCopy:
             node.target = self.renamed(str(node.target))
         made = provenance_of(node)
         repeats = made.block.repeats if made and made.block else ()
-        renamed = tuple((self.renamed(site), self.renamed(copied), rows) for site, copied, rows in repeats)
+        renamed = tuple(replace(one, site=self.renamed(one.site), copy=self.renamed(one.copy)) for one in repeats)
         annotate(node, scores=None, provenance=None)
         mark(node, BlockNode(self.path, repeats=renamed))
         if part is not None:

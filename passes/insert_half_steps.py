@@ -17,6 +17,7 @@ from fxgrow.passes.base import Pass
 from fxgrow.passes.block_copies import BlockCopy
 from fxgrow.primitives.modules import parameter_count, replace_parameter, resolves
 from fxgrow.record.lineage import Lineage
+from fxgrow.record.provenance import Repeat
 from fxgrow.record.record import Evidence, Growth
 from fxgrow.widths.axes import leaves
 from fxgrow.widths.branch_units import BranchUnits, find_branch_units, parameters_read
@@ -156,7 +157,8 @@ class _ThinBranch(BlockCopy):
         """Insert the branch behind the step, and say whose rows it repeats."""
         super().connect(gated=gated)
         rows = self.units.rows_of(self.chosen)
-        self.mark(self.units.branch.junction, repeats=tuple((s, self.renamed(s), own) for s, own in rows.items()))
+        repeats = tuple(Repeat(site, self.renamed(site), own) for site, own in rows.items())
+        self.mark(self.units.branch.junction, repeats=repeats)
 
     def halve(self) -> None:
         """Halve what the units give out in their own branch, and leave the bias at its end to that."""

@@ -19,8 +19,9 @@ if TYPE_CHECKING:
 #: package, and the extra of fxgrow that brings it; without an extra fxgrow cannot do without
 _PACKAGES = {
     "torch": "", "networkx": "", "rich": "", "numpy": "", "msgspec": "",
-    "timm": "timm", "torchvision": "timm", "mlxtend": "data", "scikit-learn": "data", "matplotlib": "demo",
-    "scipy": "spectra", "transformers": "hf", "onnx": "export",
+    "timm": "timm", "torchvision": "timm", "mlxtend": "data", "mnist1d": "data", "scikit-learn": "data",
+    "tomli-w": "train", "tensorboard": "tensorboard", "matplotlib": "demo", "scipy": "spectra",
+    "transformers": "hf", "onnx": "export",
 }  # fmt: skip
 
 

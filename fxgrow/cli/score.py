@@ -33,7 +33,7 @@ def add_parser(verbs: "Verbs") -> None:
         "--data",
         required=True,
         metavar="SOURCE",
-        help="mnist5k, digits, imagefolder:PATH, cifar10:PATH or cifar100:PATH",
+        help="mnist5k, digits, mnist1d, imagefolder:PATH, cifar10:PATH or cifar100:PATH",
     )
     parser.add_argument("--score", default="eigen", metavar="NAME", help="which score (default: %(default)s)")
     parser.add_argument(

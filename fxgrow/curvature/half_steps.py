@@ -137,7 +137,7 @@ def _copies(graph_module: fx.GraphModule) -> dict[str, Site]:
     sites, last = find_sites(graph_module), max(_edits(graph_module))
     made = [provenance for node in graph_module.graph.nodes if (provenance := provenance_of(node))]
     blocks = [provenance.block for provenance in made if provenance.edit == last and provenance.block]
-    return {site: sites[copied] for block in blocks for site, copied, _ in block.repeats}
+    return {repeat.site: sites[repeat.copy] for block in blocks for repeat in block.repeats}
 
 
 def _edits(graph_module: fx.GraphModule) -> list[int]:

@@ -74,7 +74,7 @@ def measure_hessians(probe: Probe, coordinates: Mapping[str, Mapping[str, float]
         start = start_vectors(site.neurons, site.features, probe.seed, rows)
         products = partial(_signed_products, probe, site, coordinates[path], found)
         shares = [(batch, batch.samples) for batch in probe.batches]
-        scores[path] = least_eigenvalues(products, shares, start, probe.iterations, matrix="hessian")
+        scores[path] = least_eigenvalues(products, shares, start, probe.iterations, matrix="hessian", ranks=probe.ranks)
     return Measurement(scores, refusals)
 
 

@@ -6,6 +6,7 @@ from dataclasses import fields, is_dataclass
 from typing import Any
 
 import torch
+import torch.fx as fx
 from torch import Tensor, nn
 from torch.fx.immutable_collections import immutable_dict
 from torch.fx.passes.shape_prop import TensorMetadata
@@ -17,7 +18,7 @@ _PARTS = (Tensor, TensorMetadata, Mapping, tuple, list, bool, int, float, str, t
 
 def parts_of(value: Any) -> dict[Any, Any] | None:
     """Return the items or attributes of a structure by index, key or name; None for anything else."""
-    if isinstance(value, Tensor | TensorMetadata | nn.Module | type):
+    if isinstance(value, Tensor | TensorMetadata | nn.Module | fx.Node | fx.Proxy | type):
         return None
     if isinstance(value, Mapping):
         return dict(value)

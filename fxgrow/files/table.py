@@ -17,6 +17,7 @@ from fxgrow.graph.network import depth_map
 from fxgrow.graph.sites import Site, find_sites
 from fxgrow.primitives.modules import fetch_attribute, parameter_count, qualified_name
 from fxgrow.record.annotations import NO_GRADIENT, Annotation, annotation
+from fxgrow.record.depth import Step, depths
 from fxgrow.record.digest import digest
 from fxgrow.record.provenance import Provenance, part_of, read_provenance
 from fxgrow.record.record import Record, record_of
@@ -103,6 +104,12 @@ class Table:
     frozen: tuple[str, ...] = ()
     #: what the file says of its own making, empty for a model in memory
     written_by: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def depth_map(self) -> dict[str, list[int]]:
+        """How many pseudo-layers deep each neuron of each site is, as `fxgrow.depth_map` says of the graph."""
+        steps = [Step.of(row.name, row.inputs, row.provenance) for row in self.nodes]
+        return depths(steps, {row.site.path: row.site.neurons for row in self.nodes if row.site})
 
     @property
     def flops(self) -> int:

@@ -1,14 +1,13 @@
 """The graph as networkx sees it: where a residual edge may go, and how deep each neuron is."""
 
-from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import networkx as nx
 import torch.fx as fx
 
 from fxgrow.errors import PassError
 from fxgrow.graph.sites import find_sites
+from fxgrow.record.depth import Step, depths
 from fxgrow.record.facts import kept
 from fxgrow.record.provenance import edge_of, part_of, provenance_of
 
@@ -89,72 +88,8 @@ def depth_map(graph_module: fx.GraphModule) -> Mapping[str, list[int]]:
     Example:
         ``depth_map(grown)["blocks.0.mlp.fc1"].count(0)`` neurons did not grow.
     """
-    layers = _pseudo_layers(graph_module)
-    edges: dict[str, list[fx.Node]] = defaultdict(list)
-    for node in graph_module.graph.nodes:
-        edge = edge_of(node)
-        if edge is not None and edge.rows is not None:  # a bare residual edge adds no depth
-            edges[edge.site].append(node)
-    depths = {path: _depths(site.neurons, edges[path], layers) for path, site in find_sites(graph_module).items()}
-    for site, copied, rows in _repeats(graph_module):
-        for place, row in enumerate(rows):
-            depths[site][row] += 1 + depths[copied][place]
-    return depths
-
-
-def _repeats(graph_module: fx.GraphModule) -> list[tuple[str, str, tuple[int, ...]]]:
-    """Return which rows half-steps repeat, those of half-steps inside others first."""
-    made = [provenance.block for node in graph_module.graph.nodes if (provenance := provenance_of(node))]
-    repeats = dict.fromkeys(entry for block in made if block for entry in block.repeats)
-    return sorted(repeats, key=lambda entry: -entry[1].count("."))
-
-
-@dataclass
-class _PseudoLayerNodes:
-    """The nodes of one pseudo-layer, those of pseudo-layers inside it included, in graph order."""
-
-    nodes: dict[fx.Node, None]
-
-    @property
-    def reads(self) -> set[fx.Node]:
-        """The values outside that its nodes read."""
-        return {value for node in self.nodes for value in node.all_input_nodes if value not in self.nodes}
-
-    @property
-    def nested(self) -> int:
-        """The longest chain of pseudo-layers inside."""
-        longest: dict[fx.Node, int] = {}
-        for node in self.nodes:
-            before = max((longest.get(source, 0) for source in node.all_input_nodes), default=0)
-            longest[node] = before + (edge_of(node) is not None)
-        return max(longest.values(), default=0)
-
-
-def _pseudo_layers(graph_module: fx.GraphModule) -> dict[str, _PseudoLayerNodes]:
-    """Return the nodes of every pseudo-layer, by its module path."""
-    layers: dict[str, _PseudoLayerNodes] = defaultdict(lambda: _PseudoLayerNodes({}))
-    for node in graph_module.graph.nodes:
-        part = part_of(node)
-        if part is None:
-            continue
-        # the edge that brings a pseudo-layer's output back lies inside the layers around it, but not inside itself
-        parts = (part.site if edge_of(node) else part.path).split(".")
-        for ancestor in (".".join(parts[:length]) for length in range(1, len(parts) + 1)):
-            layers[ancestor].nodes[node] = None
-    return dict(layers)
-
-
-def _depths(neurons: int, edges: list[fx.Node], layers: dict[str, _PseudoLayerNodes]) -> list[int]:
-    """Follow a site's residual edges in graph order, keeping the depth of each neuron at each value on the way."""
-    at: dict[fx.Node, list[int]] = {}
-    deepest = [0] * neurons
-    for edge in edges:
-        made = edge_of(edge)
-        assert made is not None
-        before = at.setdefault(edge.all_input_nodes[0], [0] * neurons)
-        layer = layers[made.path]
-        behind = max((max(at[value]) for value in layer.reads if value in at), default=0)
-        depth, rows = behind + 1 + layer.nested, set(made.rows or ())
-        at[edge] = [max(old, depth) if row in rows else old for row, old in enumerate(before)]
-        deepest = [max(pair) for pair in zip(deepest, at[edge], strict=True)]
-    return deepest
+    steps = [
+        Step.of(node.name, (source.name for source in node.all_input_nodes), provenance_of(node))
+        for node in graph_module.graph.nodes
+    ]
+    return depths(steps, {path: site.neurons for path, site in find_sites(graph_module).items()})

@@ -2,18 +2,15 @@
 
 import math
 
-import torch.fx as fx
-
 from fxgrow.errors import PlanError
-from fxgrow.primitives.modules import parameter_count
 
 
-def resolve_budget(graph_module: fx.GraphModule, budget: float) -> int:
+def resolve_budget(parameters: int, budget: float) -> int:
     """Return the number of parameters that may be added.
 
     Args:
-        graph_module: The graph that is to grow.
-        budget: A float is a fraction of its parameters, an int a number of parameters.
+        parameters: How many there are.
+        budget: A float is a fraction of them, an int a number of parameters.
 
     Raises:
         PlanError: If the budget is not a positive number.
@@ -26,4 +23,4 @@ def resolve_budget(graph_module: fx.GraphModule, budget: float) -> int:
         )
     if isinstance(budget, int):
         return budget
-    return int(budget * parameter_count(graph_module))
+    return int(budget * parameters)

@@ -64,4 +64,4 @@ def grow(
     )
     functional = FunctionalizeInplace()(traced).graph_module if overwrites(traced) else traced
     grown = decided.edit(scores)(functional, optimizer).graph_module
-    return remember(grown, context, budget=decided.budget, allocation=decided.allocation)
+    return remember(grown, context, budget=decided.budget, allocation=decided.allocation, scores=scores.evidence())

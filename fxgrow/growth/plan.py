@@ -12,6 +12,7 @@ from fxgrow.growth.budget import resolve_budget
 from fxgrow.growth.eligibility import eligible_sites
 from fxgrow.growth.kinds import Place, find_kind
 from fxgrow.passes.base import Pass
+from fxgrow.primitives.modules import parameter_count
 from fxgrow.primitives.unwrapping import unwrap
 from fxgrow.record.record import Evidence
 
@@ -107,7 +108,7 @@ def plan(
     traced = unwrap(traced)
     scores.check(traced)
     kind, allocate = find_kind(operator), find_allocation(allocation)
-    limit = resolve_budget(traced, budget)
+    limit = resolve_budget(parameter_count(traced), budget)
     sites = eligible_sites(
         traced,
         [path for path in scores if scores[path].eligible],

@@ -13,8 +13,8 @@ from fxgrow.files.table import NodeRow, Table, describe
 from fxgrow.inspection.drawing import ModelTree
 from fxgrow.inspection.outline import Item, outline
 from fxgrow.inspection.quantities import Glyphs, glyphs_of, plain_text, shape_text, short, two_digits
-from fxgrow.inspection.score_summary import SIGNIFICANCE
 from fxgrow.record.annotations import ScoreAnnotation
+from fxgrow.record.evidence import significant
 
 _NEURONS_SHOWN = 10
 
@@ -139,6 +139,7 @@ def _neurons_heading(scores: ScoreAnnotation) -> Text:
 def _neurons(scores: ScoreAnnotation, glyphs: Glyphs) -> RenderableType:
     """Return the neurons that ask most for growth, by their held-out score if there is one."""
     sign, held_out, errors = scores.get("sign", -1), scores["held_out"], scores["stderr"]
+    asks = significant(scores)
     ranking = scores["eigenvalues"] if held_out is None else held_out
     ranked = sorted(range(len(ranking)), key=lambda neuron: -sign * ranking[neuron])
     grid = Grid(box=None, padding=(0, 1), header_style="dim")
@@ -148,7 +149,6 @@ def _neurons(scores: ScoreAnnotation, glyphs: Glyphs) -> RenderableType:
         cells = ["", ""]
         if held_out is not None and errors is not None:
             value, error = held_out[neuron], errors[neuron]
-            significant = "yes" if sign * value > SIGNIFICANCE * error else "no"
-            cells = [f"{two_digits(value)} {glyphs.spread} {two_digits(error)}", significant]
+            cells = [f"{two_digits(value)} {glyphs.spread} {two_digits(error)}", "yes" if asks[neuron] else "no"]
         grid.add_row(str(neuron), two_digits(scores["eigenvalues"][neuron]), *cells)
     return grid

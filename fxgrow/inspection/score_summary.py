@@ -5,9 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from fxgrow.record.annotations import ScoreAnnotation
-
-#: As in fxgrow.curvature.scores: a held-out score so many standard errors from zero is significant.
-SIGNIFICANCE = 2.0
+from fxgrow.record.evidence import significant
 
 
 @dataclass(frozen=True)
@@ -48,15 +46,13 @@ def summarise(scores: ScoreAnnotation | None, digest: str) -> ScoreSummary | Non
     """Summarise what an analysis wrote on a node of the graph with this digest; None without scores."""
     if not scores or not scores["eigenvalues"]:
         return None
-    sign = scores.get("sign", -1)
-    pairs = zip(scores["held_out"] or (), scores["stderr"] or (), strict=True)
     return ScoreSummary(
         score=scores["score"],
         matrix=scores["matrix"],
-        sign=sign,
+        sign=scores.get("sign", -1),
         stale=scores["digest"] != digest,
         values=(tuple(scores["eigenvalues"]),),
-        significant=(sum(sign * held_out > SIGNIFICANCE * stderr for held_out, stderr in pairs),),
+        significant=(sum(significant(scores)),),
     )
 
 

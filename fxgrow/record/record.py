@@ -13,6 +13,7 @@ from torch import nn
 
 from fxgrow.primitives.unwrapping import unwrap
 from fxgrow.record.annotations import KEY
+from fxgrow.record.evidence import SiteEvidence
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,8 @@ class GrowthEvent:
     allocation: str | None = None  #: how the plan shared them out among sites
     #: whatever the training loop wants to remember: epoch, step, loss before and after
     context: Mapping[str, Any] = field(default_factory=dict)
+    #: what the scores said of every site before this event; empty where somebody named what grows
+    scores: tuple[SiteEvidence, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -117,7 +117,11 @@ class _Finder:
 
     def _terms(self, branch: fx.Node) -> Iterator[fx.Node]:
         """Take apart a branch that is a sum of several side by side."""
-        parts = [part for part in branch.args[:2] if isinstance(part, fx.Node)] if is_sum(branch) else []
+        parts = (
+            [part for part in branch.args[:2] if isinstance(part, fx.Node)]
+            if is_sum(self.ends.operations, branch)
+            else []
+        )
         beside = not any(self.ancestry.depends(one, other) for one in parts for other in parts)
         if parts and beside and len(branch.users) == 1:
             for part in parts:
@@ -129,7 +133,7 @@ class _Finder:
         """Go down from a step's sum to the addition that has the branch on one side and the entry on the other."""
         junction = step.total
         while True:
-            first, second = (part for part in junction.args[:2] if isinstance(part, fx.Node))
+            first, second = self._parts(junction)
             inner = first is branch or self._adds_up(first, branch)
             own, other = (first, second) if inner else (second, first)
             if other is step.entry or self._adds_up(other, step.entry):
@@ -140,7 +144,11 @@ class _Finder:
         """Say whether a value is a sum of which `term` is a part, or the term, passed on."""
         while value is not term and value.op == "call_module" and isinstance(self._module(value), nn.Identity):
             value = value.all_input_nodes[0]
-        parts = [part for part in value.args[:2] if isinstance(part, fx.Node)] if is_sum(value) else []
+        parts = (
+            [part for part in value.args[:2] if isinstance(part, fx.Node)]
+            if is_sum(self.ends.operations, value)
+            else []
+        )
         return value is term or any(self._adds_up(part, term) for part in parts)
 
     def _module(self, node: fx.Node) -> nn.Module:

@@ -3,6 +3,7 @@
 import operator
 import random
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -168,6 +169,35 @@ def test_a_record_says_no_more_than_there_is(function: Callable[..., Any], expec
     graph_module = applied(function)
     found = operations_of(graph_module)[last_call(graph_module)]
     assert {name: getattr(found, name) for name in expected} == expected
+
+
+RECORDS = {"run": lambda graph: operations_of(graph).__getitem__, "declared": lambda graph: partial(declared, graph)}
+
+
+@pytest.mark.parametrize("record", RECORDS.values(), ids=RECORDS)
+@pytest.mark.parametrize(
+    ("function", "operation"),
+    [
+        (lambda x: x + x, "add"),
+        (lambda x: operator.iadd(x.clone(), x), "add"),
+        (lambda x: torch.add(x, x), "add"),
+        (lambda x: x.clone().add_(x), "add"),
+        (lambda x: torch.ops.aten.add.Tensor(x, x), "add"),
+        (lambda x: operator.imul(x.clone(), x), "mul"),
+        (lambda x: torch.ops.aten.mul_.Tensor(x.clone(), x), "mul"),
+        (lambda x: x.mul(2.0), "mul"),
+        (lambda x: F.softmax(x, -1), "softmax"),
+        (lambda x: torch.softmax(x, -1), "softmax"),
+        (lambda x: x.softmax(-1), "softmax"),
+        (nn.Softmax(-1), "softmax"),
+        (lambda x: torch.ops.aten.softmax.int(x, -1), "softmax"),
+    ],
+)
+def test_an_operation_is_known_by_its_name_in_torch_however_it_is_spelled(
+    record: Any, function: Callable[..., Any], operation: str
+) -> None:
+    graph_module = applied(function)
+    assert record(graph_module)(last_call(graph_module)).calls - {"_softmax"} == {operation}
 
 
 def test_equal_nodes_have_equal_records_and_are_run_once(monkeypatch: pytest.MonkeyPatch) -> None:

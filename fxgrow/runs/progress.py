@@ -1,4 +1,4 @@
-"""What is seen while the demo trains: a progress bar on a terminal, one line an epoch in a pipe."""
+"""What is seen while a run trains: a progress bar on a terminal, one line an epoch in a pipe."""
 
 from types import TracebackType
 from typing import Self
@@ -6,10 +6,10 @@ from typing import Self
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-from fxgrow.demo.loop import EpochMetrics
-from fxgrow.demo.report import growth_text
-from fxgrow.demo.settings import Settings
-from fxgrow.training.grower import GrowthReport
+from fxgrow.runs.growing import Event
+from fxgrow.runs.metrics import EpochMetrics
+from fxgrow.runs.report import event_text
+from fxgrow.runs.run import Run
 
 _SMOOTHING = 0.95  #: of the loss that is shown, over steps
 
@@ -19,13 +19,11 @@ class TrainingProgress:
 
     Args:
         console: Where to write.
-        settings: The demo's options.
-        name: Name of the model.
-        steps: Optimizer steps in one epoch.
+        run: What is trained.
     """
 
-    def __init__(self, console: Console, settings: Settings, name: str, steps: int) -> None:
-        self._console, self._settings, self._name = console, settings, name
+    def __init__(self, console: Console, run: Run) -> None:
+        self._console, self._name, self._epochs = console, run.name, run.settings.epochs
         self._loss, self._accuracy = 0.0, ""
         columns = (
             TextColumn("{task.fields[model]} epoch {task.fields[epoch]}"),
@@ -36,8 +34,9 @@ class TrainingProgress:
             TextColumn("left"),
         )
         self._bar = Progress(*columns, console=console, disable=not console.is_terminal, transient=True)
+        epoch = self._of(run.step // run.batches.steps)
         self._task = self._bar.add_task(
-            "train", total=settings.epochs * steps, model=name, epoch=self._of(0), loss=0.0, accuracy=""
+            "train", total=run.steps, completed=run.step, model=run.name, epoch=epoch, loss=0.0, accuracy=""
         )
 
     def __enter__(self) -> Self:
@@ -58,15 +57,15 @@ class TrainingProgress:
         """Show the accuracy; in a pipe, write a line."""
         self._accuracy = f"  accuracy {metrics.test_accuracy:.1%}"
         if not self._console.is_terminal:
-            left = metrics.seconds / metrics.epoch * (self._settings.epochs - metrics.epoch)
+            left = metrics.seconds / metrics.epoch * (self._epochs - metrics.epoch)
             self._console.print(
                 f"{self._name} epoch {self._of(metrics.epoch)}  loss {metrics.train_loss:.3f}"
                 f"  accuracy {metrics.test_accuracy:.1%}  {left:.0f} s left"
             )
 
-    def grown(self, number: int, report: GrowthReport) -> None:
+    def grown(self, event: Event) -> None:
         """Write what grew, above the bar."""
-        self._console.print(growth_text(number, self._settings.events, report))
+        self._console.print(event_text(event))
 
     def _of(self, epoch: int) -> str:
-        return f"{epoch:>{len(str(self._settings.epochs))}}/{self._settings.epochs}"
+        return f"{epoch:>{len(str(self._epochs))}}/{self._epochs}"
