@@ -112,16 +112,13 @@ class _Finder:
         interiors = Interiors(self.graph_module, self.ancestry)
         for step in find_steps(self.graph_module, self.ancestry).values():
             for value in (term for branch in step.branches for term in self._terms(branch)):
-                nodes = interiors.between(step.entry, value)
-                yield Branch(step, value, nodes, *self._junction(step, value))
+                junction = self._junction(step, value)
+                if junction is not None:
+                    yield Branch(step, value, interiors.between(step.entry, value), *junction)
 
     def _terms(self, branch: fx.Node) -> Iterator[fx.Node]:
         """Take apart a branch that is a sum of several side by side."""
-        parts = (
-            [part for part in branch.args[:2] if isinstance(part, fx.Node)]
-            if is_sum(self.ends.operations, branch)
-            else []
-        )
+        parts = self._parts(branch)
         beside = not any(self.ancestry.depends(one, other) for one in parts for other in parts)
         if parts and beside and len(branch.users) == 1:
             for part in parts:
@@ -129,27 +126,28 @@ class _Finder:
         else:
             yield branch
 
-    def _junction(self, step: ResidualStep, branch: fx.Node) -> tuple[fx.Node, tuple[fx.Node, fx.Node]]:
+    def _junction(self, step: ResidualStep, branch: fx.Node) -> tuple[fx.Node, tuple[fx.Node, fx.Node]] | None:
         """Go down from a step's sum to the addition that has the branch on one side and the entry on the other."""
         junction = step.total
-        while True:
-            first, second = self._parts(junction)
+        while parts := self._parts(junction):
+            first, second = parts
             inner = first is branch or self._adds_up(first, branch)
             own, other = (first, second) if inner else (second, first)
             if other is step.entry or self._adds_up(other, step.entry):
                 return junction, (other, own)
             junction = own
+        return None
 
     def _adds_up(self, value: fx.Node, term: fx.Node) -> bool:
         """Say whether a value is a sum of which `term` is a part, or the term, passed on."""
         while value is not term and value.op == "call_module" and isinstance(self._module(value), nn.Identity):
             value = value.all_input_nodes[0]
-        parts = (
-            [part for part in value.args[:2] if isinstance(part, fx.Node)]
-            if is_sum(self.ends.operations, value)
-            else []
-        )
-        return value is term or any(self._adds_up(part, term) for part in parts)
+        return value is term or any(self._adds_up(part, term) for part in self._parts(value))
+
+    def _parts(self, value: fx.Node) -> list[fx.Node]:
+        """Return the two sides of a sum; nothing for any other value."""
+        summed = is_sum(self.ends.operations, value)
+        return [part for part in value.args[:2] if isinstance(part, fx.Node)] if summed else []
 
     def _module(self, node: fx.Node) -> nn.Module:
         return self.graph_module.get_submodule(str(node.target))
