@@ -189,7 +189,8 @@ def test_growing_by_scores_is_the_edit_of_the_plan(operator: str) -> None:
     decided = fxgrow.plan(before, scores, **options)
     edited = decided.edit(scores)(before, second).graph_module
     (event,) = record_of(edited).history
-    whole = replace(event, budget=decided.budget, allocation="even", context={"epoch": 1})
+    known = {"budget": decided.budget, "allocation": "even", "scores": scores.evidence()}
+    whole = replace(event, context={"epoch": 1}, **known)
     update_record(edited, history=(whole,))
     assert everything(grown, first) == everything(edited, second)
 
