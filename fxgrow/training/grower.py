@@ -119,14 +119,14 @@ class Grower:
             loss_fn, score, operator, allocation, tuple(include), tuple(exclude), max_samples, samples, place
         )
         self._seed = seed
-        self._averages, self._schedulers = _several(ema), _several(scheduler)
+        self._schedulers = _several(scheduler)
         self._also = dict(also or {})
         self.steps = 0
         self.position: dict[str, Any] = {}
         self._young = Young(new_lr_factor, new_warmup)
         options = dict(compile_options or {}) if compile else None
         self.model = traced if isinstance(traced, Growing) else Growing(graph_module, compile_options=options)
-        self.model.train_with(optimizers, averages=self._averages, wrap=wrap)
+        self.model.train_with(optimizers, averages=_several(ema), wrap=wrap)
         for one in optimizers:
             self._young.watch(one, graph_module)
         optimizers[0].register_step_post_hook(self._count_step)
@@ -223,12 +223,24 @@ class Grower:
             "model": self.model.state_dict(),
             "optimizers": [optimizer_state(one, self.graph_module) for one in as_given(self.optimizer)],
             "parts": states_of(self._parts()),
+            **self.progress(),
+            "random": random_state_dict(),
+        }
+
+    def progress(self) -> dict[str, Any]:
+        """Return the part of the state that nobody else has, for a trainer that writes model and optimizer itself."""
+        return {
             "schedule": self.schedule.state_dict(),
             "young": self._young.state_dict(),
             "steps": self.steps,
             "position": dict(self.position),
-            "random": random_state_dict(),
         }
+
+    def load_progress(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `progress` returned, or from a whole state."""
+        self.schedule.load_state_dict(state["schedule"])
+        self._young.load_state_dict(state["young"])
+        self.steps, self.position = state["steps"], dict(state["position"])
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from what `state_dict` returned, in a Grower that was constructed as that of the run was.
@@ -245,14 +257,12 @@ class Grower:
         for one, saved in zip(optimizers, state["optimizers"], strict=True):
             load_optimizer_state(one, self.graph_module, saved)
         load_states(self._parts(), state["parts"])
-        self.schedule.load_state_dict(state["schedule"])
-        self._young.load_state_dict(state["young"])
-        self.steps, self.position = state["steps"], dict(state["position"])
+        self.load_progress(state)
         load_random_state_dict(state["random"])
 
     def _parts(self) -> dict[str, Stateful | torch.Generator]:
         """Return all that has a state beside the model and its optimizers."""
-        numbered = [("scheduler", self._schedulers), ("ema", self._averages)]
+        numbered = [("scheduler", self._schedulers), ("ema", self.model.averages)]
         return {**{f"{kind} {n}": part for kind, parts in numbered for n, part in enumerate(parts)}, **self._also}
 
     @property
