@@ -13,56 +13,56 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from fxgrow.errors import PlanError, did_you_mean
-from fxgrow.growth.kinds import Place
+from fxgrow.growth.places import Price
 
-#: from places by site, and a budget, to how many grow at each site
-Allocation = Callable[[Mapping[str, Place], int], dict[str, int]]
+#: from prices, and what may be spent, to how many grow at each site
+Allocation = Callable[[Price, int], dict[str, int]]
 
 #: `even` parts sites of one shape only where keeping them equal would leave more than this share unspent.
 _UNSPENT = 0.03
 
 
-def even(places: Mapping[str, Place], budget: int) -> dict[str, int]:
+def even(price: Price, budget: int) -> dict[str, int]:
     """Give every site the same number of parameters; what a site cannot use goes to the others.
 
     The scores decide which neurons of a site grow, not how many. Sites of one shape get the same number of neurons
     where that spends nearly all of the budget: equal blocks then stay equal, and are compiled once.
     """
     alike: dict[Hashable, list[str]] = defaultdict(list)
-    for path, place in places.items():
+    for path, place in price.places.items():
         alike[place.alike].append(path)
-    purse = _Purse(places, budget)
+    purse = _Purse(price, budget)
     purse.share_out({tuple(paths): float(len(paths)) for paths in alike.values()})
     if purse.rest > _UNSPENT * budget:
-        purse.add_neurons([(path,) for path in places])
+        purse.add_neurons([(path,) for path in price.places])
     return purse.chosen
 
 
-def proportional(places: Mapping[str, Place], budget: int) -> dict[str, int]:
+def proportional(price: Price, budget: int) -> dict[str, int]:
     """Give every site parameters in proportion to the positive part of its neurons' held-out priorities.
 
     Raises:
         PlanError: If no neuron of any site asks for growth.
     """
-    weights = {path: float(place.priority.clamp(min=0).sum()) for path, place in places.items()}
+    weights = {path: float(place.priority.clamp(min=0).sum()) for path, place in price.places.items()}
     if not any(weights.values()):
         raise PlanError(
             "no neuron's held-out score asks for growth", where="allocation 'proportional'", fix="use 'even'"
         )
-    purse = _Purse(places, budget)
+    purse = _Purse(price, budget)
     purse.share_out({(path,): weight for path, weight in weights.items() if weight > 0})
     return purse.chosen
 
 
-def greedy(places: Mapping[str, Place], budget: int) -> dict[str, int]:
+def greedy(price: Price, budget: int) -> dict[str, int]:
     """Grow the neurons with the highest priority per parameter, wherever they are, until the budget is spent."""
     offers = [
-        (float(priority) / place.price(1), path)
-        for path, place in places.items()
+        (float(priority) / price.of(path, 1), path)
+        for path, place in price.places.items()
         for priority in place.priority
         if priority > -math.inf
     ]
-    purse = _Purse(places, budget)
+    purse = _Purse(price, budget)
     for _, path in sorted(offers, key=lambda offer: -offer[0]):
         purse.add_neurons([(path,)])
     return purse.chosen
@@ -72,11 +72,11 @@ def greedy(places: Mapping[str, Place], budget: int) -> dict[str, int]:
 class _Purse:
     """A budget that is being spent. Sites that stand together in a group get the same number of neurons."""
 
-    places: Mapping[str, Place]
-    rest: int  #: parameters that are not spent yet
+    price: Price
+    rest: int  #: what is not spent yet
 
     def __post_init__(self) -> None:
-        self.chosen = dict.fromkeys(self.places, 0)
+        self.chosen = dict.fromkeys(self.price.places, 0)
 
     def share_out(self, weights: Mapping[tuple[str, ...], float]) -> None:
         """Share what is left out among groups of sites, by weight.
@@ -93,9 +93,9 @@ class _Purse:
         self.add_neurons(sorted(weights, key=lambda group: self.chosen[group[0]]))
 
     def add_neurons(self, groups: Iterable[tuple[str, ...]]) -> None:
-        """Add one more neuron to each site of each group in turn, where the rest pays for it."""
+        """Add the next neurons to each site of each group in turn, where the rest pays for them."""
         for group in groups:
-            rows = self.chosen[group[0]] + 1
+            rows = self.price.budget.portion(self.chosen[group[0]] + 1)
             if rows <= self._limit(group) and self._price(group, rows) - self._spent(group) <= self.rest:
                 self._buy(group, rows)
 
@@ -107,11 +107,11 @@ class _Purse:
         return self._price(group, self.chosen[group[0]])
 
     def _price(self, group: tuple[str, ...], rows: int) -> int:
-        return len(group) * self.places[group[0]].price(rows) if rows else 0
+        return sum(self.price.of(path, rows) for path in group)
 
     def _limit(self, group: tuple[str, ...]) -> int:
         """Return how many neurons of each site of a group may grow."""
-        return min(self.places[path].limit for path in group)
+        return self.price.budget.at_most(min(self.price.places[path].limit for path in group))
 
     def _most_rows(self, group: tuple[str, ...], budget: int) -> int:
         """Return the largest number of rows that `budget` pays for, by bisection: the cost grows with the rows."""
@@ -119,7 +119,7 @@ class _Purse:
         while low < high:
             middle = (low + high + 1) // 2
             low, high = (middle, high) if self._price(group, middle) <= budget else (low, middle - 1)
-        return low
+        return self.price.budget.at_most(low)
 
 
 ALLOCATIONS: dict[str, Allocation] = {"even": even, "proportional": proportional, "greedy": greedy}

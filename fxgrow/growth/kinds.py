@@ -1,7 +1,7 @@
 """Kinds of growth by name: pseudo-layers on neurons, and half-steps of units; where each may go, and at what price."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor
 from fxgrow.curvature.scores import SiteScores
 from fxgrow.errors import PlanError, did_you_mean
 from fxgrow.graph.sites import Site
+from fxgrow.growth.places import Place
 from fxgrow.operators import PseudoLayer, available_operators
 from fxgrow.passes.base import Pass
 from fxgrow.passes.insert_half_steps import InsertHalfSteps
@@ -20,25 +21,6 @@ from fxgrow.widths.branch_units import BranchUnits, find_branch_units
 
 #: how far the halves of ``half-step-apart`` start from each other, in shares of the length of their weights
 APART = 0.1
-
-
-@dataclass(frozen=True, eq=False)
-class Place:
-    """A site at which something may grow: how much, at what price, and in which order."""
-
-    priority: Tensor  #: how strongly each asks for growth ``(neurons,)`` or ``(units,)``; minus infinity never grows
-    price: Callable[[int], int]  #: parameters that so many add
-    alike: Hashable  #: places that are alike have the same prices
-    owner: Tensor  #: which of them each row of the site belongs to ``(neurons,)``
-
-    @property
-    def limit(self) -> int:
-        """How many may grow."""
-        return int((self.priority > -torch.inf).sum())
-
-    def rows_of(self, chosen: tuple[int, ...]) -> tuple[int, ...]:
-        """Return the rows of the site that some of them are made of."""
-        return tuple(torch.isin(self.owner, torch.tensor(chosen)).nonzero()[:, 0].tolist())
 
 
 @dataclass(frozen=True)
@@ -82,7 +64,7 @@ class PseudoLayers(Kind):
         def price(neurons: int) -> int:
             return self.operator.parameter_count(site.map, neurons)
 
-        return Place(scores.priority, price, (site.map, scores.eligible), torch.arange(site.neurons))
+        return Place(site, scores.priority, price, (site.map, scores.eligible), torch.arange(site.neurons))
 
     def edit(
         self,
@@ -106,7 +88,11 @@ class HalfSteps(Kind):
     ) -> tuple[dict[str, Place], dict[str, str]]:
         """Return the sites whose rows are units of residual branches."""
         known = find_branch_units(graph_module)
-        found = {path: _place_of_units(known.found[path], scores[path]) for path in sites if path in known.found}
+        found = {
+            path: _place_of(site, known.found[path], scores[path])
+            for path, site in sites.items()
+            if path in known.found
+        }
         return found, {path: known.refusals[path] for path in sites if path in known.refusals}
 
     def edit(
@@ -120,7 +106,7 @@ class HalfSteps(Kind):
         return InsertHalfSteps(chosen, self.apart, directions or {}, evidence or {})
 
 
-def _place_of_units(units: BranchUnits, scores: SiteScores) -> Place:
+def _place_of(site: Site, units: BranchUnits, scores: SiteScores) -> Place:
     """Return the place, at which a unit has the mean priority of those of its rows that get a gradient."""
     owner, reached = units.rows[units.site], scores.priority > -torch.inf
     zeros = torch.zeros(units.count, dtype=torch.float64)
@@ -128,7 +114,7 @@ def _place_of_units(units: BranchUnits, scores: SiteScores) -> Place:
     sums = zeros.index_add(0, owner, scores.priority.masked_fill(~reached, 0.0).double())
     priority = (sums / counts.clamp(min=1)).masked_fill(counts == 0, -torch.inf)
     alike = units.fixed, units.each, units.count, int((counts > 0).sum())
-    return Place(priority, units.price, alike, owner)
+    return Place(site, priority, units.price, alike, owner)
 
 
 _HALF_STEPS = {

@@ -8,11 +8,11 @@ from torch import Tensor, nn
 from fxgrow.curvature.scores import Scores, SiteScores
 from fxgrow.errors import PlanError
 from fxgrow.growth.allocation import best, find_allocation
-from fxgrow.growth.budget import resolve_budget
+from fxgrow.growth.budget import Budget, as_budget, resolve_budget
 from fxgrow.growth.eligibility import eligible_sites
-from fxgrow.growth.kinds import Place, find_kind
+from fxgrow.growth.kinds import find_kind
+from fxgrow.growth.places import Price
 from fxgrow.passes.base import Pass
-from fxgrow.primitives.modules import parameter_count
 from fxgrow.primitives.unwrapping import unwrap
 from fxgrow.record.record import Evidence
 
@@ -25,7 +25,7 @@ class Plan:
     rows: Mapping[str, tuple[int, ...]]
     operator: str
     seed: int
-    budget: int  #: parameters that may be added
+    budget: int  #: parameters that may be added; of a budget of FLOPs, what they come to
     cost: int  #: parameters that the edit adds
     allocation: str
     members: Mapping[str, tuple[int, ...]]  #: the rows that these are made of, by site
@@ -75,7 +75,7 @@ def plan(
     traced: nn.Module,
     scores: Scores,
     *,
-    budget: float = 0.10,
+    budget: Budget | float = 0.10,
     operator: str = "serial",
     allocation: str = "even",
     include: tuple[str, ...] | list[str] = (),
@@ -90,7 +90,8 @@ def plan(
     Args:
         traced: The graph that is to grow.
         scores: What `fxgrow.analyze` measured on it.
-        budget: Parameters to add at most: a float is a fraction of the model's, an int a number.
+        budget: Parameters to add at most: a float is a fraction of the model's, an int a number. A `Budget` can count
+            FLOPs, and says in which portions neurons grow.
         operator: The kind of pseudo-layer. ``"serial"``, the default, adds depth; see `fxgrow.operators`. Or
             ``"half-step"``, for half-steps of hidden units and heads, which *change the function*, and
             ``"half-step-apart"``, whose halves start apart along the scores' eigenvectors (`docs/half_steps.md`).
@@ -108,7 +109,8 @@ def plan(
     traced = unwrap(traced)
     scores.check(traced)
     kind, allocate = find_kind(operator), find_allocation(allocation)
-    limit = resolve_budget(parameter_count(traced), budget)
+    chosen = as_budget(budget)
+    limit = resolve_budget(chosen.size_of(traced), chosen.total)
     sites = eligible_sites(
         traced,
         [path for path in scores if scores[path].eligible],
@@ -128,12 +130,17 @@ def plan(
             where="include and exclude" if include or exclude else "the model",
             fix="name sites in include=, or see with `fxgrow inspect` why each site cannot grow",
         )
-    _check_affordable(places, operator, limit)
-    counts = {path: count for path, count in allocate(places, limit).items() if count}
+    price = Price(places, chosen)
+    _check_affordable(price, operator, limit)
+    counts = {path: count for path, count in allocate(price, limit).items() if count}
+    if not counts:
+        what = f"no site has so many neurons: {chosen}"
+        raise PlanError(what, where="the budget", fix="give fewer least_rows, or a smaller multiple")
     rows = {path: best(places[path].priority, count) for path, count in counts.items()}
-    cost = sum(places[path].price(count) for path, count in counts.items())
-    members = {path: places[path].rows_of(chosen) for path, chosen in rows.items()}
-    return Plan(rows, operator, seed, limit, cost, allocation, members)
+    members = {path: places[path].rows_of(grown) for path, grown in rows.items()}
+    cost = sum(places[path].parameters(count) for path, count in counts.items())
+    spent = limit if chosen.unit == "parameters" else cost
+    return Plan(rows, operator, seed, spent, cost, allocation, members)
 
 
 def _told(refusals: Mapping[str, str]) -> str:
@@ -144,13 +151,14 @@ def _told(refusals: Mapping[str, str]) -> str:
     return f" ({'; '.join(f'{path}: {reason}' for reason, path in first.items())})" if first else ""
 
 
-def _check_affordable(places: Mapping[str, Place], operator: str, budget: int) -> None:
-    cheapest = min(places, key=lambda path: places[path].price(1))
-    price = places[cheapest].price(1)
-    if price > budget:
+def _check_affordable(price: Price, operator: str, budget: int) -> None:
+    least, unit = price.budget.portion(1), price.budget.unit
+    cheapest = min(price.places, key=lambda path: price.of(path, least))
+    needed = price.of(cheapest, least)
+    if needed > budget:
+        what = "the cheapest one" if least == 1 else f"the cheapest {least}"
         raise PlanError(
-            f"it pays for no neuron: the cheapest one, at {cheapest}, costs {price} parameters with "
-            f"operator {operator!r}",
-            where=f"budget of {budget} parameters",
-            fix=f"give at least budget={price}",
+            f"it pays for no neuron: {what}, at {cheapest}, costs {needed} {unit} with operator {operator!r}",
+            where=f"budget of {budget} {unit}",
+            fix=f"give at least budget={needed}",
         )
