@@ -5,8 +5,9 @@ function is unchanged, go on training (`Grower`, `compile`), `save` and `load`. 
 that ``import fxgrow`` and ``fxgrow --help`` need not wait for torch.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from fxgrow.lazy import attach
 
 if TYPE_CHECKING:
     from fxgrow.curvature import Scores as Scores
@@ -78,20 +79,7 @@ _HOMES = {
 }
 
 #: Rooms that are reached as attributes, as in ``fxgrow.plot.depth_map``.
-_ROOMS = ("plot", "report", "results")
+_ROOMS = ("inspection", "plot", "report", "results")
 
 __all__ = [*_HOMES, "__version__"]
-
-
-def __getattr__(name: str) -> Any:
-    if name in _ROOMS:
-        return import_module(f"fxgrow.{name}")
-    if name not in _HOMES:
-        raise AttributeError(f"module 'fxgrow' has no attribute {name!r}")
-    value = getattr(import_module(_HOMES[name]), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *_HOMES, *_ROOMS})
+__getattr__, __dir__ = attach(__name__, _HOMES, rooms=_ROOMS)

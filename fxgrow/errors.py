@@ -66,6 +66,10 @@ class PipelineError(PassError):
         return f"fxgrow run {shlex.quote(path)} -p {shlex.quote(self.failed)} -o after.pt"
 
 
+class RankError(FxgrowError):
+    """The ranks of a run do not agree, or one of them is gone."""
+
+
 class VerificationError(FxgrowError):
     """Two graphs that should compute the same function do not."""
 

@@ -4,67 +4,64 @@ The model stays what it is, an object of its own class with its methods. At one 
 stays the same object when it grows, and is scored with the loss of the whole.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import chain
 from typing import Any
 
-import torch
 import torch.fx as fx
 from torch import nn
-from torch.fx.graph_module import _USER_PRESERVED_ATTRIBUTES_KEY
 
-from fxgrow.curvature import analyze
-from fxgrow.curvature.batches import Batch, as_inputs
-from fxgrow.curvature.capture import LossFunction, loss_of
-from fxgrow.curvature.probe_data import CountSamples, pair_of, read_batches
-from fxgrow.errors import AnalysisError, TraceError, VerificationError
-from fxgrow.execution.calling import Inputs
+from fxgrow.curvature.batches import as_inputs
+from fxgrow.curvature.capture import LossFunction
+from fxgrow.curvature.probe_data import CountSamples, pair_of
+from fxgrow.errors import AnalysisError, TraceError
 from fxgrow.execution.inputs import device_of
 from fxgrow.execution.place import Place
-from fxgrow.execution.preservation import preserved
 from fxgrow.execution.randomness import preserved_randomness
-from fxgrow.graph.identity import become
-from fxgrow.growth import grow
+from fxgrow.growth.budget import resolve_budget
 from fxgrow.optimizers import Optimizers, unchanged_on_failure
+from fxgrow.primitives.modules import parameter_count
 from fxgrow.primitives.unwrapping import bare
 from fxgrow.record.record import remember
 from fxgrow.tracing import trace
+from fxgrow.training.events import Event, check_equal
+from fxgrow.training.growing import Growing
 from fxgrow.verification import verify
 
 
-def trace_inside(model: nn.Module, path: str, example_inputs: Any) -> fx.GraphModule:
-    """Put in the place of a part of `model` its trace, and return that; what is traced already stays.
+def trace_inside(
+    model: nn.Module, path: str, example_inputs: Any, *, compile_options: Mapping[str, Any] | None = None
+) -> Growing:
+    """Put in the place of a part of `model` its trace, and return that; what lies there and can grow already stays.
 
-    The trace shares the part's parameters, under their names, and has the part's attributes (``config``,
-    ``out_channels``), for what else reads them. The part is traced on what it is given when the model runs, in the mode
-    that the model is in.
+    What is put there (`fxgrow.training.Growing`) shares the part's parameters, under their names, and has the part's
+    attributes (``config``, ``out_channels``), for what else reads them; the state dict of the model says by it how the
+    part grew. The part is traced on what it is given when the model runs, in the mode that the model is in.
 
     Args:
         model: The model, which is changed at `path` only; of one in DistributedDataParallel, what lies inside.
         path: Module path of the part, as ``"backbone"`` or ``"vit.encoder"``.
         example_inputs: Inputs of the whole model, as for `fxgrow.trace`.
+        compile_options: Options of ``torch.compile``, to run the part compiled block by block.
 
     Raises:
         TraceError: If nothing lies there, the model does not call it, or it cannot be traced.
     """
     place = Place(bare(model), path)
     part = place.module
-    if isinstance(part, fx.GraphModule):
+    if isinstance(part, Growing):
         return part
-    if isinstance(bare(part), fx.GraphModule):
-        raise TraceError("it is compiled", where=path, fix="put the traced part there, and compile anew when it grew")
-    traced = trace(part, place.inputs(example_inputs))
-    attributes = {
-        name: value
-        for name, value in vars(part).items()
-        if not name.startswith("_") and name not in vars(traced) and not hasattr(type(traced), name)
-    }
-    for name, value in attributes.items():
-        setattr(traced, name, value)
-    traced.meta[_USER_PRESERVED_ATTRIBUTES_KEY] = attributes  # torch.fx gives them to copies
-    place.put(traced)
-    return traced
+    if part is not bare(part):
+        fix = "put the plain part there, and give compile_options for one that is compiled"
+        raise TraceError("it is compiled or wrapped", where=path, fix=fix)
+    traced = part if isinstance(part, fx.GraphModule) else trace(part, place.inputs(example_inputs))
+    growing = Growing(traced, compile_options=compile_options)
+    for name, value in vars(part).items():
+        if not name.startswith("_") and not hasattr(growing, name):
+            setattr(growing, name, value)
+    place.put(growing)
+    return growing
 
 
 def grow_inside(
@@ -80,15 +77,16 @@ def grow_inside(
     include: tuple[str, ...] | list[str] = (),
     exclude: tuple[str, ...] | list[str] = (),
     optimizer: Optimizers | None = None,
-    max_samples: int | None = 512,
+    max_samples: int = 512,
     samples: CountSamples | None = None,
     seed: int = 0,
     context: Mapping[str, Any] | None = None,
-) -> fx.GraphModule:
+) -> Growing:
     """Grow a part of `model` in place: trace it if it is not, score it with the whole loss, grow it and verify it.
 
     Either all of it happens or nothing. `model` stays the same object, and so does the traced part from then on: who
-    holds either of them (an optimizer, a trainer, an average of the weights) goes on.
+    holds either of them (an optimizer, a trainer) goes on. For several events by a schedule, and averages of the
+    weights, give what `trace_inside` returns to `fxgrow.Grower`, with ``within=model``.
 
     Args:
         model: Any model; it may be one that cannot be traced.
@@ -109,7 +107,7 @@ def grow_inside(
         context: What the growth history shall remember of this event, JSON values.
 
     Returns:
-        The part, traced and grown, which lies at `path`. Its history says what grew.
+        The part, traced and grown, which lies at `path`. The history of its `graph_module` says what grew.
 
     Raises:
         TraceError: If the part cannot be traced.
@@ -131,36 +129,20 @@ def grow_inside(
     """
     place = Place(bare(model), path)
     item, batches = _first_of(batches, seed)
-    first = Batch(0, as_inputs(0, item if loss_fn is None else pair_of(0, item)[0], device_of(place.model)), None, 0)
+    inputs = as_inputs(0, item if loss_fn is None else pair_of(0, item)[0], device_of(place.model))
+    event = Event(loss_fn, score, operator, allocation, tuple(include), tuple(exclude), max_samples, samples, place)
     with _part_put_back_on_failure(place), unchanged_on_failure(optimizer):
-        traced = trace_inside(model, path, first.inputs)
-        read = read_batches(
-            traced,
-            batches,
-            seed=seed,
-            max_samples=max_samples,
-            samples=samples,
-            targets=loss_fn is not None,
-            place=place,
-        )
-        scores = analyze(traced, loss_fn, read, score=score, sites=include or None, seed=seed, place=place)
-        grown = grow(
-            traced,
-            scores,
-            budget=budget,
-            operator=operator,
-            allocation=allocation,
-            include=include,
-            exclude=exclude,
-            optimizer=optimizer,
-            seed=seed,
-        )
-        verify(traced, grown, place.inputs(read[0].inputs))
-        losses = [_loss(place, computed, loss_fn, read[0], seed) for computed in (traced.forward, grown)]
-        _check_equal(*losses, path)
-        remember(grown, {**(context or {}), "loss_before": losses[0], "loss_after": losses[1]})
-        become(traced, grown)
-    return traced
+        growing = trace_inside(model, path, inputs)
+        read = event.read(growing.graph_module, batches, seed)
+        measured, scores = event.measure(growing.graph_module, read, seed)
+        limit = resolve_budget(parameter_count(measured), budget)
+        grown = event.grow(measured, scores, limit, optimizer, seed)
+        verify(measured, grown, place.inputs(read[0].inputs))
+        before, after = event.loss(measured, read[0]), event.loss(grown, read[0])
+        check_equal(before, after)
+        remember(grown, {**(context or {}), "loss_before": before, "loss_after": after})
+        growing.become(grown)
+    return growing
 
 
 def _first_of(batches: Iterable[Any], seed: int) -> tuple[Any, Iterable[Any]]:
@@ -180,15 +162,3 @@ def _part_put_back_on_failure(place: Place) -> Iterator[None]:
     except BaseException:
         place.put(part)
         raise
-
-
-def _loss(place: Place, compute: Callable[..., Any], loss_fn: LossFunction, batch: Batch, seed: int) -> float:
-    """Return the loss of the whole model on one batch in its mode, with the part computed by `compute`."""
-    with preserved(place.model, seed=seed), torch.no_grad(), place.computing(compute):
-        return float(loss_of(loss_fn, Inputs.of(place.model, batch.inputs).call(place.model), batch))
-
-
-def _check_equal(before: float, after: float, path: str) -> None:
-    if not abs(after - before) <= 1e-5 * max(1.0, abs(before)):
-        what = f"the model's loss on the same batch is {before:.8g} before it grew and {after:.8g} after"
-        raise VerificationError(what, where=path, fix="report this with the model; nothing has changed")

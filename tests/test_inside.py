@@ -12,6 +12,7 @@ import fxgrow
 from fxgrow.errors import AnalysisError, PlanError, TraceError
 from fxgrow.record.record import record_of
 from fxgrow.testing import Draws
+from fxgrow.training import Growing
 
 
 class Doubtful(nn.Module):
@@ -40,7 +41,7 @@ def batches(count: int = 2) -> list[tuple[Tensor, Tensor]]:
     return [(draws.normal(140, 4), torch.arange(140) % 3) for _ in range(count)]
 
 
-def grown(model: nn.Module, **options: Any) -> torch.fx.GraphModule:
+def grown(model: nn.Module, **options: Any) -> Growing:
     return fxgrow.grow_inside(model, "body", F.cross_entropy, batches(), **{"budget": 30, **options})
 
 
@@ -49,7 +50,7 @@ def test_the_part_grows_twice_in_place_and_the_model_computes_what_it_did() -> N
     before = model(batches()[0][0])
     part = grown(model)
     assert grown(model, seed=1) is part is model.body
-    assert len(record_of(part).history) == 2
+    assert len(record_of(part.graph_module).history) == 2
     torch.testing.assert_close(model(batches()[0][0]), before, rtol=1e-12, atol=1e-12)
     assert type(model) is Doubtful
     assert "body.0.weight" in model.state_dict()
@@ -82,14 +83,14 @@ def test_a_copy_of_the_model_grows_by_itself_and_keeps_the_attributes_of_the_par
     grown(model)
     copied = copy.deepcopy(model)
     grown(copied, seed=1)
-    assert (len(record_of(model.body).history), len(record_of(copied.body).history)) == (1, 2)
+    assert (len(record_of(model.body.graph_module).history), len(record_of(copied.body.graph_module).history)) == (1, 2)
     assert copied.body.width == 6
 
 
 def test_a_batch_that_does_not_repeat_itself_is_read_once() -> None:
     model = made()
     fxgrow.grow_inside(model, "body", F.cross_entropy, iter(batches()), budget=30)
-    assert record_of(model.body).history
+    assert record_of(model.body.graph_module).history
 
 
 def test_a_model_inside_data_parallel_or_compiled_grows_where_it_is() -> None:
@@ -111,7 +112,7 @@ def test_a_model_that_returns_its_loss_is_scored_by_it() -> None:
     model = Returning().double()
     data = [{"x": x, "labels": y} for x, y in batches()]
     part = fxgrow.grow_inside(model, "body", None, data, budget=30)
-    event = record_of(part).history[0]
+    event = record_of(part.graph_module).history[0]
     assert event.context["loss_before"] == pytest.approx(event.context["loss_after"])
 
 
@@ -139,11 +140,37 @@ def test_what_is_refused_leaves_everything_as_it_was(change: dict[str, Any], err
     assert all(a is b for a, b in zip(held, optimizer.param_groups[0]["params"], strict=True))
 
 
-def test_a_compiled_part_is_refused() -> None:
-    model = made()
-    model.body = fxgrow.compile(fxgrow.trace_inside(model, "body", batches()[0][0]), backend="eager")
-    with pytest.raises(TraceError, match="body: it is compiled"):
+def test_a_part_that_is_compiled_by_hand_is_refused_and_one_compiled_by_options_grows() -> None:
+    model, example = made().eval(), batches()[0][0]
+    before = model(example)
+    fxgrow.trace_inside(model, "body", example, compile_options={"backend": "eager"})
+    part = grown(model)
+    torch.testing.assert_close(model(example), before, rtol=1e-12, atol=1e-12)
+    model.body = fxgrow.compile(part.graph_module, backend="eager")
+    with pytest.raises(TraceError, match="body: it is compiled or wrapped"):
         grown(model)
+
+
+def test_a_grower_grows_a_part_by_its_schedule_and_a_fresh_model_takes_the_state() -> None:
+    def run(model: nn.Module) -> fxgrow.Grower:
+        optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+        part = fxgrow.trace_inside(model, "body", batches()[0][0])
+        options = {"within": model, "budget": 60, "at": (1, 2), "compile": False}
+        grower = fxgrow.Grower(part, F.cross_entropy, optimizer, **options)
+        assert grower.model is model.body
+        return grower
+
+    first, second = made(), made()
+    grower, resumed = run(first), run(second)
+    for epoch in range(3):
+        if grower.due(epoch):
+            grower.grow(batches())
+        F.cross_entropy(first(batches()[0][0]), batches()[0][1]).backward()
+        grower.optimizer.step()
+    second.load_state_dict(first.state_dict())
+    assert len(resumed.history) == 2
+    assert [id(p) for p in resumed.optimizer.param_groups[0]["params"]] == [id(p) for p in second.parameters()]
+    assert torch.equal(second.eval()(batches()[0][0]), first.eval()(batches()[0][0]))
 
 
 def test_a_detectors_backbone_grows_by_the_detectors_loss() -> None:

@@ -26,6 +26,7 @@ def add_parser(verbs: "Verbs") -> None:
         summary="grow a scored model within a budget of parameters",
         description="The grown model computes the same function; `fxgrow verify` shows it.",
         example=_EXAMPLE,
+        json=True,
     )
     parser.add_argument("model", metavar="FILE", help="a model that `fxgrow score -o` wrote")
     parser.add_argument(
@@ -52,7 +53,8 @@ def run(args: argparse.Namespace) -> None:
     """Grow the model by the scores in its file, show what grew, and write it."""
     budget = parse_budget(args.budget)
     import fxgrow
-    from fxgrow.cli.models import load_model, output_console, write_model
+    from fxgrow.cli.models import load_model, write_model
+    from fxgrow.cli.output import output_console, show
     from fxgrow.files import check_output
     from fxgrow.inspection import summarize
 
@@ -69,8 +71,8 @@ def run(args: argparse.Namespace) -> None:
         exclude=args.exclude,
         seed=args.seed,
     )
-    console = output_console()
-    console.print(summarize(grown))
+    console = output_console(args)
+    show(summarize(grown), args)
     write_model(grown, args, console)
 
 

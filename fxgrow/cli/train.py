@@ -16,7 +16,9 @@ _EXAMPLE = """
 fxgrow train demo
 fxgrow train recipe.toml --set optimizer.rate=3e-4 --out runs/slower
 fxgrow train --data imagefolder:photos --model timm:deit_tiny_patch16_224 --budget 30% --epochs 50
-fxgrow train deit_s_cifar100 --set data.source=cifar100:path --stages 1/4,1/2 --cycles 1,2
+fxgrow train demo --plan
+fxgrow train demo --stages 1/4,1/2 --cycles 1,2 --out runs/waking
+fxgrow train --resume runs/waking
 """
 #: options that stand for settings, with what they are called in a recipe
 _SETTINGS = {
@@ -28,6 +30,8 @@ _SETTINGS = {
     "seed": ("seed", "N", "seed of split, weights, batches and growth"),
     "device": ("device", "NAME", "as torch spells it"),
 }
+
+_BESIDE_RESUME = {"verb", "run", "parser", "debug", "resume", "threads"}
 
 
 def add_parser(verbs: "Verbs") -> None:
@@ -59,18 +63,34 @@ def add_parser(verbs: "Verbs") -> None:
     parser.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: torch's choice)")
     parser.add_argument("--out", type=Path, metavar="DIR", help="folder of the run (default: runs/RECIPE)")
     parser.add_argument("--force", action="store_true", help="overwrite the files in a folder that exists")
+    parser.add_argument("--plan", action="store_true", help="say what the run will do and cost, and train nothing")
+    parser.add_argument("--resume", type=Path, metavar="DIR", help="go on with the run in a folder; Ctrl-C stops it")
 
 
 def run(args: argparse.Namespace) -> int | None:
-    """Train, or list the recipes."""
+    """Train, go on with a run, or list the recipes."""
     if args.list:
         _list()
         return None
-    settings = settings_of(args)
-    out = args.out or Path("runs") / (Path(args.recipe).stem if args.recipe else "train")
-    from fxgrow.runs.command import train
+    from fxgrow.runs.command import plan, resume, set_threads, train
 
-    return train(settings, out, force=args.force, threads=args.threads)
+    if args.resume:
+        _check_alone(args)
+        set_threads(args.threads)
+        return resume(args.resume)
+    settings = settings_of(args)
+    set_threads(args.threads)
+    if args.plan:
+        return plan(settings)
+    return train(settings, args.out or Path("runs") / (Path(args.recipe or "train").stem), force=args.force)
+
+
+def _check_alone(args: argparse.Namespace) -> None:
+    """Refuse changes of a run that goes on: it would not be the one that its recipe describes."""
+    others = [name for name, value in vars(args).items() if value and name not in _BESIDE_RESUME]
+    if others:
+        fix = "leave it out, or train the changed recipe from the start"
+        raise SettingsError("a run goes on as its recipe says", where=f"--{others[0].replace('_', '-')}", fix=fix)
 
 
 def settings_of(args: argparse.Namespace) -> "Settings":

@@ -149,6 +149,7 @@ class Recorder(fx.Interpreter):
     ) -> None:
         super().__init__(graph_module)
         self.extra_traceback = False
+        self.graph_module = graph_module
         self.wanted, self.differentiable, self.copied = wanted, differentiable, copied
         self.values: dict[fx.Node, Any] = {}
         self.versions: dict[fx.Node, int] = {}
@@ -188,13 +189,13 @@ def run_recorded(recorder: Recorder, batch: Batch, place: Place | None) -> Any:
         AnalysisError: If the inputs do not fit, or the model does not call the part exactly once.
     """
     if place is None:
-        return recorder.run(*arguments(recorder.module, batch))
+        return recorder.run(*arguments(recorder.graph_module, batch))
     calls = 0
 
     def compute(*args: Any, **kwargs: Any) -> Any:
         nonlocal calls
         calls += 1
-        return recorder.run(*arguments(recorder.module, replace(batch, inputs=Inputs(args, kwargs))))
+        return recorder.run(*arguments(recorder.graph_module, replace(batch, inputs=Inputs(args, kwargs))))
 
     with place.computing(compute):
         output = Inputs.of(place.model, batch.inputs).call(place.model)

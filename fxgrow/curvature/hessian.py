@@ -65,9 +65,8 @@ class HessianScore(Score):
         def operator(batch: Batch, vectors: Tensor) -> Tensor:
             return _signed_products(probe, site, batch, vectors, signs)
 
-        return least_eigenvalues(
-            operator, [(batch, batch.samples) for batch in probe.batches], start, probe.iterations, matrix="hessian"
-        )
+        shares = [(batch, batch.samples) for batch in probe.batches]
+        return least_eigenvalues(operator, shares, start, probe.iterations, matrix="hessian", ranks=probe.ranks)
 
 
 def hadamard_signs(neurons: int, count: int) -> Tensor:

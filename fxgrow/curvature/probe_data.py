@@ -15,6 +15,7 @@ from fxgrow.errors import AnalysisError, first_line
 from fxgrow.execution.inputs import device_of
 from fxgrow.execution.place import Place
 from fxgrow.execution.randomness import preserved_randomness
+from fxgrow.execution.ranks import ALONE, Ranks
 
 #: with fewer the least eigenvalue is mostly noise: with 64 images, 29 % of it was really there (docs/curvature.md)
 ENOUGH_SAMPLES = 256
@@ -36,6 +37,7 @@ def read_batches(
     samples: CountSamples | None = None,
     targets: bool = True,
     place: Place | None = None,
+    ranks: Ranks = ALONE,
 ) -> tuple[Batch, ...]:
     """Read batches from any iterable, until there are `max_samples`, and move them to the model's device.
 
@@ -47,10 +49,11 @@ def read_batches(
         batches: Pairs ``(inputs, target)``; inputs are a tensor, a tuple of inputs or a dict by keyword. What was read
             before is taken as it is.
         seed: Seed of the random state while they are read.
-        max_samples: Stop when there are this many samples; None reads all.
+        max_samples: Stop when there are this many samples, on all ranks together; None reads all.
         samples: Says how many samples a batch holds; found by `SampleCounter` if None.
         targets: Whether the batches are pairs; else they are inputs alone, of a model that computes its own loss.
         place: Where the graph lies in a larger model, which the batches are for.
+        ranks: The ranks, each of which reads batches of its own.
 
     Raises:
         AnalysisError: If there is no batch, one is not a pair with a tensor among its inputs, or nothing says how many
@@ -65,12 +68,12 @@ def read_batches(
             inputs, target = pair_of(index, item) if targets else (item, None)
             inputs, target = as_inputs(index, inputs, device), to_device(target, device)
             found = counter.add(found, Batch(index, inputs, target, 0), item)
-            if max_samples is not None and sum(batch.samples for batch in found) >= max_samples:
+            if max_samples is not None and ranks.count * sum(batch.samples for batch in found) >= max_samples:
                 break
     if not found:
         fix = "give pairs (inputs, target); an iterator that was already used up is empty too"
         raise AnalysisError("there is no batch in it", where="batches", fix=fix)
-    check_samples(sum(batch.samples for batch in found))
+    check_samples(ranks.total(sum(batch.samples for batch in found)))
     return tuple(found)
 
 

@@ -11,6 +11,7 @@ from torch import nn
 from fxgrow.errors import TraceError
 from fxgrow.execution.calling import Inputs
 from fxgrow.execution.preservation import preserved
+from fxgrow.primitives.unwrapping import bare
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,6 +36,20 @@ class Place:
             known = ", ".join(name for name, _ in self.model.named_children())
             fix = f"give the path of a submodule; at the top there are {known}"
             raise TraceError("no submodule lies there", where=repr(self.path), fix=fix) from error
+
+    @classmethod
+    def of(cls, model: nn.Module, part: nn.Module) -> "Place":
+        """Return the place of a part in a model, through what wraps either of them.
+
+        Raises:
+            TraceError: If it does not lie there.
+        """
+        inside = bare(part)
+        path = next((path for path, module in bare(model).named_modules() if bare(module) is inside), None)
+        if path is None:
+            fix = "give the model of which it is a submodule"
+            raise TraceError("the part that grows is none of its submodules", where=type(model).__name__, fix=fix)
+        return cls(bare(model), path)
 
     @property
     def module(self) -> nn.Module:

@@ -7,7 +7,7 @@ import numpy as np
 
 from fxgrow.plot.moments import own_sites
 from fxgrow.plot.style import NOT_GROWN, Source, new_axes, table_of
-from fxgrow.record.location import numbered
+from fxgrow.record.numbering import numbered
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -5,9 +5,10 @@ annotations lie, as plain JSON. torch.fx copies ``meta`` shallowly when it copie
 replaced and never changed in place, or the copy would write on the original.
 """
 
-from typing import Any, Literal, TypedDict
+from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
-import torch.fx as fx
+if TYPE_CHECKING:
+    import torch.fx as fx
 
 KEY = "fxgrow"
 #: why nothing may grow at a site none of whose neurons is `reached`: it could not learn
@@ -55,12 +56,12 @@ class Annotation(TypedDict, total=False):
     values: list[Any]  #: on a placeholder of integers: what the example input held, where control flow depends on it
 
 
-def annotation(node: fx.Node) -> Annotation:
+def annotation(node: "fx.Node") -> Annotation:
     """Return what fxgrow wrote on `node`; an empty annotation where it wrote nothing."""
     return node.meta.get("custom", {}).get(KEY, {})
 
 
-def annotate(node: fx.Node, **fields: Any) -> None:
+def annotate(node: "fx.Node", **fields: Any) -> None:
     """Set fields of the annotation of `node`, keeping the others; ``None`` removes a field."""
     merged = {**annotation(node), **fields}
     merged = {name: value for name, value in merged.items() if value is not None}

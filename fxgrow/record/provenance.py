@@ -2,11 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
-
-import torch.fx as fx
+from typing import TYPE_CHECKING, Any
 
 from fxgrow.record.annotations import annotate, annotation
+
+if TYPE_CHECKING:
+    import torch.fx as fx
 
 
 @dataclass(frozen=True)
@@ -79,12 +80,12 @@ def read_provenance(written: Mapping[str, Any]) -> Provenance | None:
     return Provenance(made.get("pass_name", ""), made.get("edit", -1), part, block)
 
 
-def provenance_of(node: fx.Node) -> Provenance | None:
+def provenance_of(node: "fx.Node") -> Provenance | None:
     """Return what is known of the making of a node; None where no edit made it."""
     return read_provenance(annotation(node))
 
 
-def write_provenance(node: fx.Node, provenance: Provenance) -> None:
+def write_provenance(node: "fx.Node", provenance: Provenance) -> None:
     """Write on a node how it was made, in place of what was written there."""
     made: dict[str, Any] = {"pass_name": provenance.pass_name, "edit": provenance.edit}
     part, block = provenance.part, provenance.block
@@ -103,7 +104,7 @@ def write_provenance(node: fx.Node, provenance: Provenance) -> None:
     annotate(node, provenance=made)
 
 
-def mark(node: fx.Node, *parts: PseudoLayerNode | ResidualEdge | BlockNode) -> None:
+def mark(node: "fx.Node", *parts: PseudoLayerNode | ResidualEdge | BlockNode) -> None:
     """Write on a node what it is a part of; which pass and which edit made it stays, or is written by the framework."""
     provenance = provenance_of(node) or Provenance()
     for part in parts:
@@ -111,13 +112,13 @@ def mark(node: fx.Node, *parts: PseudoLayerNode | ResidualEdge | BlockNode) -> N
     write_provenance(node, provenance)
 
 
-def part_of(node: fx.Node) -> PseudoLayerNode | ResidualEdge | None:
+def part_of(node: "fx.Node") -> PseudoLayerNode | ResidualEdge | None:
     """Return the pseudo-layer or the residual edge that a node is a part of."""
     provenance = provenance_of(node)
     return provenance.part if provenance else None
 
 
-def edge_of(node: fx.Node) -> ResidualEdge | None:
+def edge_of(node: "fx.Node") -> ResidualEdge | None:
     """Return the residual edge that a node is; None for any other."""
     part = part_of(node)
     return part if isinstance(part, ResidualEdge) else None

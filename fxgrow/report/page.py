@@ -13,8 +13,8 @@ from fxgrow import __version__
 from fxgrow.errors import FileError
 from fxgrow.files import check_output
 from fxgrow.files.atomic import whole_or_nothing
-from fxgrow.inspection.quantities import UNICODE, count, short, two_digits
-from fxgrow.inspection.summary import work_line
+from fxgrow.inspection.quantities import count, short, two_digits
+from fxgrow.inspection.summary import summarize_table, work
 from fxgrow.plot.evidence import draw_moments
 from fxgrow.plot.moments import Moment, event_label, moments
 from fxgrow.plot.training import draw_history
@@ -80,7 +80,7 @@ def render_report(run: Results, *, compare: Sequence[Results] = ()) -> str:
     page = _template().render(
         run=run,
         version=__version__,
-        work=work_line(run.table, UNICODE) or "",
+        work=work(summarize_table(run.table)) if run.table.flops else "",
         blocks=blocks(run.table),
         events=_events(run),
         curves=[_curve(run, metrics, name) for name in _DRAWN if _has(metrics, name)],

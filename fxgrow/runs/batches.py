@@ -15,6 +15,7 @@ from fxgrow.runs.augmentation import Pictures, batch_transforms, pictures
 from fxgrow.runs.settings import Settings
 
 _TEST_BATCH = 250  #: images of a batch to test on, where they are in memory
+_MEMORY = 2**30  #: bytes that a data set may take, prepared, to be held in memory
 
 Batch = tuple[Tensor, Tensor]
 
@@ -55,7 +56,7 @@ class Batches:
             raise SettingsError(what, where="data.batch_size", fix="give a smaller one")
         self._transforms = batch_transforms(settings, self.classes)
         augmented = pictures(dataset, settings)
-        self._stored = self._test.tensors() if isinstance(self._test, StoredImages) else None
+        self._stored = self._test.tensors() if _fits(self._test) else None
         self._plain = self._reader(dataset)
         self._augmented = self._plain if augmented is None else self._loader(augmented)
         self._seeded = augmented is not None
@@ -111,7 +112,7 @@ class Batches:
         return _Planned(self._chosen[part], seeds, drawn)
 
     def _reader(self, dataset: ImageDataset) -> _Reader:
-        if not isinstance(dataset, StoredImages):
+        if not _fits(dataset):
             return self._loader(dataset)
         images, labels = dataset.tensors()
         return lambda plan: ((images[planned.chosen], labels[planned.chosen]) for planned in plan)
@@ -124,6 +125,11 @@ class Batches:
             return iter(DataLoader(dataset, batch_sampler=keys, num_workers=self._workers, generator=_own()))
 
         return read
+
+
+def _fits(dataset: ImageDataset) -> bool:
+    """Say whether a data set is held in memory, and not prepared image by image."""
+    return isinstance(dataset, StoredImages) and len(dataset) * dataset[0][0].nbytes <= _MEMORY
 
 
 def _seeds(plan: Sequence[_Planned]) -> list[list[int]]:

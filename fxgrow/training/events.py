@@ -1,5 +1,6 @@
 """One growth event: what is measured, what grows, and what must not have changed."""
 
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 import torch
@@ -11,13 +12,16 @@ from fxgrow.curvature.capture import LossFunction, loss_of
 from fxgrow.curvature.probe_data import CountSamples, read_batches
 from fxgrow.errors import VerificationError
 from fxgrow.execution.calling import Inputs
+from fxgrow.execution.place import Place
 from fxgrow.execution.preservation import preserved
+from fxgrow.execution.ranks import Ranks
 from fxgrow.graph.sharing import share
-from fxgrow.growth import grow
+from fxgrow.growth import Budget, grow
 from fxgrow.growth.allocation import find_allocation
 from fxgrow.operators import find_operator
 from fxgrow.optimizers import Optimizers
-from fxgrow.record.record import GrowthEvent
+from fxgrow.record.digest import digest
+from fxgrow.record.record import GrowthEvent, record_of
 
 
 @dataclass(frozen=True)
@@ -47,6 +51,7 @@ class Event:
     exclude: tuple[str, ...]
     max_samples: int
     samples: CountSamples | None
+    place: Place | None = None  #: where the graph lies in a larger model, whose loss it is
 
     def __post_init__(self) -> None:
         find_score(self.score)
@@ -62,6 +67,8 @@ class Event:
             max_samples=self.max_samples,
             samples=self.samples,
             targets=self.loss_fn is not None,
+            place=self.place,
+            ranks=Ranks(),
         )
 
     def measure(
@@ -69,13 +76,20 @@ class Event:
     ) -> tuple[fx.GraphModule, Scores]:
         """Return a copy of the graph, on whose nodes the scores are written, and the scores."""
         measured = share(graph_module)
-        return measured, analyze(measured, self.loss_fn, read, score=self.score, sites=self.include or None, seed=seed)
+        sites = self.include or None
+        scores = analyze(measured, self.loss_fn, read, score=self.score, sites=sites, seed=seed, place=self.place)
+        return measured, scores
 
     def grow(
-        self, measured: fx.GraphModule, scores: Scores, budget: int, optimizer: Optimizers, seed: int
+        self, measured: fx.GraphModule, scores: Scores, budget: Budget | float, optimizer: Optimizers | None, seed: int
     ) -> fx.GraphModule:
-        """Return the grown graph; the optimizer goes on with it."""
-        return grow(
+        """Return the grown graph; the optimizer goes on with it.
+
+        Raises:
+            PlanError: If no plan fits, or the optimizer does not hold what grows.
+            RankError: If another rank grows otherwise.
+        """
+        grown = grow(
             measured,
             scores,
             budget=budget,
@@ -86,13 +100,24 @@ class Event:
             optimizer=optimizer,
             seed=seed,
         )
+        Ranks().agree("what grew", (digest(grown), record_of(grown).edits[-1]))
+        return grown
 
     def loss(self, graph_module: fx.GraphModule, batch: Batch) -> float:
-        """Return the loss on one batch in eval mode, leaving the model as it was."""
-        with preserved(graph_module), torch.no_grad():
-            graph_module.eval()
-            output = Inputs.of(graph_module, batch.inputs).call(graph_module)
-            return float(loss_of(self.loss_fn, output, batch))
+        """Return the loss on one batch, the mean over the ranks, leaving the model as it was.
+
+        The model is in eval mode. A larger model, in which the graph takes its place, is in the mode that it trains in:
+        some have no loss in the other.
+        """
+        model = graph_module if self.place is None else self.place.model
+        with preserved(model, seed=0), torch.no_grad(), ExitStack() as stack:
+            if self.place is None:
+                model.eval()
+            else:
+                stack.enter_context(self.place.computing(graph_module))
+            loss = loss_of(self.loss_fn, Inputs.of(model, batch.inputs).call(model), batch)
+        ranks = Ranks()
+        return float(ranks.sum(loss.detach().double().cpu().reshape(()))) / ranks.count
 
 
 def check_equal(before: float, after: float) -> None:

@@ -1,4 +1,5 @@
 import csv
+import signal
 import tomllib
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import torch
 import fxgrow
 from fxgrow.cli.train import parse_shares
 from fxgrow.errors import SettingsError
+from fxgrow.runs.interruption import ends_behind_the_step
 
 SMALL = [
     *("--no-compile", "--device", "cpu", "--epochs", "2", "--set", "data.images=128"),
@@ -33,7 +35,8 @@ def test_a_run_leaves_recipe_metrics_and_model_and_the_recipe_repeats_it(run, he
     assert (status, err) == (0, "")
     assert "Growth event 1 of 1, before epoch 2" in out
     assert "fxgrow inspect runs/first/model.pt" in out
-    assert sorted(path.name for path in (here / "runs/first").iterdir()) == ["metrics.csv", "model.pt", "recipe.toml"]
+    names = sorted(path.name for path in (here / "runs/first").iterdir())
+    assert names == ["checkpoints", "metrics.csv", "model.pt", "recipe.toml"]
     assert run("train", "runs/first/recipe.toml", "--out", "runs/second")[0] == 0
     first, second = (lines(here / f"runs/{name}/metrics.csv") for name in ("first", "second"))
     assert [row["test_loss"] for row in first] == [row["test_loss"] for row in second]
@@ -51,6 +54,62 @@ def test_blocks_that_woke_end_in_the_weights_of_timms_own_model(run, here):
     assert (recipe["stages"]["depth"], recipe["schedule"]["cycles"]) == ([0.5], [1.0, 2.0])
     model = timm.create_model("vit_tiny_patch16_224", **recipe["model"]["arguments"])
     model.load_state_dict(torch.load(here / "runs/demo/weights.pt", weights_only=True), strict=True)
+
+
+def test_an_interrupt_ends_the_run_behind_its_step_and_it_can_go_on(run, here, monkeypatch):
+    from fxgrow.runs.progress import TrainingProgress
+
+    def interrupt(self, epoch, loss):
+        if epoch == 1:
+            signal.raise_signal(signal.SIGINT)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(TrainingProgress, "step", interrupt)
+        status, out, err = run("train", "demo", *TINY, "--out", "stopped")
+    assert status == 130
+    assert "ends behind this step" in err
+    assert "stopped behind step 3 of 4; go on with:\n  fxgrow train --resume stopped" in out
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    status, out, _ = run("train", "--resume", "stopped")
+    assert status == 0
+    assert "it goes on behind step 3 of 4" in out
+    assert run("train", "demo", *TINY, "--out", "whole")[0] == 0
+    stopped, whole = (lines(here / f"{name}/metrics.csv") for name in ("stopped", "whole"))
+    assert [row["test_loss"] for row in stopped] == [row["test_loss"] for row in whole]
+
+
+def test_a_second_interrupt_is_one(monkeypatch):
+    with ends_behind_the_step() as stop:
+        assert not stop()
+        signal.raise_signal(signal.SIGTERM)
+        assert stop()
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+
+
+def test_what_cannot_go_on_is_refused(run, here):
+    status, _, err = run("train", "--resume", "nowhere")
+    assert status == 2
+    assert "nowhere/recipe.toml: it cannot be read" in err
+    (here / "recipe.toml").write_text('[data]\nsource = "digits"\n')
+    assert "a run goes on as its recipe says; leave it out" in run("train", "--resume", here, "--epochs", "3")[2]
+
+
+def test_tensorboard_gets_the_curves(run, here):
+    assert run("train", "demo", *SMALL, "--set", "growth=none", "--set", "tensorboard=true", "--out", "seen")[0] == 0
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    written = EventAccumulator(str(here / "seen")).Reload()
+    assert [point.step for point in written.Scalars("test_accuracy")] == [1, 2]
+
+
+def test_a_plan_says_what_a_run_will_do_and_writes_nothing(run, here):
+    status, out, err = run("train", "demo", *TINY, "--plan")
+    assert (status, err) == (0, "")
+    assert "before epoch" in out
+    assert "extrapolated by FLOPs: the times with ~" in out
+    assert max(map(len, out.splitlines())) <= 80
+    assert list(here.iterdir()) == []
 
 
 def test_the_recipes_are_listed_with_what_they_are(run):

@@ -16,11 +16,11 @@ from fxgrow.demo.experiment import run_demo
 from fxgrow.demo.output import write_results
 from fxgrow.demo.uniform import uniform_settings
 from fxgrow.errors import DataError, FileError, FxgrowError
+from fxgrow.execution.shapes import flops_per_sample
 from fxgrow.primitives.modules import parameter_count
-from fxgrow.progressive.costs import flops_per_sample
 from fxgrow.record.record import record_of
 from fxgrow.runs import Settings, read_recipe
-from fxgrow.runs.making import build_model, build_traced
+from fxgrow.runs.making import build_model, trace_model
 
 TINY = {
     "model.arguments.embed_dim": 16,
@@ -38,6 +38,10 @@ pytestmark = pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor 
 
 def settings(**changes: Any) -> Settings:
     return read_recipe("demo", {**TINY, **SMALL, "compile": False, **changes})
+
+
+def traced() -> torch.fx.GraphModule:
+    return trace_model(settings(), build_model(settings()), SHAPE)
 
 
 def console(terminal: bool = False) -> Console:
@@ -173,7 +177,7 @@ def test_an_interrupt_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.
     def interrupt(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
 
-    target = {"training": "fxgrow.runs.run.make_schedule", "writing": "fxgrow.demo.output.plot"}[when]
+    target = {"training": "fxgrow.runs.growing.make_schedule", "writing": "fxgrow.demo.output.plot"}[when]
     monkeypatch.setattr(target, interrupt)
     with pytest.raises(KeyboardInterrupt):
         run_demo(settings(**SHORT), tmp_path / "out", console())
@@ -182,9 +186,8 @@ def test_an_interrupt_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    traced = build_traced(settings(), SHAPE)
     with pytest.raises(FileError, match="it cannot be written"):
-        write_results(settings(), tmp_path / "file" / "out", traced, {})
+        write_results(settings(), tmp_path / "file" / "out", traced(), {})
 
 
 @pytest.mark.parametrize(
@@ -231,12 +234,11 @@ def test_uniform_models_hit_the_size_within_half_a_unit() -> None:
 
 
 def test_flops_are_those_of_one_image() -> None:
-    traced = build_traced(settings(), SHAPE)
     tokens, width = 5, 16
     matrices = 2 * tokens * 2 * (4 * width * width + 2 * width * 2 * width)  # two blocks: qkv, proj, fc1, fc2
     attention = 2 * 2 * 2 * tokens * tokens * width
     ends = 2 * 4 * 14 * 14 * width + 2 * width * 10
-    assert flops_per_sample(traced) == pytest.approx(matrices + attention + ends, rel=0.05)
+    assert flops_per_sample(traced()) == pytest.approx(matrices + attention + ends, rel=0.05)
 
 
 def test_importing_the_command_is_quick() -> None:
