@@ -1,8 +1,8 @@
 """Growing inside your own model, on other people's: what comes out is theirs again, bit for bit.
 
-    python benchmarks/own_model.py                # small variants of all families, a few steps each
-    python benchmarks/own_model.py --full         # DeiT-S, ResNet-18, ConvNeXt-Tiny, ViT-B and GPT-2 as their classes make them
-    python benchmarks/own_model.py --advance      # what one advance of DeiT-S costs, compiled, in training steps
+    python benchmarks/own_model.py            # small variants of all families
+    python benchmarks/own_model.py --full     # in full size: DeiT-S, ResNet-18, ConvNeXt-Tiny, ViT-B and GPT-2
+    python benchmarks/own_model.py --advance  # what one advance of DeiT-S costs, compiled, in training steps
 
 Each model starts with half of its blocks in `fxgrow.Progressive`, is trained for a few steps, advances to the end with
 steps in between, and its state dict is loaded into a model that its own class makes anew, ``strict=True``: both must
@@ -45,8 +45,8 @@ def deit(full: bool) -> nn.Module:
     """Return timm's DeiT-S."""
     import timm
 
-    sizes = {} if full else {"img_size": 32, "patch_size": 8, "embed_dim": 48, "depth": 4, "num_heads": 3}
-    return timm.create_model("deit_small_patch16_224", num_classes=100, **sizes)
+    small = {"img_size": 32, "patch_size": 8, "embed_dim": 48, "depth": 4, "num_heads": 3}
+    return timm.create_model("deit_small_patch16_224", num_classes=100, **({} if full else small))
 
 
 def resnet(full: bool) -> nn.Module:
@@ -116,7 +116,8 @@ def grow_inside(family: Family, *, full: bool) -> Outcome:
         idle.append(_train(growing, optimizer, inputs))
     original = family.make(full)
     original.load_state_dict(model.state_dict(), strict=True)
-    original.eval(), growing.eval()
+    original.eval()
+    growing.eval()
     with torch.no_grad():
         equal = torch.equal(_output(original(inputs)), _output(growing(inputs)))
     return Outcome(idle, len(growing.kept), equal)
@@ -191,7 +192,8 @@ def main() -> int:
         outcome = grow_inside(family, full=options.full)
         verdict = "bit-equal" if outcome.equal else "NOT EQUAL"
         blocks = " -> ".join(map(str, outcome.idle))
-        print(f"{name:28} idle blocks {blocks}, {outcome.kept} always run; {verdict}; {time.perf_counter() - started:.0f} s")
+        seconds = time.perf_counter() - started
+        print(f"{name:28} idle blocks {blocks}, {outcome.kept} always run; {verdict}; {seconds:.0f} s", flush=True)
         failed += not outcome.equal
     return int(failed > 0)
 
