@@ -119,14 +119,14 @@ class Grower:
             loss_fn, score, operator, allocation, tuple(include), tuple(exclude), max_samples, samples, place
         )
         self._seed = seed
-        self._averages, self._schedulers = _several(ema), _several(scheduler)
+        self._schedulers = _several(scheduler)
         self._also = dict(also or {})
         self.steps = 0
         self.position: dict[str, Any] = {}
         self._young = Young(new_lr_factor, new_warmup)
         options = dict(compile_options or {}) if compile else None
         self.model = traced if isinstance(traced, Growing) else Growing(graph_module, compile_options=options)
-        self.model.train_with(optimizers, averages=self._averages, wrap=wrap)
+        self.model.train_with(optimizers, averages=_several(ema), wrap=wrap)
         for one in optimizers:
             self._young.watch(one, graph_module)
         optimizers[0].register_step_post_hook(self._count_step)
@@ -261,7 +261,7 @@ class Grower:
 
     def _parts(self) -> dict[str, Stateful | torch.Generator]:
         """Return all that has a state beside the model and its optimizers."""
-        numbered = [("scheduler", self._schedulers), ("ema", self._averages)]
+        numbered = [("scheduler", self._schedulers), ("ema", self.model.averages)]
         return {**{f"{kind} {n}": part for kind, parts in numbered for n, part in enumerate(parts)}, **self._also}
 
     @property
