@@ -1,8 +1,8 @@
 """FSDP2 (`fully_shard`) around a model that grows.
 
-torch cannot take `fully_shard` off a module again. So what is sharded is a copy of the graph's modules, made anew after each
-event; the graph itself holds the same sharded parameters, which optimizers and state dicts see. For an event the graph
-gets whole parameters, on every rank; moments stay sharded as they are, and are never gathered.
+torch cannot take `fully_shard` off a module again. So what is sharded is a copy of the graph's modules, made anew after
+each event; the graph itself holds the same sharded parameters, which optimizers and state dicts see. For an event the
+graph gets whole parameters, on every rank; moments stay sharded as they are, and are never gathered.
 """
 
 import copy

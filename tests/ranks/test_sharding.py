@@ -1,15 +1,20 @@
-"""FSDP2 around a model that grows: it trains as one process does, and its sharded checkpoints load on any number of ranks."""
+"""FSDP2 around a model that grows: it trains as one process does, and its checkpoints load on any number of ranks."""
 
+import os
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from fxgrow import Grower, trace
+from fxgrow.errors import RankError
 from fxgrow.testing import Draws
-from fxgrow.training import Shard
+from fxgrow.training import Shard, ShardedCheckpoints
 from tests.ranks.conftest import OnRanks
 
 STEPS = 5
@@ -68,9 +73,16 @@ def whole(grower: Grower) -> dict[str, Tensor]:
     return {name: value.detach().clone() for name, value in state.items()}
 
 
-def sharded(rank: int) -> dict[str, Any]:
-    grower, part = run(Shard()), slice(2 * rank, 2 * rank + 2)
-    train(grower, range(STEPS), part)
+def share(rank: int) -> slice:
+    return slice(2 * rank, 2 * rank + 2)
+
+
+def sharded(rank: int, folder: str) -> dict[str, Any]:
+    grower, checkpoints = run(Shard()), ShardedCheckpoints(folder, keep=2)
+    for step in range(STEPS):
+        train(grower, range(step, step + 1), share(rank))
+        if step < STEPS - 1:
+            checkpoints.save(grower, step=step)
     parameters = list(grower.model.parameters())
     moments = [state["exp_avg"] for state in grower.optimizer.state.values()]
     held = [id(p) for p in grower.optimizer.param_groups[0]["params"]] == [id(p) for p in parameters]
@@ -82,14 +94,60 @@ def sharded(rank: int) -> dict[str, Any]:
     }
 
 
-def test_two_ranks_train_a_sharded_model_as_one_process_trains_a_whole_one(on_ranks: OnRanks) -> None:
+def resumed(rank: int, folder: str) -> dict[str, Tensor]:
+    grower = run(Shard())
+    last = ShardedCheckpoints(folder).load(grower)
+    assert last is not None
+    train(grower, range(last + 1, STEPS), share(rank))
+    return whole(grower)
+
+
+def dying(rank: int, folder: str) -> str:
+    """Die on one rank in the middle of an event, when its loader is read."""
+    grower, checkpoints = run(Shard()), ShardedCheckpoints(folder)
+    train(grower, range(1), share(rank))
+    checkpoints.save(grower, step=0)
+    Path(folder, "step_7").mkdir(exist_ok=True)  # as a rank leaves it that dies while it writes
+
+    def loader() -> Iterator[tuple[Tensor, Tensor]]:
+        if rank == 1:
+            os._exit(0)
+        yield from batches()[share(rank)]
+
+    with pytest.raises(RankError) as error:
+        grower.grow(loader())
+    Path(folder, "message").write_text(str(error.value))
+    os._exit(0)
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_a_sharded_run_is_one_of_a_whole_model_and_resumes_on_two_ranks_and_on_one(
+    on_ranks: OnRanks, tmp_path: Path
+) -> None:
     alone = run(None)
     train(alone, range(STEPS), slice(None))
-    for found in on_ranks(sharded):
+    for found in on_ranks(sharded, str(tmp_path / "run")):
         assert found["all sharded"]
         assert found["held"]
         assert found["events"] == 2
         compare(found["whole"], whole(alone))
+    for found in on_ranks(resumed, str(tmp_path / "run")):
+        compare(found, whole(alone))
+    one, checkpoints = run(None), ShardedCheckpoints(tmp_path / "run")
+    assert [path.name for path in checkpoints.paths()] == ["step_2", "step_3"]
+    last = checkpoints.load(one)
+    train(one, range(last + 1, STEPS), slice(None))
+    compare(whole(one), whole(alone))
+
+
+def test_a_rank_that_dies_in_an_event_leaves_a_checkpoint_and_a_message(on_ranks: OnRanks, tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):  # no rank came to its end
+        on_ranks(dying, str(tmp_path / "run"))
+    assert "another rank is gone or did not come" in (tmp_path / "run" / "message").read_text()
+    grower, checkpoints = run(None), ShardedCheckpoints(tmp_path / "run")
+    with pytest.warns(UserWarning, match="step_7: it was not finished"):
+        assert checkpoints.load(grower) == 0
+    assert not grower.history
 
 
 def compare(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
