@@ -36,7 +36,7 @@ def run(folder: Path, say: Callable[[str], None] = lambda phase: None) -> str:
 
     import fxgrow
     from fxgrow.files import Checkpointer
-    from fxgrow.files.layout import checksum_of_state
+    from fxgrow.files.checksums import checksum_of_state
     from fxgrow.testing import Draws
 
     torch.set_num_threads(1)

@@ -18,7 +18,7 @@ from torch.optim.swa_utils import AveragedModel
 
 import fxgrow
 from fxgrow.errors import PlanError, TraceError
-from fxgrow.files.layout import checksum_of_state
+from fxgrow.files.checksums import checksum_of_state
 from fxgrow.training import Every, Grower, Plateau
 
 Parts = dict[str, Any]
