@@ -87,7 +87,7 @@ def _flops(traced: torch.fx.GraphModule, batches: list[tuple[Tensor, Tensor]], o
 
 
 class _Flops(TorchDispatchMode):
-    """torch's FLOPs of each operation. (Its `FlopCounterMode` refuses to count below `torch.autograd.grad`.)"""
+    """Adds up torch's FLOPs of each operation; torch's own counter refuses `torch.autograd.grad`, and in-place ones."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -95,6 +95,7 @@ class _Flops(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
-        count = flop_registry.get(func._overloadpacket)
+        name = str(func._overloadpacket).rpartition(".")[2].rstrip("_")
+        count = flop_registry.get(getattr(torch.ops.aten, name, None))
         self.total += 0 if count is None else count(*args, **(kwargs or {}), out_val=out)
         return out

@@ -1,7 +1,7 @@
 """What one event communicates, computes and holds on each rank, from the shapes of the sites alone.
 
-With N samples of T positions on R ranks a rank sees P = N T / R positions. A site of m neurons with d features takes, for I
-Lanczos iterations on all data and I/2 on either half (`fxgrow.curvature.cross_fit`),
+With N samples of T positions on R ranks a rank sees P = N T / R positions. A site of m neurons with d features takes,
+for I Lanczos iterations on all data and I/2 on either half (`fxgrow.curvature.cross_fit`),
 
     products        4 P m d (3 I / 2) + 2 P m d    FLOPs: two matrix products each, and the held-out quotients
     orthogonality   4 m d sum_i (i + 2)            FLOPs, on every rank, however many there are
@@ -71,7 +71,7 @@ class Probe:
 
     samples: int = 512  #: on all ranks together, at least one on each
     iterations: int = 16
-    max_memory: int = 8 << 30
+    max_memory: int = 40 << 30
 
 
 @dataclass(frozen=True)
@@ -109,10 +109,8 @@ class EventCost:
 
 def product_flops(site: Linear, positions: int, iterations: int) -> int:
     """Return the FLOPs of a site's products and quotients on one rank."""
-    half = (iterations + 1) // 2
-    return (
-        4 * positions * site.weights * iterations + 4 * positions * site.weights * half + 2 * positions * site.weights
-    )
+    products = iterations + (iterations + 1) // 2  # two halves, each of half of the positions
+    return (4 * products + 2) * positions * site.weights
 
 
 def orthogonal_flops(site: Linear, iterations: int) -> int:
@@ -142,7 +140,9 @@ def groups(sites: Sequence[Linear], positions: int, probe: Probe) -> int:
 def _pieces(sites: Sequence[Linear], positions: int, probe: Probe) -> Iterator[tuple[int, int]]:
     for site in sites:
         inputs, row = BYTES * positions * site.features, BYTES * (positions + 2 * probe.iterations * site.features)
-        rows = max(1, min(site.neurons, (probe.max_memory - inputs) // row))
+        rows = min(site.neurons, (probe.max_memory - inputs) // row)
+        if rows < 1:
+            raise MemoryError(f"the inputs of one site take {inputs / 1e9:,.0f} GB")  # where an analysis refuses
         for start in range(0, site.neurons, rows):
             part = min(rows, site.neurons - start)
             yield inputs + BYTES * positions * part, BYTES * 2 * probe.iterations * part * site.features

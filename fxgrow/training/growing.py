@@ -19,7 +19,7 @@ from fxgrow.training.compilation import CompiledBlocks
 from fxgrow.training.compilation import compile as compile_blocks
 from fxgrow.training.parallel import Wrappers
 from fxgrow.training.replaying import follow
-from fxgrow.training.sharding import adopt_shards, distributed_like, gather
+from fxgrow.training.sharding import Shard, adopt_shards, distributed_like, gather
 from fxgrow.training.structure import Structure
 
 #: Makes of the model what is trained: DistributedDataParallel, `fully_shard`, ``.to(memory_format=...)``.
@@ -77,6 +77,9 @@ class Growing(CompiledForm):
         Raises:
             PlanError: If one does not hold one copy of this model.
         """
+        if averages and isinstance(self.wrap, Shard):
+            fix = "leave ema out; an average of sharded weights cannot follow"
+            raise PlanError("it averages whole weights, and Shard holds none", where="ema", fix=fix)
         shadows = tuple(_copy_in(average, digest(self.graph_module)) for average in averages)
         self.averages, self._shadows = (*self.averages, *averages), (*self._shadows, *shadows)
 
@@ -93,10 +96,9 @@ class Growing(CompiledForm):
         Raises:
             PlanError: If an average does not hold one copy of this model.
         """
-        self.optimizers = optimizers
+        self.optimizers, self.wrap = optimizers, wrap or self.wrap
         self.add_averages(*averages)
         if wrap is not None:
-            self.wrap = wrap
             self._run()
 
     @contextmanager

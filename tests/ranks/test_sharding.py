@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from fxgrow import Grower, trace
-from fxgrow.errors import RankError
+from fxgrow.errors import PlanError, RankError
 from fxgrow.testing import Draws
 from fxgrow.training import Shard, ShardedCheckpoints
 from tests.ranks.conftest import OnRanks
@@ -138,6 +138,13 @@ def test_a_sharded_run_is_one_of_a_whole_model_and_resumes_on_two_ranks_and_on_o
     last = checkpoints.load(one)
     train(one, range(last + 1, STEPS), slice(None))
     compare(whole(one), whole(alone))
+
+
+def test_an_average_of_the_weights_is_refused_beside_shards() -> None:
+    traced = trace(Network().double(), batches()[0][0])
+    optimizer, ema = torch.optim.SGD(traced.parameters()), torch.optim.swa_utils.AveragedModel(traced)
+    with pytest.raises(PlanError, match="ema: it averages whole weights, and Shard holds none"):
+        Grower(traced, F.cross_entropy, optimizer, ema=ema, wrap=Shard(), compile=False)
 
 
 def test_a_rank_that_dies_in_an_event_leaves_a_checkpoint_and_a_message(on_ranks: OnRanks, tmp_path: Path) -> None:
