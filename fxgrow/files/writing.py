@@ -39,13 +39,18 @@ def save(graph_module: nn.Module, path: str | os.PathLike[str], *, overwrite: bo
         >>> fxgrow.save(grown, "model.pt", overwrite=True)  # doctest: +SKIP
     """
     target = check_output(path, overwrite=overwrite)
-    document = _document(unwrap(graph_module))
+    document = document_of(unwrap(graph_module))
     with whole_or_nothing(target) as stream:
         torch.save(document, stream)
         check_output(path, overwrite=overwrite)  # somebody may have written it meanwhile
 
 
-def _document(graph_module: fx.GraphModule) -> dict[str, Any]:
+def document_of(graph_module: fx.GraphModule) -> dict[str, Any]:
+    """Return what a file holds of a model (`fxgrow.files.layout`).
+
+    Raises:
+        FileError: If the model holds what a file cannot.
+    """
     from fxgrow import __version__
 
     described = describe(graph_module)

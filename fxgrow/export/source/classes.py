@@ -134,7 +134,8 @@ class Forward:
 
     def _name_in_place(self, node: fx.Node) -> None:
         """Name what is reached where it is read: tensors that the module holds, and values that follow the mode."""
-        if node.op == "get_attr" and node not in self.names and _lies_in(str(node.target), self.scope.path):
+        inside = str(node.target) in self.writer.members.leaves and _lies_in(str(node.target), self.scope.path)
+        if node.op == "get_attr" and node not in self.names and inside:
             self.names[node] = self.writer.members.reach(str(node.target), self.scope)
         elif follows_mode(self.writer.graph_module, node):
             module = self.writer.graph_module.get_submodule(str(node.target))

@@ -86,7 +86,7 @@ class Members:
                 text += f".{attribute(part)}"
             else:
                 text += f"[{part}]" if container.kind == "list" else f'["{part}"]'
-            inner = container.items[part]
+            inner = container.items.get(part)  # None inside a module of torch
             container = inner if isinstance(inner, Container) else Container()
         return text
 
@@ -96,7 +96,7 @@ class Members:
         for part in path.split("."):
             parts.append(attribute(part) if container.scope is not None else part)
             inner = container.items.get(part)
-            container = inner if isinstance(inner, Container) else Container(items={})
+            container = inner if isinstance(inner, Container) else Container()
         return ".".join(parts)
 
     def _at(self, path: str) -> Container:
@@ -111,6 +111,8 @@ class Members:
     def _add(self, path: str, leaf: Leaf) -> None:
         self.leaves[path] = leaf
         above, _, name = path.rpartition(".")
+        if above in self.leaves:
+            return  # a parameter of a module of torch, which makes it itself
         container = self._at(above) if above else self.root
         container.items[name] = leaf
 

@@ -35,7 +35,7 @@ class _Span:
     first: int
     last: int
     nodes: int = 0
-    own: bool = False  #: whether one stands in the module's own forward
+    own: bool = False  #: whether the module's own forward does more than call what it holds
     read: bool = False  #: whether one is read behind the last
     named: bool = True  #: whether all modules in it have names, not numbers
 
@@ -98,10 +98,11 @@ def _spans(nodes: Sequence[fx.Node], owners: Sequence[str]) -> dict[str, _Span]:
     """Return the span of each module by its path."""
     positions = {node: index for index, node in enumerate(nodes)}
     spans: dict[str, _Span] = {}
-    for index, owner in enumerate(owners):
+    for index, (node, owner) in enumerate(zip(nodes, owners, strict=True)):
         for path in _prefixes(owner):
             span = spans.setdefault(path, _Span(index, index))
-            span.last, span.nodes, span.own = index, span.nodes + 1, span.own or path == owner
+            span.last, span.nodes = index, span.nodes + 1
+            span.own |= path == owner and node.op != "call_module"
     for node, owner in zip(nodes, owners, strict=True):
         last = max((positions.get(user, len(nodes)) for user in node.users), default=-1)
         for path in _prefixes(owner):
