@@ -43,10 +43,10 @@ def add_parser(verbs: "Verbs") -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Write the model."""
-    from fxgrow import export
+    import fxgrow.export
     from fxgrow.cli.models import load_model
     from fxgrow.cli.output import output_console
 
-    write: Callable[..., Any] = getattr(export, _FORMATS[args.to])
+    write: Callable[..., Any] = getattr(fxgrow.export, _FORMATS[args.to])
     write(load_model(args.model, args), args.output, overwrite=args.force)
     output_console(args).print(f"wrote {args.output}", markup=False)
