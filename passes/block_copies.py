@@ -1,6 +1,5 @@
 """Copies of blocks behind their originals: what passes that deepen a model have in common."""
 
-import copy
 import operator
 from abc import abstractmethod
 from collections.abc import Collection, Iterable, Mapping
@@ -19,10 +18,12 @@ from fxgrow.graph.residual import ResidualStep
 from fxgrow.passes.add_residual_edge import channel_dim_of
 from fxgrow.passes.base import Pass
 from fxgrow.passes.insertion import Insertion, inserted_by
+from fxgrow.primitives.copying import deep_copy
 from fxgrow.primitives.modules import fetch_attribute, resolves
 from fxgrow.primitives.residual import add_rows
 from fxgrow.record.annotations import annotate
 from fxgrow.record.lineage import Lineage
+from fxgrow.record.location import name_of
 from fxgrow.record.numbering import numbered
 from fxgrow.record.provenance import BlockNode, PseudoLayerNode, ResidualEdge, mark, part_of
 from fxgrow.record.record import Growth
@@ -141,7 +142,7 @@ class BlockCopy:
             return
         path = self._renamed(target)
         if not resolves(self.graph_module, path):
-            _attach(self.graph_module, path, copy.deepcopy(fetch_attribute(self.graph_module, target), self.memo))
+            _attach(self.graph_module, path, deep_copy(fetch_attribute(self.graph_module, target), self.memo))
             parts = path.split(".")
             for length in range(self.path.count(".") + 1, len(parts)):
                 here, there = ".".join(parts[:length]), self.region.path + ".".join(parts[:length])[len(self.path) :]
@@ -196,12 +197,10 @@ def ends_of(
             own = ends.of(branch)
             fix = "name another block"
             if not own or not all(_within(name, region.path) for end in own for name in end.parameters):
-                what = (
-                    f"its residual branch {branch.name} ends in neither a linear map of its own nor a norm or a scale"
-                )
+                what = f"its residual branch {name_of(branch)} ends in no linear map, norm or scale of its own"
                 raise PassError(what, where=region.path, fix=fix)
             if linear and not all(end.linear for end in own):
-                what = f"a gate that is computed from its last linear map multiplies its residual branch {branch.name}"
+                what = f"a gate that is computed from its last linear map multiplies {name_of(branch)}"
                 raise PassError(what, where=region.path, fix=f"{fix}, or use zero-output copies")
             found += [name for end in own for name in end.parameters]
     return tuple(found)

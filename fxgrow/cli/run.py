@@ -72,11 +72,12 @@ def run(args: argparse.Namespace) -> int:
         result = pipeline(model, verify=args.verify, after_each=_reporter(args, console))
     except PipelineError as error:
         path = args.model if error.before is model else _keep(error.before, args.output or args.model)
-        message = f"{error}; to repeat: {error.reproducer(path)}"
+        fix = f"{error.fix}; to repeat: {error.reproducer(path)}"
+        repeated = PassError(error.what, where=error.where, fix=fix)
         if isinstance(error.__cause__, VerificationError) and not args.debug:
-            print(f"fxgrow: {message}", file=sys.stderr)
+            print(f"fxgrow: {repeated}", file=sys.stderr)
             return 1
-        raise PassError(message) from error
+        raise repeated from error
     if args.output:
         write_model(result.graph_module, args, console)
     return 0

@@ -16,6 +16,7 @@ _EXAMPLE = """
 fxgrow train demo
 fxgrow train recipe.toml --set optimizer.rate=3e-4 --out runs/slower
 fxgrow train --data imagefolder:photos --model timm:deit_tiny_patch16_224 --budget 30% --epochs 50
+fxgrow train demo --plan
 fxgrow train demo --stages 1/4,1/2 --cycles 1,2 --out runs/waking
 fxgrow train --resume runs/waking
 """
@@ -62,6 +63,7 @@ def add_parser(verbs: "Verbs") -> None:
     parser.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: torch's choice)")
     parser.add_argument("--out", type=Path, metavar="DIR", help="folder of the run (default: runs/RECIPE)")
     parser.add_argument("--force", action="store_true", help="overwrite the files in a folder that exists")
+    parser.add_argument("--plan", action="store_true", help="say what the run will do and cost, and train nothing")
     parser.add_argument("--resume", type=Path, metavar="DIR", help="go on with the run in a folder; Ctrl-C stops it")
 
 
@@ -70,7 +72,7 @@ def run(args: argparse.Namespace) -> int | None:
     if args.list:
         _list()
         return None
-    from fxgrow.runs.command import resume, set_threads, train
+    from fxgrow.runs.command import plan, resume, set_threads, train
 
     if args.resume:
         _check_alone(args)
@@ -78,6 +80,8 @@ def run(args: argparse.Namespace) -> int | None:
         return resume(args.resume)
     settings = settings_of(args)
     set_threads(args.threads)
+    if args.plan:
+        return plan(settings)
     return train(settings, args.out or Path("runs") / (Path(args.recipe or "train").stem), force=args.force)
 
 

@@ -165,7 +165,8 @@ def select_sites(sites: Mapping[str, Site], patterns: Iterable[str] | None) -> d
         AnalysisError: If there is no site, or a pattern matches none.
     """
     if not sites:
-        raise AnalysisError("it has no linear map that fxgrow knows", where="the traced model", fix="trace it deeper")
+        fix = "see with `fxgrow inspect` what stays whole; prune.remove and remove_parametrizations make weights plain"
+        raise AnalysisError("it has no linear map with a weight of its own", where="the traced model", fix=fix)
     if patterns is None:
         return dict(sites)
     patterns = [patterns] if isinstance(patterns, str) else patterns

@@ -57,7 +57,8 @@ class GainScore(Score):
             fix = "choose 'gauss-newton' or 'fisher'"
             raise AnalysisError("no such metric", where=f"metric {self.metric!r}", fix=fix)
         if self.candidates < 1 or self.draws < 1 or not self.damping > 0:
-            raise AnalysisError("candidates, draws and damping must be positive", where="score 'gain'")
+            what = f"candidates={self.candidates}, draws={self.draws}, damping={self.damping} are not all positive"
+            raise AnalysisError(what, where="score 'gain'", fix="give numbers above 0")
 
     def measure(self, probe: Probe) -> Measurement:
         """Score every site, as many at once as the memory allows."""

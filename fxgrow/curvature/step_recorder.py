@@ -58,7 +58,7 @@ class StepRecorder:
         growable = {path: site for path, site in chosen.items() if site.refusal is None}
         if not growable:
             reasons = "; ".join(f"{path}: {reason}" for path, reason in self.refusals.items())
-            raise AnalysisError(f"none of its sites can grow ({reasons})", where="the traced model")
+            raise AnalysisError(f"none of its sites can grow ({reasons})", where="the traced model", fix="name others")
         readings, unsplittable = splittable(self.graph_module, growable)
         self.readings = [*readings, *(Reading.branch(growable[path]) for path in unsplittable)]
         self._captured: dict[Reading, list[CapturedCall]] = {reading: [] for reading in self.readings}

@@ -44,7 +44,8 @@ class ShapeError(TraceError):
     """A node cannot be evaluated on the shapes of its inputs."""
 
     def __init__(self, what: str, node: fx.Node) -> None:
-        super().__init__(what, where=module_path(node) or "the model")
+        fix = "give inputs of the shapes and dtypes that the model takes"
+        super().__init__(what, where=module_path(node) or "the model", fix=fix)
         self.node = node
 
 

@@ -64,6 +64,12 @@ def whole_or_nothing(target: Path) -> Iterator[IO[bytes]]:
         name.unlink(missing_ok=True)
 
 
+def readable_path(stream: IO[bytes]) -> str:
+    """Return a path at which what was written to a file of `whole_or_nothing` can be read before it has a name."""
+    stream.flush()
+    return stream.name if isinstance(stream.name, str) else f"/proc/self/fd/{stream.fileno()}"
+
+
 def _nameless(folder: Path) -> IO[bytes] | None:
     """Open a file that has no name yet; None where the system or the file system has no such thing."""
     if not hasattr(os, "O_TMPFILE") or not os.path.isdir("/proc/self/fd"):

@@ -44,7 +44,9 @@ def to_spec(value: Any) -> Any:
     parts = parts_of(value)
     if parts is None or not all(isinstance(key, int | str) for key in parts):
         fix = "give forward a default for it, and leave it out"
-        raise FileError(f"a {type(value).__qualname__} among its inputs cannot be held by a file", fix=fix)
+        raise FileError(
+            f"a {type(value).__qualname__} among its inputs cannot be held by a file", where="the model", fix=fix
+        )
     if type(value) is tuple:
         return [to_spec(part) for part in parts.values()]
     return {"type": _spelled(type(value)), "items": [[key, to_spec(part)] for key, part in parts.items()]}
@@ -88,7 +90,7 @@ def _constant(kind: str, name: str) -> Any:
     loaded = _loaded(kind)
     if loaded is None or not issubclass(loaded, enum.Enum) or name not in loaded.__members__:
         what = f"an input of its model is {name} of {kind}, which is not loaded"
-        raise FileError(what, fix=f"import {kind.partition(':')[0]} first")
+        raise FileError(what, where="the model", fix=f"import {kind.partition(':')[0]} first")
     return loaded[name]
 
 

@@ -14,6 +14,7 @@ from fxgrow.graph.branch_ends import readers_of_tensors, tensors_read
 from fxgrow.graph.regions import Region
 from fxgrow.graph.residual import Ancestry, ResidualStep, find_steps
 from fxgrow.graph.structure import structure_of
+from fxgrow.record.location import name_of
 from fxgrow.record.numbering import numbered
 
 
@@ -76,7 +77,7 @@ def steps_between(graph_module: fx.GraphModule, region: Region) -> tuple[Residua
             if value.op == "call_module" and isinstance(graph_module.get_submodule(str(value.target)), nn.Identity):
                 value = value.all_input_nodes[0]
                 continue
-            what = f"it is not residual: {value.name} is not the sum of a value and what is computed from it"
+            what = f"it is not residual: {name_of(value)} is not the sum of a value and what is computed from it"
             raise PassError(what, where=region.path, fix="name a block that adds to its input")
         found.insert(0, step)
         value = step.entry

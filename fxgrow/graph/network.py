@@ -63,15 +63,15 @@ def check_residual_edge(network: "nx.DiGraph[str]", read: str, grown: str, *, sa
     backwards = network.nodes[grown]["position"] < network.nodes[read]["position"]
     if backwards and nx.has_path(network, grown, read):
         raise PassError(
-            f"a residual edge from {read} to {grown} would close a cycle, since {read} is computed from {grown}",
-            where="residual edge",
+            "the edge would close a cycle: what it reads is computed from what it is added to",
+            where=f"{read} -> {grown}",
             fix="read a value that comes before the one that grows",
         )
     shapes = network.nodes[read]["shape"], network.nodes[grown]["shape"]
     if same_shape and None not in shapes and shapes[0] != shapes[1]:
         raise PassError(
-            f"{read} has shape {shapes[0]} and {grown} has shape {shapes[1]}",
-            where="residual edge",
+            f"what it reads has shape {shapes[0]}, and what it is added to {shapes[1]}",
+            where=f"{read} -> {grown}",
             fix="connect two values of one shape",
         )
 

@@ -22,12 +22,7 @@ def listed(optimizer: Optimizers | None) -> tuple[Optimizer, ...]:
 
 
 def stepping(optimizer: Optimizer) -> Optimizer:
-    """Return the optimizer inside of one that only passes on to it, as timm's Lookahead and Accelerate's do.
-
-    torch's own constructor, which those do not call, marks the step of a class as one that calls hooks.
-    """
-    if getattr(type(optimizer).step, "hooked", False):
-        return optimizer
+    """Return the optimizer inside of one that only passes on to it, as timm's Lookahead and Accelerate's do."""
     inner = next((value for value in vars(optimizer).values() if isinstance(value, Optimizer)), None)
     return optimizer if inner is None else stepping(inner)
 

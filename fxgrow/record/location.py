@@ -13,6 +13,17 @@ def module_path(node: fx.Node) -> str:
     return str(list(stack.values())[-1][0]) if stack else ""
 
 
+def name_of(node: fx.Node) -> str:
+    """Return how messages call a value: by the operation that makes it, and the module in which that is.
+
+    Example:
+        ``relu in blocks.0``, ``blocks.0.mlp.fc1``, or ``x`` for an input.
+    """
+    operation = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", str(node.target))
+    path = module_path(node)
+    return f"{operation} in {path}" if path and path != operation else str(operation)
+
+
 def spelled_operation(node: fx.Node) -> str:
     """Return what `node` does, as a reader of the model's code knows it; "it" for a call of a module."""
     if node.op == "call_function":

@@ -12,6 +12,7 @@ from rich.console import Console
 from fxgrow.errors import SettingsError
 from fxgrow.results import MODEL, RECIPE
 from fxgrow.runs.folder import Folder, check_folder
+from fxgrow.runs.forecast import forecast, forecast_notes, forecast_table
 from fxgrow.runs.interruption import ends_behind_the_step
 from fxgrow.runs.progress import TrainingProgress
 from fxgrow.runs.reading import read_recipe
@@ -38,6 +39,23 @@ def train(settings: Settings, out: Path, *, force: bool = False) -> int:
         folder.begin()
         console.print(introduction(run))
         return _go(run, folder, console)
+
+
+def plan(settings: Settings) -> int:
+    """Say what a run will do, measure a step of it, and write nothing.
+
+    Raises:
+        FxgrowError: If something is refused.
+    """
+    console = Console(highlight=False)
+    with compile_warnings_on(console):
+        run = Run(settings)
+        console.print(introduction(run))
+        found = forecast(run)
+    console.print(forecast_table(found))
+    for note in forecast_notes(found):
+        console.print(f"- {note}")
+    return 0
 
 
 def resume(out: Path) -> int:

@@ -73,7 +73,8 @@ def settings_from(document: Mapping[str, Any], *, where: str = "") -> Settings:
         what, _, place = str(error).partition(" - at ")
         setting = place.strip("`").removeprefix("$").lstrip(".").replace("[...]", "") or "the recipe"
         value = _value_at(document, setting)
-        raise SettingsError(f"{value!r} does not fit: {what.lower()}", where=f"{prefix}{setting}") from error
+        fix = "give it a value of that kind"
+        raise SettingsError(f"{value!r} does not fit: {what.lower()}", where=f"{prefix}{setting}", fix=fix) from error
 
 
 def override(document: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:

@@ -124,7 +124,7 @@ class Run:
                 event = self.growing.grow(self.step)
                 for watcher in watchers:
                     watcher.grown(event)
-            self._losses.append(self._train_step(*next(batches)))
+            self._losses.append(self.train_step(*next(batches)))
             self.step += 1
             for watcher in watchers:
                 watcher.step(epoch, self._losses[-1])
@@ -138,11 +138,11 @@ class Run:
         for watcher in watchers:
             watcher.epoch(self.metrics[-1])
 
-    def _train_step(self, images: Tensor, targets: Tensor) -> float:
+    def train_step(self, images: Tensor, targets: Tensor) -> float:
         """Make one step of the optimizer and of the schedule, and return the loss."""
         model, optimizer = self.growing.model, self.growing.optimizer
         images, targets = images.to(self.device), targets.to(self.device)
-        with self._precision():
+        with self.precision():
             output = model(images)
             loss = F.cross_entropy(output, targets) if targets.ndim > 1 else self._loss_fn(output, targets)
         value = loss.item()
@@ -162,7 +162,7 @@ class Run:
     def _measure(self, train_loss: float) -> EpochMetrics:
         """Measure on the test images, with the eager graph: evaluation alone is not worth a second compilation."""
         model, tested = self.growing.model.eval(), self.growing.tested.eval()
-        with torch.no_grad(), self._precision():
+        with torch.no_grad(), self.precision():
             pairs = [
                 (tested(images.to(self.device)).float().cpu(), labels) for images, labels in self.batches.test_batches()
             ]
@@ -180,6 +180,7 @@ class Run:
             seconds=self._seconds,
         )
 
-    def _precision(self) -> AbstractContextManager[None]:
+    def precision(self) -> AbstractContextManager[None]:
+        """Return the context in which the model computes."""
         enabled = self.settings.precision == "bf16"
         return torch.autocast(self.device.type, torch.bfloat16, enabled=enabled)

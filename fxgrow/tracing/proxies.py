@@ -1,11 +1,13 @@
 """What stands for a value while a model is traced: a tensor for a tensor, so that code which asks takes it for one."""
 
 import operator
+from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.fx as fx
 from torch import Tensor, nn
+from torch.fx.immutable_collections import immutable_dict
 from torch.fx.node import map_aggregate
 from torch.fx.proxy import Attribute
 
@@ -118,3 +120,13 @@ def holds_proxy(value: Any) -> bool:
     found: list[Any] = []
     map_aggregate(value, found.append)
     return any(isinstance(item, fx.Proxy) for item in found)
+
+
+def is_own_dict(value: Any) -> bool:
+    """Say whether `value` is a dict of a class of its own that can be made of a plain one."""
+    if not isinstance(value, dict) or isinstance(value, defaultdict | immutable_dict) or type(value) is dict:
+        return False
+    try:
+        return list(type(value)(dict(value))) == list(value)
+    except Exception:  # somebody's class
+        return False

@@ -23,7 +23,7 @@ from fxgrow.tracing.functions import Function, calling_function, is_einops_layer
 from fxgrow.tracing.interception import contexts, interception, replace_in_torch
 from fxgrow.tracing.leaves import COMPOSITES, is_closed, untraceable_classes
 from fxgrow.tracing.obstacles import obstacle, watched_hooks
-from fxgrow.tracing.proxies import holds_proxy, proxy_of
+from fxgrow.tracing.proxies import holds_proxy, is_own_dict, proxy_of
 from fxgrow.tracing.untraced import untraced
 from fxgrow.tracing.values import IntegerFromDataError, UnknownValueError, Values
 
@@ -114,14 +114,16 @@ class ModelTracer(fx.Tracer):
     def create_arg(self, a: Any) -> Any:
         """Return what stands for a value in the graph.
 
-        A proxy is taken for its node, though it may be a tensor, and an output of Hugging Face's for a call of its
-        class, though it is a dict too.
+        A proxy is taken for its node, though it may be a tensor, and an output of Hugging Face's, an OrderedDict or the
+        like for a call of its class, though it is a dict too.
         """
         if isinstance(a, fx.Proxy):
             return a.node
         if isinstance(a, dict) and is_dataclass(a):
             given = {name: value for name, value in a.items() if value is not None}
             return self.create_node("call_function", type(a), (), self.create_arg(given))
+        if is_own_dict(a) and holds_proxy(a):
+            return self.create_node("call_function", type(a), (self.create_arg(dict(a)),), {})
         return super().create_arg(a)
 
     def to_bool(self, obj: fx.Proxy) -> bool:

@@ -8,6 +8,7 @@ from fxgrow.training.cycles import CosineCycles as CosineCycles
 from fxgrow.training.events import GrowthReport as GrowthReport
 from fxgrow.training.grower import Grower as Grower
 from fxgrow.training.growing import Growing as Growing
+from fxgrow.training.parallel import renew as renew
 from fxgrow.training.schedule import At as At
 from fxgrow.training.schedule import Every as Every
 from fxgrow.training.schedule import Plateau as Plateau

@@ -1,18 +1,21 @@
 """`Growing`: a traced model that stays one object for whoever holds it, while its inside grows."""
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import torch.fx as fx
 from torch import Tensor, nn
 
+from fxgrow.errors import PlanError
 from fxgrow.graph.flattening import build_graph, flatten_graph
 from fxgrow.graph.identity import become, same_on_failure
 from fxgrow.optimizers import Optimizers, unchanged_on_failure
 from fxgrow.primitives.unwrapping import CompiledForm
+from fxgrow.record.digest import digest
 from fxgrow.training.compilation import CompiledBlocks
 from fxgrow.training.compilation import compile as compile_blocks
+from fxgrow.training.parallel import Wrappers
 from fxgrow.training.replaying import follow
 from fxgrow.training.structure import Structure
 
@@ -22,10 +25,10 @@ Wrap = Callable[[nn.Module], nn.Module]
 #: What belongs to one object, and is made anew for its copies.
 _OWN = {
     "graph_module", "_parameters", "_buffers", "_modules", "_non_persistent_buffers_set",
-    "forward", "runner", "_compiled",
+    "forward", "runner", "_compiled", "_wrappers",
 }  # fmt: skip
 #: What a copy does not have: it is an average or a snapshot, which nobody trains.
-_TRAINED = {"wrap": None, "optimizers": None, "averages": ()}
+_TRAINED = {"wrap": None, "optimizers": None, "averages": (), "_shadows": ()}
 
 
 class Growing(CompiledForm):
@@ -42,11 +45,10 @@ class Growing(CompiledForm):
         graph_module: The traced model. It grows in place.
         wrap: Applied to the graph, or its compiled form, now and after each growth: what `forward` calls.
         compile_options: Options of ``torch.compile``; None to run the graph as it is.
-        optimizers: The optimizer, or several, that go on where a state dict makes the model another one.
-        averages: Modules that hold copies of this model, with averages of its weights: they grow with it.
     """
 
     _compiled: CompiledBlocks | fx.GraphModule
+    _wrappers: Wrappers
     runner: nn.Module  #: what `forward` calls: the graph, its compiled form, or what `wrap` made of that
 
     def __init__(
@@ -55,19 +57,41 @@ class Growing(CompiledForm):
         *,
         wrap: Wrap | None = None,
         compile_options: Mapping[str, Any] | None = None,
-        optimizers: Optimizers | None = None,
-        averages: Iterable[nn.Module] = (),
     ) -> None:
         super().__init__()
-        self.wrap, self.optimizers, self.averages = wrap, optimizers, tuple(averages)
+        self.wrap = wrap
+        self.optimizers: Optimizers | None = None  #: go on where a state dict makes the model another one
+        self.averages: tuple[nn.Module, ...] = ()  #: hold copies of the model, which grow with it
+        self._shadows: tuple[Growing | fx.GraphModule, ...] = ()  # the copies in the averages
         self.compile_options = None if compile_options is None else dict(compile_options)
         self._stand_for(graph_module)
+
+    def add_averages(self, *averages: nn.Module) -> None:
+        """Let averages of the weights grow with the model.
+
+        The copy in each becomes a `Growing`, so that the average's own state dict says its structure too.
+
+        Raises:
+            PlanError: If one does not hold one copy of this model.
+        """
+        shadows = tuple(_copy_in(average, digest(self.graph_module)) for average in averages)
+        self.averages, self._shadows = (*self.averages, *averages), (*self._shadows, *shadows)
 
     def train_with(
         self, optimizers: Optimizers, *, averages: Iterable[nn.Module] = (), wrap: Wrap | None = None
     ) -> None:
-        """Say what goes on with the model when it becomes another one: see the arguments of the class."""
-        self.optimizers, self.averages = optimizers, tuple(averages)
+        """Say what goes on with the model when it becomes another one.
+
+        Args:
+            optimizers: The optimizer of its parameters, or several.
+            averages: As for `add_averages`.
+            wrap: As for the class; what it was where this is left out.
+
+        Raises:
+            PlanError: If an average does not hold one copy of this model.
+        """
+        self.optimizers = optimizers
+        self.add_averages(*averages)
         if wrap is not None:
             self.wrap = wrap
             self._run()
@@ -77,14 +101,14 @@ class Growing(CompiledForm):
 
         Nothing has changed where anything fails: an average that cannot follow, the compiler, `wrap`.
         """
-        shadows = [shadow for average in self.averages for shadow in growing_parts(average)]
-        graphs = [shadow.graph_module if isinstance(shadow, Growing) else shadow for shadow in shadows]
+        graphs = [_graph_of(shadow) for shadow in self._shadows]
         with same_on_failure(self.graph_module, *graphs):
             become(self.graph_module, rewritten)
-            for shadow, graph in zip(shadows, graphs, strict=True):
+            for shadow, graph in zip(self._shadows, graphs, strict=True):
                 followed = follow(graph, self.graph_module)
                 shadow.become(followed) if isinstance(shadow, Growing) else become(shadow, followed)
             self._run()
+            self._wrappers.renew()
 
     def train(self, mode: bool = True) -> "Growing":
         """Put the model in training mode, or in evaluation mode."""
@@ -96,6 +120,12 @@ class Growing(CompiledForm):
     def get_extra_state(self) -> Tensor:
         """Return the structure (`fxgrow.training.structure`)."""
         return Structure.of(self.graph_module).to_tensor()
+
+    def state_dict(self, *args: Any, prefix: str = "", **options: Any) -> dict[str, Any]:  # type: ignore[override]
+        """Return the state, the structure last: timm pairs the tensors of two models by their order."""
+        state: dict[str, Any] = super().state_dict(*args, prefix=prefix, **options)
+        state[f"{prefix}_extra_state"] = state.pop(f"{prefix}_extra_state")
+        return state
 
     def set_extra_state(self, state: Tensor) -> None:
         """Make the structure what a state dict says.
@@ -128,6 +158,7 @@ class Growing(CompiledForm):
 
     def _stand_for(self, graph_module: fx.GraphModule) -> None:
         self.stand_for(graph_module)
+        self.__dict__["_wrappers"] = Wrappers()  # those that somebody puts around it, unlike `wrap`
         options = self.compile_options
         self.__dict__["_compiled"] = graph_module if options is None else compile_blocks(graph_module, **options)
         self._run()
@@ -139,23 +170,39 @@ class Growing(CompiledForm):
         self.__dict__["runner"] = self._compiled if self.wrap is None else self.wrap(self._compiled)
 
         def forward(*args: Any, **kwargs: Any) -> Any:
+            self._wrappers.note(self)
             return self.runner(*args, **kwargs)
 
         forward.__signature__ = inspect.signature(self.graph_module.forward)  # type: ignore[attr-defined]
         self.__dict__["forward"] = forward  # trainers ask it which columns of their data it takes
 
 
-def growing_parts(module: nn.Module) -> list["Growing | fx.GraphModule"]:
-    """Return the outermost modules in `module` that can become others in place, such as the copy in an average.
+def _copy_in(average: nn.Module, wanted: str) -> Growing | fx.GraphModule:
+    """Return the one copy of a graph in an average, found by its digest, as `Growing` where it has an owner."""
+    found = [(owner, name, part) for owner, name, part in _parts_of(average) if digest(_graph_of(part)) == wanted]
+    if len(found) != 1:
+        what = f"it holds {len(found)} copies of the model, and not one"
+        fix = "make it of the traced model, or of grower.model"
+        raise PlanError(what, where=f"ema: {type(average).__name__}", fix=fix)
+    owner, name, part = found[0]
+    if owner is not None and isinstance(part, fx.GraphModule):
+        part = Growing(part)
+        setattr(owner, name, part)
+    return part
 
-    Example:
-        >>> from torch.optim.swa_utils import AveragedModel
-        >>> traced = fx.symbolic_trace(nn.Sequential(nn.Linear(2, 2)))
-        >>> [type(part).__name__ for part in growing_parts(AveragedModel(Growing(traced)))]
-        ['Growing']
-    """
+
+def _parts_of(
+    module: nn.Module, owner: nn.Module | None = None, name: str = ""
+) -> Iterator[tuple[nn.Module | None, str, Growing | fx.GraphModule]]:
+    """Yield the outermost modules in `module` that can become others in place, each with what holds it."""
     if isinstance(module, Growing | fx.GraphModule):
-        return [module]
-    if isinstance(module, CompiledForm):
-        return [module.graph_module]
-    return [part for child in module.children() for part in growing_parts(child)]
+        yield owner, name, module
+    elif isinstance(module, CompiledForm):
+        yield None, "", module.graph_module
+    else:
+        for child_name, child in module.named_children():
+            yield from _parts_of(child, module, child_name)
+
+
+def _graph_of(part: Growing | fx.GraphModule) -> fx.GraphModule:
+    return part.graph_module if isinstance(part, Growing) else part

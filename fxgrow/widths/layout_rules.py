@@ -13,6 +13,7 @@ from fxgrow.execution.inputs import device_of
 from fxgrow.graph.activations import Elementwise, pointwise
 from fxgrow.graph.network import shape_of
 from fxgrow.primitives.residual import add_rows
+from fxgrow.record.location import name_of
 from fxgrow.widths.axes import Dim, dim_of, freeze, leaves, unify
 from fxgrow.widths.layouts import (
     Contraction,
@@ -24,7 +25,6 @@ from fxgrow.widths.layouts import (
     argument,
     first_layout,
     fresh,
-    name_of,
     unknown,
 )
 from fxgrow.widths.shape_rules import SHAPE_RULES, reshaped
@@ -83,6 +83,8 @@ def _module(found: Layouts, graph_module: fx.GraphModule, node: fx.Node) -> Any:
     if isinstance(module, nn.modules.batchnorm._BatchNorm):
         known = found.channelwise.setdefault(str(node.target), read.dims[1])
         unify(known, read.dims[1], name_of(node))
+        names = (f"{node.target}.{name}" for name in ("weight", "bias", "running_mean", "running_var"))
+        freeze((known,), next((found.bound[name] for name in names if name in found.bound), ""))
         return replace(read, odd=False, contracted=())
     shape = shape_of(node)
     if isinstance(module, _POOLING) and shape is not None and len(shape) == len(read.dims):

@@ -103,6 +103,15 @@ def test_tensorboard_gets_the_curves(run, here):
     assert [point.step for point in written.Scalars("test_accuracy")] == [1, 2]
 
 
+def test_a_plan_says_what_a_run_will_do_and_writes_nothing(run, here):
+    status, out, err = run("train", "demo", *TINY, "--plan")
+    assert (status, err) == (0, "")
+    assert "before epoch" in out
+    assert "extrapolated by FLOPs: the times with ~" in out
+    assert max(map(len, out.splitlines())) <= 80
+    assert list(here.iterdir()) == []
+
+
 def test_the_recipes_are_listed_with_what_they_are(run):
     status, out, _ = run("train", "--list")
     assert status == 0

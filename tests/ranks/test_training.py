@@ -4,12 +4,14 @@ import copy
 from collections.abc import Callable
 from typing import Any
 
+import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from fxgrow import Grower, trace
+from fxgrow.errors import RankError
 from fxgrow.execution.ranks import Ranks
 from fxgrow.record.digest import digest
 from fxgrow.testing import Draws
@@ -59,6 +61,22 @@ def on_one_rank(rank: int, saved: dict[str, Any] | None) -> dict[str, Any]:
     return {"state": copy.deepcopy(grower.state_dict()), "digest": digest(grower.graph_module)}
 
 
+def wrapped_by_somebody_else(rank: int) -> tuple[dict[str, Any], str]:
+    grower = run(None)
+    outer, late = DistributedDataParallel(grower.model), DistributedDataParallel(grower.model)
+    for step in range(4):
+        if grower.due(step):
+            grower.grow(batches()[share(rank)])
+        inputs, target = (torch.cat(values) for values in zip(*batches(step)[share(rank)], strict=True))
+        grower.optimizer.zero_grad()
+        F.cross_entropy(outer(inputs), target).backward()
+        grower.optimizer.step()
+        grower._schedulers[0].step()
+    with pytest.raises(RankError) as error:
+        late(batches()[0][0])
+    return {"state": copy.deepcopy(grower.state_dict())}, str(error.value)
+
+
 def compare(found: dict[str, Any], expected: dict[str, Tensor]) -> None:
     assert found["state"]["model"].keys() == expected.keys()
     for name, value in expected.items():
@@ -81,6 +99,14 @@ def test_two_ranks_train_as_one_through_two_events_and_resume_on_two_and_on_one(
     compare({"state": one.state_dict()}, alone.model.state_dict())
     for resumed in on_ranks(on_one_rank, first["state"]):
         compare(resumed, alone.model.state_dict())
+
+
+def test_a_wrapper_that_somebody_put_around_follows_and_one_that_could_not_is_an_error(on_ranks: OnRanks) -> None:
+    alone = run(None)
+    train(alone, range(4), slice(None))
+    for found, message in on_ranks(wrapped_by_somebody_else):
+        compare(found, alone.model.state_dict())
+        assert "DistributedDataParallel does not know it and would let it drift; call fxgrow.training.renew" in message
 
 
 def test_one_process_is_a_run_of_one_rank() -> None:

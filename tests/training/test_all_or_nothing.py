@@ -37,7 +37,7 @@ def make(kind: type[Optimizer] = AdamW) -> Grower:
     F.cross_entropy(traced(batches()[0][0]), batches()[0][1]).backward()
     optimizer.step()
     grown = Grower(traced, F.cross_entropy, optimizer, budget=0.5, at=(1, 2), compile_options={"backend": "eager"})
-    grown.model.averages = (AveragedModel(grown.model),)
+    grown.model.add_averages(AveragedModel(grown.model))
     return grown
 
 

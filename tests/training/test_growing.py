@@ -15,7 +15,7 @@ from torch.optim import AdamW
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 import fxgrow
-from fxgrow.errors import TraceError
+from fxgrow.errors import PlanError, TraceError
 from fxgrow.passes import parse
 from fxgrow.record.digest import digest
 from fxgrow.testing import Draws
@@ -186,7 +186,7 @@ def test_an_average_grows_too_and_stays_the_average(index: int) -> None:
     model = make()
     model.optimizers = AdamW(model.parameters(), lr=0.01)
     average, plain = averages(model)[index], averages(model)[index]  # the second one sees only what does not grow
-    model.averages = (average,)
+    model.add_averages(average)
     update: Callable[[nn.Module, nn.Module], None] = lambda ema, now: getattr(  # noqa: E731
         ema, "update_parameters", getattr(ema, "update", None)
     )(now)
@@ -205,6 +205,14 @@ def test_an_average_grows_too_and_stays_the_average(index: int) -> None:
     kept = dict(average.module.named_parameters())
     assert all(torch.equal(kept[name], value) for name, value in old.items())
     assert any(not torch.equal(kept[name], value) for name, value in model.named_parameters() if name not in old)
+
+
+@pytest.mark.parametrize("other", [nn.Linear(2, 2), nn.ModuleList([make(), make()])], ids=["none", "two"])
+def test_what_holds_no_copy_or_two_is_no_average(other: nn.Module) -> None:
+    with pytest.raises(
+        PlanError, match=r"ema: \w+: it holds \d copies of the model, and not one; make it of the traced"
+    ):
+        make().add_averages(other)
 
 
 def test_what_wraps_it_is_made_anew_and_the_object_stays() -> None:
