@@ -19,9 +19,9 @@ def main(run: str = "runs/demo") -> None:
     history = results.table.record.history
     sizes = f"{history[0].parameters_before:,} to {results.table.parameters:,} parameters"
     with rc_context({"svg.fonttype": "none", "svg.hashsalt": "fxgrow", "font.family": "sans-serif"}):
-        _, axes = pyplot.subplots(figsize=(7.6, 4.6), layout="constrained")
+        figure, axes = pyplot.subplots(figsize=(7.6, 4.6), layout="constrained")
         fxgrow.plot.depth_map(results, axes=axes)
-        axes.set_title(f"{results.table.record.origin.name}: {len(history)} growth events, {sizes}", fontsize=10)
+        figure.suptitle(f"{results.table.record.origin.name}: {len(history)} growth events, {sizes}", fontsize=10)
         pyplot.savefig(TARGET, facecolor="white", metadata={"Date": None})
     print(f"wrote {TARGET}")
 
