@@ -14,63 +14,56 @@ from torch import Tensor
 
 from fxgrow.curvature.scores import SiteScores
 from fxgrow.errors import PlanError, did_you_mean
-from fxgrow.graph.sites import Site
-from fxgrow.operators import PseudoLayer
+from fxgrow.growth.budget import Price
 from fxgrow.primitives.linear_map import LinearMap
 
-Allocation = Callable[[Mapping[str, Site], Mapping[str, SiteScores], type[PseudoLayer], int], dict[str, int]]
+Allocation = Callable[[Price, Mapping[str, SiteScores], int], dict[str, int]]
 
 #: `even` parts sites of one shape only where keeping them equal would leave more than this share unspent.
 _UNSPENT = 0.03
 
 
-def even(
-    sites: Mapping[str, Site], scores: Mapping[str, SiteScores], operator: type[PseudoLayer], budget: int
-) -> dict[str, int]:
+def even(price: Price, scores: Mapping[str, SiteScores], budget: int) -> dict[str, int]:
     """Give every site the same number of parameters; what a site cannot use goes to the others.
 
     The scores decide which neurons of a site grow, not how many. Sites of one shape get the same number of neurons
     where that spends nearly all of the budget: equal blocks then stay equal, and are compiled once.
     """
     shapes: dict[tuple[LinearMap, int], list[str]] = defaultdict(list)
-    for path, site in sites.items():
+    for path, site in price.sites.items():
         shapes[site.map, scores[path].eligible].append(path)
-    purse = _Purse(sites, scores, operator, budget)
+    purse = _Purse(price, scores, budget)
     purse.share_out({tuple(paths): float(len(paths)) for paths in shapes.values()})
     if purse.rest > _UNSPENT * budget:
-        purse.add_neurons([(path,) for path in sites])
+        purse.add_neurons([(path,) for path in price.sites])
     return purse.chosen
 
 
-def proportional(
-    sites: Mapping[str, Site], scores: Mapping[str, SiteScores], operator: type[PseudoLayer], budget: int
-) -> dict[str, int]:
+def proportional(price: Price, scores: Mapping[str, SiteScores], budget: int) -> dict[str, int]:
     """Give every site parameters in proportion to the positive part of its neurons' held-out priorities.
 
     Raises:
         PlanError: If no neuron of any site asks for growth.
     """
-    weights = {path: float(scores[path].priority.clamp(min=0).sum()) for path in sites}
+    weights = {path: float(scores[path].priority.clamp(min=0).sum()) for path in price.sites}
     if not any(weights.values()):
         raise PlanError(
             "no neuron's held-out score asks for growth", where="allocation 'proportional'", fix="use 'even'"
         )
-    purse = _Purse(sites, scores, operator, budget)
+    purse = _Purse(price, scores, budget)
     purse.share_out({(path,): weight for path, weight in weights.items() if weight > 0})
     return purse.chosen
 
 
-def greedy(
-    sites: Mapping[str, Site], scores: Mapping[str, SiteScores], operator: type[PseudoLayer], budget: int
-) -> dict[str, int]:
+def greedy(price: Price, scores: Mapping[str, SiteScores], budget: int) -> dict[str, int]:
     """Grow the neurons with the highest priority per parameter, wherever they are, until the budget is spent."""
     offers = [
-        (float(priority) / operator.parameter_count(site.map, 1), path)
-        for path, site in sites.items()
+        (float(priority) / price.of(path, 1), path)
+        for path in price.sites
         for priority in scores[path].priority
         if priority > -math.inf
     ]
-    purse = _Purse(sites, scores, operator, budget)
+    purse = _Purse(price, scores, budget)
     for _, path in sorted(offers, key=lambda offer: -offer[0]):
         purse.add_neurons([(path,)])
     return purse.chosen
@@ -80,13 +73,12 @@ def greedy(
 class _Purse:
     """A budget that is being spent. Sites that stand together in a group get the same number of neurons."""
 
-    sites: Mapping[str, Site]
+    price: Price
     scores: Mapping[str, SiteScores]
-    operator: type[PseudoLayer]
-    rest: int  #: parameters that are not spent yet
+    rest: int  #: what is not spent yet
 
     def __post_init__(self) -> None:
-        self.chosen = dict.fromkeys(self.sites, 0)
+        self.chosen = dict.fromkeys(self.price.sites, 0)
 
     def share_out(self, weights: Mapping[tuple[str, ...], float]) -> None:
         """Share what is left out among groups of sites, by weight.
@@ -103,9 +95,9 @@ class _Purse:
         self.add_neurons(sorted(weights, key=lambda group: self.chosen[group[0]]))
 
     def add_neurons(self, groups: Iterable[tuple[str, ...]]) -> None:
-        """Add one more neuron to each site of each group in turn, where the rest pays for it."""
+        """Add the next neurons to each site of each group in turn, where the rest pays for them."""
         for group in groups:
-            rows = self.chosen[group[0]] + 1
+            rows = self.price.budget.portion(self.chosen[group[0]] + 1)
             if rows <= self._limit(group) and self._price(group, rows) - self._spent(group) <= self.rest:
                 self._buy(group, rows)
 
@@ -117,11 +109,11 @@ class _Purse:
         return self._price(group, self.chosen[group[0]])
 
     def _price(self, group: tuple[str, ...], rows: int) -> int:
-        return len(group) * self.operator.parameter_count(self.sites[group[0]].map, rows) if rows else 0
+        return sum(self.price.of(path, rows) for path in group)
 
     def _limit(self, group: tuple[str, ...]) -> int:
         """Return how many neurons of each site of a group may grow."""
-        return min(self.scores[path].eligible for path in group)
+        return self.price.budget.at_most(min(self.scores[path].eligible for path in group))
 
     def _most_rows(self, group: tuple[str, ...], budget: int) -> int:
         """Return the largest number of rows that `budget` pays for, by bisection: the cost grows with the rows."""
@@ -129,7 +121,7 @@ class _Purse:
         while low < high:
             middle = (low + high + 1) // 2
             low, high = (middle, high) if self._price(group, middle) <= budget else (low, middle - 1)
-        return low
+        return self.price.budget.at_most(low)
 
 
 ALLOCATIONS: dict[str, Allocation] = {"even": even, "proportional": proportional, "greedy": greedy}

@@ -8,6 +8,7 @@ from torch import nn
 
 from fxgrow.curvature.scores import Scores
 from fxgrow.graph.memory import overwrites
+from fxgrow.growth.budget import Budget
 from fxgrow.growth.plan import plan
 from fxgrow.optimizers import Optimizers
 from fxgrow.passes.functionalize_inplace import FunctionalizeInplace
@@ -18,7 +19,7 @@ def grow(
     traced: nn.Module,
     scores: Scores,
     *,
-    budget: float = 0.10,
+    budget: Budget | float = 0.10,
     operator: str = "serial",
     allocation: str = "even",
     include: tuple[str, ...] | list[str] = (),
@@ -36,7 +37,8 @@ def grow(
     Args:
         traced: A traced model, from `fxgrow.trace` or from plain ``torch.fx.symbolic_trace``.
         scores: What `fxgrow.analyze` measured on it.
-        budget: Parameters to add at most: a float is a fraction of the model's, an int a number.
+        budget: Parameters to add at most: a float is a fraction of the model's, an int a number; or a `Budget`
+            (`fxgrow.plan`).
         operator: The kind of pseudo-layer (`fxgrow.operators`).
         allocation: How the budget is shared out among sites (`fxgrow.plan`).
         include: Module paths or shell patterns of the only sites that may grow.

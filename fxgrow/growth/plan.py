@@ -7,13 +7,11 @@ from torch import Tensor, nn
 
 from fxgrow.curvature.scores import Scores, SiteScores
 from fxgrow.errors import PlanError
-from fxgrow.graph.sites import Site
 from fxgrow.growth.allocation import best_rows, find_allocation
-from fxgrow.growth.budget import resolve_budget
+from fxgrow.growth.budget import Budget, Price, as_budget, resolve_budget
 from fxgrow.growth.eligibility import eligible_sites
-from fxgrow.operators import PseudoLayer, find_operator
+from fxgrow.operators import find_operator
 from fxgrow.passes.insert_pseudo_layers import InsertPseudoLayers
-from fxgrow.primitives.modules import parameter_count
 from fxgrow.primitives.unwrapping import unwrap
 from fxgrow.record.record import Evidence
 
@@ -25,7 +23,7 @@ class Plan:
     rows: Mapping[str, tuple[int, ...]]  #: the neurons that grow, by site
     operator: str
     seed: int
-    budget: int  #: parameters that may be added
+    budget: int  #: parameters that may be added; of a budget of FLOPs, what they come to
     cost: int  #: parameters that the edit adds
     allocation: str
 
@@ -74,7 +72,7 @@ def plan(
     traced: nn.Module,
     scores: Scores,
     *,
-    budget: float = 0.10,
+    budget: Budget | float = 0.10,
     operator: str = "serial",
     allocation: str = "even",
     include: tuple[str, ...] | list[str] = (),
@@ -89,7 +87,8 @@ def plan(
     Args:
         traced: The graph that is to grow.
         scores: What `fxgrow.analyze` measured on it.
-        budget: Parameters to add at most: a float is a fraction of the model's, an int a number.
+        budget: Parameters to add at most: a float is a fraction of the model's, an int a number. A `Budget` can count
+            FLOPs, and says in which portions neurons grow.
         operator: The kind of pseudo-layer. ``"serial"``, the default, adds depth; see `fxgrow.operators`.
         allocation: ``"even"`` (every site the same number of parameters), ``"proportional"`` (by held-out scores) or
             ``"greedy"`` (best score per parameter first, wherever it is).
@@ -105,7 +104,8 @@ def plan(
     traced = unwrap(traced)
     scores.check(traced)
     kind, allocate = find_operator(operator), find_allocation(allocation)
-    limit = resolve_budget(parameter_count(traced), budget)
+    chosen = as_budget(budget)
+    limit = resolve_budget(chosen.size_of(traced), chosen.total)
     nest = kind.reads == "input"
     sites = eligible_sites(
         traced,
@@ -121,11 +121,15 @@ def plan(
             where="include and exclude" if include or exclude else "the model",
             fix="name sites in include=, or see with `fxgrow inspect` why each site cannot grow",
         )
-    _check_affordable(sites, kind, limit)
-    counts = allocate(sites, scores, kind, limit)
+    price = Price(sites, kind, chosen)
+    _check_affordable(price, limit)
+    counts = allocate(price, scores, limit)
     rows = {path: best_rows(scores[path], count) for path, count in counts.items() if count}
     cost = sum(kind.parameter_count(sites[path].map, count) for path, count in counts.items() if count)
-    return Plan(rows, operator, seed, limit, cost, allocation)
+    if not rows:
+        what = f"no site has so many neurons: {chosen}"
+        raise PlanError(what, where="the budget", fix="give fewer least_rows, or a smaller multiple")
+    return Plan(rows, operator, seed, limit if chosen.unit == "parameters" else cost, cost, allocation)
 
 
 def _told(refusals: Mapping[str, str]) -> str:
@@ -136,13 +140,15 @@ def _told(refusals: Mapping[str, str]) -> str:
     return f" ({'; '.join(f'{path}: {reason}' for reason, path in first.items())})" if first else ""
 
 
-def _check_affordable(sites: dict[str, Site], operator: type[PseudoLayer], budget: int) -> None:
-    cheapest = min(sites.values(), key=lambda site: operator.parameter_count(site.map, 1))
-    price = operator.parameter_count(cheapest.map, 1)
-    if price > budget:
+def _check_affordable(price: Price, budget: int) -> None:
+    least, unit = price.budget.portion(1), price.budget.unit
+    cheapest = min(price.sites, key=lambda path: price.of(path, least))
+    needed = price.of(cheapest, least)
+    if needed > budget:
+        what = "the cheapest one" if least == 1 else f"the cheapest {least}"
         raise PlanError(
-            f"it pays for no neuron: the cheapest one, at {cheapest.path}, costs {price} parameters with "
-            f"operator {operator.name!r}",
-            where=f"budget of {budget} parameters",
-            fix=f"give at least budget={price}",
+            f"it pays for no neuron: {what}, at {cheapest}, costs {needed} {unit} "
+            f"with operator {price.operator.name!r}",
+            where=f"budget of {budget} {unit}",
+            fix=f"give at least budget={needed}",
         )

@@ -12,9 +12,9 @@ from torch.optim.swa_utils import AveragedModel
 
 from fxgrow.curvature import analyze
 from fxgrow.execution.randomness import preserved_randomness
+from fxgrow.execution.shapes import flops_per_sample
 from fxgrow.primitives.modules import parameter_count
 from fxgrow.progressive import Advance, Progressive, Stage
-from fxgrow.progressive.costs import flops_per_sample
 from fxgrow.runs.batches import Batches
 from fxgrow.runs.making import (
     build_model,

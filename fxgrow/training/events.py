@@ -16,7 +16,7 @@ from fxgrow.execution.place import Place
 from fxgrow.execution.preservation import preserved
 from fxgrow.execution.ranks import Ranks
 from fxgrow.graph.sharing import share
-from fxgrow.growth import grow
+from fxgrow.growth import Budget, grow
 from fxgrow.growth.allocation import find_allocation
 from fxgrow.operators import find_operator
 from fxgrow.optimizers import Optimizers
@@ -81,7 +81,7 @@ class Event:
         return measured, scores
 
     def grow(
-        self, measured: fx.GraphModule, scores: Scores, budget: int, optimizer: Optimizers | None, seed: int
+        self, measured: fx.GraphModule, scores: Scores, budget: Budget | float, optimizer: Optimizers | None, seed: int
     ) -> fx.GraphModule:
         """Return the grown graph; the optimizer goes on with it.
 

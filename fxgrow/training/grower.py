@@ -14,14 +14,14 @@ from fxgrow.curvature.probe_data import CountSamples
 from fxgrow.errors import DivergenceError, PlanError, TraceError
 from fxgrow.execution.place import Place
 from fxgrow.execution.randomness import load_random_state_dict, random_state_dict
-from fxgrow.growth.budget import resolve_budget
+from fxgrow.growth.budget import Budget, as_budget
 from fxgrow.optimizers import Optimizers, as_given, listed, unchanged_on_failure
-from fxgrow.primitives.modules import parameter_count
 from fxgrow.primitives.unwrapping import DataParallel, layers, unwrap
 from fxgrow.record.record import GrowthEvent, new_parameters, record_of, remember
 from fxgrow.training.divergence import describe_divergence
 from fxgrow.training.events import Event, GrowthReport, check_equal, significant_share
 from fxgrow.training.growing import Growing, Wrap
+from fxgrow.training.purse import Purse, planned
 from fxgrow.training.resuming import Stateful, load_optimizer_state, load_states, optimizer_state, states_of
 from fxgrow.training.schedule import Schedule, as_schedule
 from fxgrow.training.young import Young
@@ -57,8 +57,8 @@ class Grower:
         ema: The average of the weights, or several: `torch.optim.swa_utils.AveragedModel`, timm's `ModelEmaV3`, or any
             module that holds a copy of the model. The copy grows too and stays the average.
         also: What else has a state that a resumed run needs, by name: a GradScaler, a loader, a ``torch.Generator``.
-        budget: What all events together may add: a float is a fraction of the parameters at the start, an int a number.
-            Events that the model has in its history already are paid from it.
+        budget: What all events together may add: a float is a fraction of the parameters at the start, an int a number,
+            a `fxgrow.growth.Budget` says more. Events that the model has in its history already are paid from it.
         at: When growth is due: epochs or steps, or a `Schedule`.
         score: The score that ranks the neurons.
         operator: The kind of pseudo-layer.
@@ -94,7 +94,7 @@ class Grower:
         scheduler: Stateful | Sequence[Stateful] | None = None,
         ema: nn.Module | Sequence[nn.Module] | None = None,
         also: Mapping[str, Stateful | torch.Generator] | None = None,
-        budget: float = 0.5,
+        budget: Budget | float = 0.5,
         at: Schedule | Iterable[float] = (),
         score: str = "eigen",
         operator: str = "serial",
@@ -112,8 +112,7 @@ class Grower:
         _refuse_data_parallel(traced)
         graph_module, optimizers = unwrap(traced), listed(optimizer)
         self.loss_fn, self.optimizer, self.schedule = loss_fn, optimizer, as_schedule(at)
-        base = parameter_count(graph_module) - _spent(record_of(graph_module).history)
-        self.budget = resolve_budget(base, budget)  #: parameters that all events together may add
+        self._purse = Purse.of(graph_module, as_budget(budget))
         place = None if within is None else Place.of(within, traced)
         self._event = Event(
             loss_fn, score, operator, allocation, tuple(include), tuple(exclude), max_samples, samples, place
@@ -143,8 +142,8 @@ class Grower:
 
     @property
     def remaining(self) -> int:
-        """The number of parameters that may still be added."""
-        return self.budget - _spent(self.history)
+        """What may still be added, in parameters or in the unit of the budget."""
+        return self._purse.remaining(self.graph_module)
 
     def due(self, now: float, *, metric: float | None = None, batches: Iterable[Any] | None = None) -> bool:
         """Return whether growth is due. One that is due stays so until it has happened.
@@ -163,7 +162,7 @@ class Grower:
             read = self._event.read(self.graph_module, batches, seed)
             return significant_share(self._event.measure(self.graph_module, read, seed)[1])
 
-        return self.schedule.due(now, len(_planned(self.history)), metric, share)
+        return self.schedule.due(now, len(planned(self.history)), metric, share)
 
     def grow(
         self, batches: Iterable[Any], *, budget: float | None = None, context: Mapping[str, Any] | None = None
@@ -184,7 +183,7 @@ class Grower:
             VerificationError: If the grown model's loss is another.
         """
         started, seed, event = time.monotonic(), self._event_seed, self._event
-        limit = self._limit(budget)
+        limit = self._purse.share(self.graph_module, self.schedule.events, budget)
         read = event.read(self.graph_module, batches, seed)
         measured, scores = event.measure(self.graph_module, read, seed)
         before = event.loss(measured, read[0])
@@ -192,7 +191,8 @@ class Grower:
             grown = event.grow(measured, scores, limit, self.optimizer, seed)
             after = event.loss(grown, read[0])
             check_equal(before, after)
-            remember(grown, {**(context or {}), "loss_before": before, "loss_after": after})
+            losses = {"loss_before": before, "loss_after": after}
+            remember(grown, {**(context or {}), **losses, **self._purse.receipt(measured, grown)})
             self.model.become(grown)
         self._young.add(new_parameters(self.graph_module))
         return GrowthReport(self.history[-1], scores, before, after, time.monotonic() - started)
@@ -266,33 +266,10 @@ class Grower:
 
     @property
     def _event_seed(self) -> int:
-        return self._seed + len(_planned(self.history))
-
-    def _limit(self, budget: float | None) -> int:
-        """Return the number of parameters that the next event may add."""
-        done = len(_planned(self.history))
-        if budget is None:
-            budget = self.remaining // max((self.schedule.events or 0) - done, 1)
-        limit = resolve_budget(parameter_count(self.graph_module), budget) if budget else 0
-        if not 0 < limit <= self.remaining:
-            raise PlanError(
-                f"{limit:,} parameters are asked for and {self.remaining:,} remain of the whole budget",
-                where=f"growth event {done + 1}",
-                fix="give the Grower a larger budget",
-            )
-        return limit
+        return self._seed + len(planned(self.history))
 
     def _count_step(self, *_: Any) -> None:
         self.steps += 1
-
-
-def _planned(history: Sequence[GrowthEvent]) -> list[GrowthEvent]:
-    """Return the events that were planned within a budget, and not made by name."""
-    return [event for event in history if event.budget is not None]
-
-
-def _spent(history: Sequence[GrowthEvent]) -> int:
-    return sum(event.parameters_after - event.parameters_before for event in _planned(history))
 
 
 def _several(value: Any) -> tuple[Any, ...]:

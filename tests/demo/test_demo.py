@@ -16,8 +16,8 @@ from fxgrow.demo.experiment import run_demo
 from fxgrow.demo.output import write_results
 from fxgrow.demo.uniform import uniform_settings
 from fxgrow.errors import DataError, FileError, FxgrowError
+from fxgrow.execution.shapes import flops_per_sample
 from fxgrow.primitives.modules import parameter_count
-from fxgrow.progressive.costs import flops_per_sample
 from fxgrow.record.record import record_of
 from fxgrow.runs import Settings, read_recipe
 from fxgrow.runs.making import build_model, trace_model

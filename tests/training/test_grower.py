@@ -115,7 +115,7 @@ def test_an_event_may_be_given_its_own_budget() -> None:
 
 def test_a_spent_budget_is_refused() -> None:
     grower = make(traced_model(), budget=300)
-    grower.budget = 0
+    grower._purse.total = 0
     with pytest.raises(PlanError, match="0 remain of the whole budget; give the Grower a larger budget"):
         grower.grow(batches())
 
