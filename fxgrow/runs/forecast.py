@@ -13,10 +13,10 @@ from torch import Tensor
 from fxgrow.curvature import analyze
 from fxgrow.execution.preservation import preserved
 from fxgrow.execution.randomness import preserved_randomness
+from fxgrow.execution.shapes import flops_per_sample
 from fxgrow.graph.sharing import share
 from fxgrow.growth import grow
 from fxgrow.primitives.modules import parameter_count
-from fxgrow.progressive.costs import flops_per_sample
 from fxgrow.runs.growing import GrowingModel, GrowingNeurons, WakingBlocks
 from fxgrow.runs.making import examples
 from fxgrow.runs.run import Run
