@@ -208,7 +208,7 @@ def forecast_notes(plan: Forecast) -> Sequence[str]:
         f"about {spell_time(plan.seconds)} of training steps; tests and growth events come on top",
         f"measured here: a step of the start, the least of {_STEPS}{scaled}",
         "extrapolated by FLOPs: the times with ~",
-        f"{sizes}: parameters; FLOPs of a forward pass, for an image",
+        f"{sizes}: parameters, FLOPs of an image forward",
         "computed: memory of weights, gradients, optimizer, and what a step keeps",
     )
 
