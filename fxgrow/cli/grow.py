@@ -24,7 +24,8 @@ def add_parser(verbs: "Verbs") -> None:
         "grow",
         run,
         summary="grow a scored model within a budget of parameters",
-        description="The grown model computes the same function; `fxgrow verify` shows it.",
+        description="The grown model computes the same function; `fxgrow verify` shows it. With half-steps it computes "
+        "another one, and `fxgrow verify` says how far off.",
         example=_EXAMPLE,
         json=True,
     )
@@ -36,7 +37,10 @@ def add_parser(verbs: "Verbs") -> None:
         help="parameters to add at most: 0.1 or 10%% of the model's, or a whole number such as 50000",
     )
     parser.add_argument(
-        "--operator", default="serial", metavar="NAME", help="kind of pseudo-layer (default: %(default)s)"
+        "--operator",
+        default="serial",
+        metavar="NAME",
+        help="kind of pseudo-layer, or half-step (default: %(default)s)",
     )
     parser.add_argument(
         "--allocation", default="even", metavar="NAME", help="how sites share the budget (default: %(default)s)"
