@@ -208,9 +208,10 @@ class Grower:
             DivergenceError: If the loss is not finite; the message says the step and the first module whose output is
                 not.
         """
-        if not math.isfinite(float(loss)):
+        value = float(loss.detach()) if isinstance(loss, Tensor) else loss
+        if not math.isfinite(value):
             where = describe_divergence(self.graph_module, inputs)
-            raise DivergenceError(f"the loss is {float(loss)}: {where}", step=self.steps)
+            raise DivergenceError(f"the loss is {value}: {where}", step=self.steps)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state of the run: all that a fresh process needs to go on bit for bit.
