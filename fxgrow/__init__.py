@@ -79,7 +79,7 @@ _HOMES = {
 }
 
 #: Rooms that are reached as attributes, as in ``fxgrow.plot.depth_map``.
-_ROOMS = ("inspection", "plot", "report", "results")
+_ROOMS = ("export", "inspection", "plot", "report", "results")
 
 __all__ = [*_HOMES, "__version__"]
 __getattr__, __dir__ = attach(__name__, _HOMES, rooms=_ROOMS)

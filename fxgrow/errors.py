@@ -78,6 +78,10 @@ class FileError(FxgrowError):
     """A file could not be read as, or written as, a model of fxgrow."""
 
 
+class ExportError(FxgrowError):
+    """A model cannot be written in the format of another tool."""
+
+
 class DataError(FxgrowError):
     """A data source is unknown, missing or empty."""
 

@@ -21,7 +21,7 @@ _PACKAGES = {
     "torch": "", "networkx": "", "rich": "", "numpy": "", "msgspec": "",
     "timm": "timm", "torchvision": "timm", "mlxtend": "data", "mnist1d": "data", "scikit-learn": "data",
     "tomli-w": "train", "tensorboard": "tensorboard", "matplotlib": "demo", "scipy": "spectra",
-    "transformers": "hf", "onnx": "export",
+    "transformers": "hf", "onnx": "export", "safetensors": "export",
 }  # fmt: skip
 
 

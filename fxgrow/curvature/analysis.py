@@ -61,7 +61,8 @@ def analyze(
         sites: Module paths or shell patterns (``"blocks.*.mlp.*"``) of the sites to score; all of them if None.
         iterations: Lanczos iterations of an eigen-score, at most.
         settled: Stop a site's iterations when the ranking of its neurons has settled: when its rank correlation with
-            the ranking two iterations before is at least this. `SiteScores.iterations` says when that was, and
+            the ranking of an earlier iteration is at least this. Held-out values then come from vectors that were
+            found on the positions which carry most. `SiteScores.iterations` says when that was, and
             `SiteScores.residuals` how far off an eigenvalue may be. None makes all iterations.
         seed: Seed of whatever the score draws, and of dropout while the model runs.
         max_memory: Bytes that captured tensors and solvers may take, beside a training step's own memory.

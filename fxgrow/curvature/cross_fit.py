@@ -13,8 +13,8 @@ from fxgrow.curvature.scores import SiteScores
 from fxgrow.curvature.statistics import joined, mean_and_error, spearman
 from fxgrow.execution.ranks import ALONE, Ranks
 
-#: how much further from 1 the rank correlation may be at which the halves have settled
-_HALVES_SLACK = 10
+#: of what the positions of a half carry, how much is enough to find vectors on, whose worth all positions then tell
+_SHARE = 0.98
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,8 +77,9 @@ def cross_fit(
     which, unlike the eigenvalue, is not drawn away from zero by the search over directions. Its standard error is that
     of the mean of the single samples' quotients (of the batches', where a site's input does not show the samples). Any
     vector found on one half is honest on the other, so each half gets half the iterations (all of them where they make
-    the result exact), and the error bar costs half as much again as the eigenvalues. Some of it comes back: the
-    solver for all data starts between the halves' vectors, which is worth about two iterations.
+    the result exact), and the error bar costs half as much again as the eigenvalues. With `settled`, they look at the
+    few positions alone that carry nearly all of a matrix (`CapturedCall.heaviest`); quotients are over all of them.
+    Some of the cost comes back: the solver for all data starts between the halves' vectors.
 
     Args:
         halves: The matrices of a site's neurons over either half of the data; or over all of it, where it cannot be
@@ -87,8 +88,7 @@ def cross_fit(
         seed: Seed of the first Lanczos vector.
         wanted: Which end of the spectrum. With ``"largest"`` values are absolute, and a held-out quotient is positive
             where it has the sign of the eigenvalue that its vector was found for.
-        settled: Stop early when the ranking has settled (`fxgrow.curvature.lanczos.lanczos`); the halves, whose vectors
-            need not be exact, when ten times as much is still open.
+        settled: Stop early when the ranking has settled (`fxgrow.curvature.lanczos.lanczos`).
     """
     ranks = halves[0].ranks
     whole = CurvatureMatrices(halves[0].map, tuple(call for half in halves for call in half.captured), ranks)
@@ -99,9 +99,11 @@ def cross_fit(
         overall = tridiagonals.pairs(wanted)
         overall = replace(overall, values=overall.values.abs()) if wanted == "largest" else overall
         return CrossFit(overall, (), None, None, tridiagonals.diagonal.shape[1])
-    nearly = None if settled is None else max(0.0, 1 - _HALVES_SLACK * (1 - settled))
-    found = [lanczos(half, random, steps, settled=nearly).pairs(wanted) for half in halves]
-    tridiagonals = lanczos(whole, _warm_start(found, random), iterations, settled=settled)
+    found = []
+    for half in halves:
+        searched = half if settled is None or steps >= whole.map.features else half.heaviest(_SHARE)
+        found.append(lanczos(searched, random, steps, settled=settled).pairs(wanted))
+    tridiagonals = lanczos(whole, _warm_start(found, random), iterations, settled=settled, apart=1)
     overall = tridiagonals.pairs(wanted)
     crossed = [half.quotients(pairs.vectors) for pairs, half in zip(found, reversed(halves), strict=True)]
     values = [pairs.values for pairs in found]

@@ -24,6 +24,8 @@ from fxgrow.primitives.linear_map import LinearMap
 UNSPLIT = "one batch that does not show its samples here cannot be halved; give at least two batches"
 #: numbers in one block of the product X V^T, so that it stays in the cache between its two uses
 _BLOCK = 1 << 20
+#: share of the positions above which leaving the others out saves less than it costs to copy
+_WORTH_A_COPY = 0.9
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,6 +55,22 @@ class CapturedCall:
             source=(self.source[0], half),
         )
 
+    def heaviest(self, share: float, *, spatial: bool) -> "CapturedCall":
+        """Return the fewest positions that carry a share of ``sum_t |c_t| |x_t|^2``; whole samples of a convolution.
+
+        What is left out changes no matrix by more than ``1/N sum |c_it| |x_t|^2`` over what is left out, in any norm.
+        """
+        x, c = self.input, self.coefficients
+        if not spatial:
+            x, c = x.flatten(0, -2), c.flatten(0, -2)
+        weights = torch.linalg.vector_norm(c.flatten(1), dim=1) * torch.linalg.vector_norm(x.flatten(1), dim=1).square()
+        carried = weights.sort(descending=True).values.cumsum(0)
+        count = int((carried < share * carried[-1]).sum()) + 1
+        if count > _WORTH_A_COPY * len(weights):
+            return self
+        chosen = weights.topk(count).indices.sort().values
+        return replace(self, input=x.index_select(0, chosen), coefficients=c.index_select(0, chosen), parts=1)
+
 
 @dataclass(frozen=True, eq=False)
 class CurvatureMatrices:
@@ -74,6 +92,11 @@ class CurvatureMatrices:
             product = self._matrix_product if not self.map.spatial else self._convolution
             product(call, vectors, total)
         return self.ranks.sum(total) / self.samples
+
+    def heaviest(self, share: float) -> "CurvatureMatrices":
+        """Return the matrices over the positions that carry most of them (`CapturedCall.heaviest`)."""
+        captured = tuple(call.heaviest(share, spatial=self.map.spatial > 0) for call in self.captured)
+        return CurvatureMatrices(self.map, captured, self.ranks)
 
     def gradient(self) -> Tensor:
         """Return ``1/N sum_t c_it x_t``, the first-order term beside S_i, ``(neurons, features)``."""

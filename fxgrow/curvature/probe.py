@@ -39,7 +39,7 @@ class Probe:
     sites: Mapping[str, Site]  #: the sites to score, by module path
     iterations: int
     seed: int
-    settled: float | None  #: stop Lanczos when the rank correlation with two iterations before reaches this
+    settled: float | None  #: stop Lanczos when the rank correlation with an earlier iteration reaches this
     max_memory: int  #: bytes that captured tensors and solvers may take, beside a training step's own memory
     place: Place | None = None  #: where the graph lies in a larger model, which is run
     ranks: Ranks = ALONE  #: which have other batches of the probe data
@@ -200,18 +200,23 @@ def _size(value: Tensor) -> int:
 
 
 def _working_bytes(probe: Probe, reading: Reading, run: ForwardPass, captured: int) -> int:
-    """Return the bytes that solving takes: the Lanczos basis, and for a single batch the halves that are copied."""
+    """Return the bytes that solving takes: the Lanczos basis, and what is copied of that which was captured."""
     itemsize: int = max(run.values[reading.inputs[0]].element_size(), 4)
     steps = min(probe.iterations, reading.map.features)
     basis = _BASIS_COPIES * steps * reading.map.neurons * reading.map.features * itemsize
-    return basis + (captured if len(probe.sizes) == 1 else 0)
+    return basis + int(captured * (_copies(probe) - 1))
+
+
+def _copies(probe: Probe) -> float:
+    """Return how often what a site read lies in memory: halves of one batch are copies, and so is what carries one."""
+    return 1.0 + (len(probe.sizes) == 1) + (0.5 if probe.settled is not None else 0.0)
 
 
 def _in_rows(probe: Probe, reading: Reading, run: ForwardPass, inputs: int, coefficients: int) -> list[Reading]:
     """Divide a reading into several of fewer rows, each of which fits."""
     neurons = reading.map.neurons
     working = _working_bytes(probe, reading, run, inputs + coefficients)
-    fixed = inputs * (2 if len(probe.sizes) == 1 else 1)
+    fixed = int(inputs * _copies(probe))
     per_row = (inputs + coefficients + working - fixed) / neurons
     rows = int((probe.max_memory - fixed) / per_row)
     if rows < 1 or reading.map.groups > 1:

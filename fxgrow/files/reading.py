@@ -13,6 +13,7 @@ from fxgrow.files.archive import check_archive
 from fxgrow.files.checksums import checksum_of_tensor
 from fxgrow.files.diagnosis import describe_foreign, describe_pickle
 from fxgrow.files.layout import FORMAT, TABLE, VERSION, checksum_of_plain
+from fxgrow.files.safetensors_file import is_safetensors, read_metadata
 from fxgrow.files.schema import check_document, table_from_plain
 from fxgrow.files.table import Table
 
@@ -38,6 +39,8 @@ def read(path: str | os.PathLike[str]) -> Contents:
         FileError: If there is no such file, if it is not a model of fxgrow, or if it is damaged.
     """
     where = str(path)
+    if is_safetensors(path):
+        return _read_safetensors(path)
     document = load_plain(path)
     if not isinstance(document, dict) or document.get("format") != FORMAT:
         raise describe_foreign(document, where)
@@ -55,6 +58,19 @@ def read(path: str | os.PathLike[str]) -> Contents:
     except ValueError as error:
         what = f"it is not laid out as format version {version} ({first_line(error)[:200]})"
         raise FileError(what, where=where, fix="write it again with fxgrow.save") from error
+
+
+def _read_safetensors(path: str | os.PathLike[str]) -> Contents:
+    table, document = read_metadata(path)
+    try:
+        from safetensors.torch import load_file
+    except ImportError as error:
+        what, fix = "it needs safetensors, which is not installed", "pip install 'fxgrow[export]'"
+        raise FileError(what, where=str(path), fix=fix) from error
+    tensors = load_file(path)
+    tensors |= {name: tensors[same] for name, same in document["aliases"].items()}
+    buffers = {name: tensors.pop(name) for name in document["buffers"]}
+    return Contents(table, tensors, buffers)
 
 
 def load_plain(path: str | os.PathLike[str]) -> Any:

@@ -7,6 +7,7 @@ from typing import Any
 
 from fxgrow.files.archive import check_archive
 from fxgrow.files.layout import FORMAT, TABLE, VERSION, checksum_of_plain
+from fxgrow.files.safetensors_file import is_safetensors, read_metadata
 from fxgrow.files.schema import check_document, table_from_plain
 from fxgrow.files.table import Table
 from fxgrow.files.torchless import StoredTensor, read_document
@@ -30,6 +31,8 @@ def read_table(path: str | os.PathLike[str]) -> Table:
     Example:
         >>> [row.target for row in fxgrow.files.read_table("model.pt").nodes if row.site]  # doctest: +SKIP
     """
+    if is_safetensors(path):
+        return read_metadata(path)[0]
     check_archive(path)
     try:
         return _read(path)

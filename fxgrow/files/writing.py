@@ -44,7 +44,7 @@ def save(graph_module: nn.Module, path: str | os.PathLike[str], *, overwrite: bo
     """
     target = check_output(path, overwrite=overwrite)
     traced = unwrap(graph_module)
-    document = _document(traced)
+    document = document_of(traced)
     with whole_or_nothing(target) as stream:
         torch.save(document, stream)
         if check:
@@ -52,7 +52,12 @@ def save(graph_module: nn.Module, path: str | os.PathLike[str], *, overwrite: bo
         check_output(path, overwrite=overwrite)  # somebody may have written it meanwhile
 
 
-def _document(graph_module: fx.GraphModule) -> dict[str, Any]:
+def document_of(graph_module: fx.GraphModule) -> dict[str, Any]:
+    """Return what a file holds of a model (`fxgrow.files.layout`).
+
+    Raises:
+        FileError: If the model holds what a file cannot.
+    """
     from fxgrow import __version__
 
     described = describe(graph_module)

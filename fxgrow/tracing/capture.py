@@ -18,6 +18,7 @@ from fxgrow.tracing.functions import Function, rejecting_function, spelled
 from fxgrow.tracing.mode_value import ModeValue
 from fxgrow.tracing.tracer import ModelTracer
 from fxgrow.tracing.values import IntegerFromDataError
+from fxgrow.tracing.weights import notes_on_weights
 
 _CONSTANT = "_tensor_constant"
 
@@ -71,7 +72,8 @@ def capture(model: nn.Module, call: Call, leaves: Collection[str]) -> Capture:
         raise MustStayWholeError(differences.modules)
     notes = [f"{spelled(function)} is one node: {reason}" for function, reason in functions.items()]
     notes += dict.fromkeys([*evaluation.tracer.notes, *train.tracer.notes])
-    notes += [*_size_notes(evaluation), *_constant_notes(evaluation), *_fixed_notes(call)]
+    notes += [*notes_on_weights(evaluation.graph, model), *_size_notes(evaluation)]
+    notes += [*_constant_notes(evaluation), *_fixed_notes(call)]
     passing = _passing_parts(model, evaluation)
     if passing:
         raise MustStayWholeError(passing)

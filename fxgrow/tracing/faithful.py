@@ -10,13 +10,13 @@ from torch import nn
 from fxgrow.errors import TraceError, VerificationError
 from fxgrow.execution.shapes import ShapeError, complete_shapes, propagate_shapes
 from fxgrow.graph.normalisation import normalise
-from fxgrow.primitives.modules import parameter_count
 from fxgrow.tracing.arguments import Call
 from fxgrow.tracing.calls import Opaque
 from fxgrow.tracing.capture import Capture, MustStayWholeError, capture
 from fxgrow.tracing.computed_bias import separate_computed_biases
 from fxgrow.tracing.detaching import detach_without_gradient
 from fxgrow.tracing.obstacles import obstacle
+from fxgrow.tracing.weights import spelled_share
 
 PARTS = "trace those of its submodules that pass by themselves, and put each back in the place of the original"
 
@@ -67,13 +67,7 @@ def trace_faithfully(
                     raise _refuse(finding, model) from failure.__cause__
                 whole.add(path)
                 added.add(path)
-                notes.append(f"{path} stays whole{_weight(path, model)}: {finding.reason}")
-
-
-def _weight(path: str, model: nn.Module) -> str:
-    """Say what share of a model's parameters the module at `path` has; nothing where it has none."""
-    share = parameter_count(model.get_submodule(path)) / max(parameter_count(model), 1)
-    return f", with {share:.1%} of the parameters" if share else ""
+                notes.append(f"{path} stays whole{spelled_share([path], model)}: {finding.reason}")
 
 
 def _normalise(graph_module: fx.GraphModule, inputs: tuple[Any, ...]) -> None:

@@ -15,7 +15,8 @@ from torch.fx._symbolic_trace import _orig_module_call
 
 from fxgrow.execution.randomness import random_state
 from fxgrow.primitives.unwrapping import bare
-from fxgrow.tracing.arguments import Argument, Call, mirror
+from fxgrow.tracing.arguments import Call, mirror
+from fxgrow.tracing.assertions import assert_as_given, assert_equal
 from fxgrow.tracing.attention import PADDING, writes_over_padding
 from fxgrow.tracing.autograd_functions import CHECKPOINTING
 from fxgrow.tracing.calls import ModuleCall, Opaque, drop_unread
@@ -156,8 +157,7 @@ class ModelTracer(fx.Tracer):
                 self.note("branches on whether gradients are recorded take the side of training")
                 return value
             message = "this graph was traced for inputs of another size, type or number"
-            same = self.create_proxy("call_function", operator.eq, (proxy, value), {})
-            self.create_proxy("call_function", torch._assert, (same, message), {})
+            assert_equal(proxy, value, message)
         return self.decided[node]
 
     def _value(self, node: fx.Node) -> Any:
@@ -182,21 +182,8 @@ class ModelTracer(fx.Tracer):
             default = argument.value if argument.fixed and argument.spelled else None
             proxies.append(self.create_proxy("placeholder", argument.name, (default,) if defaults else (), {}))
         for argument, proxy in zip(self.call.arguments, proxies, strict=True):
-            self._demand(argument, proxy)
+            assert_as_given(argument, proxy)
         return proxies
-
-    def _demand(self, argument: Argument, proxy: fx.Proxy) -> None:
-        """Have the graph assert that an argument has its fixed value, or that a tensor is given where one must be."""
-        if argument.fixed and argument.spelled:
-            compare = operator.is_ if argument.value is None else operator.eq
-            holds = self.create_proxy("call_function", compare, (proxy, argument.value), {})
-            message = f"{argument.name} is fixed at {argument.value!r} in this graph"
-        elif not argument.fixed and proxy.node.args:
-            holds = self.create_proxy("call_function", operator.is_not, (proxy, None), {})
-            message = f"{argument.name} must be given"
-        else:
-            return
-        self.create_proxy("call_function", torch._assert, (holds, message), {})
 
     def call_module(self, m: nn.Module, forward: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         """Record a call of `m`, or what it does if it is no leaf."""

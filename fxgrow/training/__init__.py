@@ -16,3 +16,5 @@ from fxgrow.training.schedule import Plateau as Plateau
 from fxgrow.training.schedule import Schedule as Schedule
 from fxgrow.training.schedule import Significance as Significance
 from fxgrow.training.schedule import growth_epochs as growth_epochs
+from fxgrow.training.sharded_checkpoints import ShardedCheckpoints as ShardedCheckpoints
+from fxgrow.training.sharding import Shard as Shard

@@ -160,8 +160,9 @@ class Grower:
                 fix = "call grower.due(now, batches=...) with training data"
                 raise PlanError("significance is measured on data, and none is given", where="due", fix=fix)
             seed = self._event_seed
-            read = self._event.read(self.graph_module, batches, seed)
-            return significant_share(self._event.measure(self.graph_module, read, seed)[1])
+            with self.model.whole():
+                read = self._event.read(self.graph_module, batches, seed)
+                return significant_share(self._event.measure(self.graph_module, read, seed)[1])
 
         return self.schedule.due(now, self._events, metric, share)
 
@@ -185,10 +186,10 @@ class Grower:
         """
         started, seed, event = time.monotonic(), self._event_seed, self._event
         limit = self._limit(budget)
-        read = event.read(self.graph_module, batches, seed)
-        measured, scores = event.measure(self.graph_module, read, seed)
-        before = event.loss(measured, read[0])
-        with unchanged_on_failure(self.optimizer):
+        with self.model.whole(), unchanged_on_failure(self.optimizer):
+            read = event.read(self.graph_module, batches, seed)
+            measured, scores = event.measure(self.graph_module, read, seed)
+            before = event.loss(measured, read[0])
             grown = event.grow(measured, scores, replace(self._purse.budget, total=limit), self.optimizer, seed)
             after = event.loss(grown, read[0])
             check_equal(before, after)

@@ -2,11 +2,12 @@
 
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch.fx as fx
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from fxgrow.errors import PlanError
 from fxgrow.graph.flattening import build_graph, flatten_graph
@@ -19,6 +20,7 @@ from fxgrow.training.compilation import CompiledBlocks
 from fxgrow.training.compilation import compile as compile_blocks
 from fxgrow.training.parallel import Wrappers
 from fxgrow.training.replaying import follow
+from fxgrow.training.sharding import Shard, adopt_shards, distributed_like, gather
 from fxgrow.training.structure import Structure
 
 #: Makes of the model what is trained: DistributedDataParallel, `fully_shard`, ``.to(memory_format=...)``.
@@ -76,6 +78,9 @@ class Growing(CompiledForm):
         Raises:
             PlanError: If one does not hold one copy of this model.
         """
+        if averages and isinstance(self.wrap, Shard):
+            fix = "leave ema out; an average of sharded weights cannot follow"
+            raise PlanError("it averages whole weights, and Shard holds none", where="ema", fix=fix)
         shadows = tuple(_copy_in(average, digest(self.graph_module)) for average in averages)
         self.averages, self._shadows = (*self.averages, *averages), (*self._shadows, *shadows)
 
@@ -92,11 +97,20 @@ class Growing(CompiledForm):
         Raises:
             PlanError: If an average does not hold one copy of this model.
         """
-        self.optimizers = optimizers
+        self.optimizers, self.wrap = optimizers, wrap or self.wrap
         self.add_averages(*averages)
         if wrap is not None:
-            self.wrap = wrap
             self._run()
+
+    @contextmanager
+    def whole(self) -> Iterator[None]:
+        """Let the graph hold whole parameters meanwhile, where `wrap` shards them: for what measures or rewrites it."""
+        sharded = gather(self.graph_module, self.optimizers)
+        try:
+            yield
+        finally:
+            if sharded and not any(isinstance(parameter, DTensor) for parameter in self.graph_module.parameters()):
+                self._run()
 
     def become(self, rewritten: fx.GraphModule) -> None:
         """Take over the inside of a rewritten copy of `graph_module`, which is used up; averages follow.
@@ -141,14 +155,17 @@ class Growing(CompiledForm):
         if (said.digest, said.edits) == (here.digest, here.edits):
             update_record(self.graph_module, history=said.history)
             return
-        with unchanged_on_failure(self.optimizers):
+        with self.whole(), unchanged_on_failure(self.optimizers):
             self.become(said.made_of(self.graph_module, self.optimizers))
 
-    def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *rest: Any) -> None:
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
         """Make the structure before the first tensor is loaded; a state dict that says none is loaded as ever."""
         key, missing = f"{prefix}_extra_state", rest[2]
         if key in state_dict:
             self.set_extra_state(state_dict[key])
+        for name, own in self.named_parameters(prefix.removesuffix(".")):  # a state may be whole where they are sharded
+            if name in state_dict:
+                state_dict[name] = distributed_like(state_dict[name], own)
         super()._load_from_state_dict(state_dict, prefix, *rest)
         if key in missing:
             missing.remove(key)
@@ -174,6 +191,7 @@ class Growing(CompiledForm):
         if isinstance(self._compiled, CompiledBlocks):
             self._compiled.follow()
         self.__dict__["runner"] = self._compiled if self.wrap is None else self.wrap(self._compiled)
+        adopt_shards(self.graph_module, self.runner, self.optimizers)
 
         def forward(*args: Any, **kwargs: Any) -> Any:
             self._wrappers.note(self)
