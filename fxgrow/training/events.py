@@ -20,7 +20,7 @@ from fxgrow.execution.ranks import Ranks
 from fxgrow.graph.sharing import share
 from fxgrow.growth import Budget, grow
 from fxgrow.growth.allocation import find_allocation
-from fxgrow.operators import find_operator
+from fxgrow.growth.kinds import find_kind
 from fxgrow.optimizers import Optimizers
 from fxgrow.record.digest import digest
 from fxgrow.record.record import GrowthEvent, record_of
@@ -61,8 +61,13 @@ class Event:
 
     def __post_init__(self) -> None:
         find_score(self.score)
-        find_operator(self.operator)
+        find_kind(self.operator)
         find_allocation(self.allocation)
+
+    @property
+    def preserves_function(self) -> bool:
+        """Whether what grows computes what it did before."""
+        return find_kind(self.operator).preserves_function
 
     def read(self, graph_module: fx.GraphModule, batches: object, seed: int) -> tuple[Batch, ...]:
         """Read the probe data."""
