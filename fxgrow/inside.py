@@ -137,9 +137,10 @@ def grow_inside(
         measured, scores = event.measure(growing.graph_module, read, seed)
         limit = resolve_budget(parameter_count(measured), budget)
         grown = event.grow(measured, scores, limit, optimizer, seed)
-        verify(measured, grown, place.inputs(read[0].inputs))
         before, after = event.loss(measured, read[0]), event.loss(grown, read[0])
-        check_equal(before, after)
+        if event.preserves_function:
+            verify(measured, grown, place.inputs(read[0].inputs))
+            check_equal(before, after)
         remember(grown, {**(context or {}), "loss_before": before, "loss_after": after})
         growing.become(grown)
     return growing

@@ -24,6 +24,7 @@ _BUILT_IN = {
     "fold-pairs": "fxgrow.passes.fold_pairs:FoldPairs",
     "functionalize-inplace": "fxgrow.passes.functionalize_inplace:FunctionalizeInplace",
     "insert-block": "fxgrow.passes.insert_block:InsertBlock",
+    "insert-half-steps": "fxgrow.passes.insert_half_steps:InsertHalfSteps",
     "insert-pseudo-layers": "fxgrow.passes.insert_pseudo_layers:InsertPseudoLayers",
     "merge-branches": "fxgrow.passes.merge_branches:MergeBranches",
     "slim": "fxgrow.passes.slim:Slim",

@@ -7,7 +7,7 @@ import torch
 import torch.fx as fx
 from torch import nn
 
-from fxgrow.errors import FileError
+from fxgrow.errors import FileError, PassError
 from fxgrow.files.input_values import to_spec
 from fxgrow.files.table import InputSpec, NodeRow, SiteRow, Table
 from fxgrow.graph.ends import inner_sites
@@ -18,6 +18,7 @@ from fxgrow.record.annotations import NO_GRADIENT, annotation
 from fxgrow.record.digest import digest
 from fxgrow.record.provenance import part_of
 from fxgrow.record.record import record_of
+from fxgrow.widths.branch_units import UnitsOfBranches, find_branch_units
 
 
 def describe(graph_module: fx.GraphModule) -> Table:
@@ -67,6 +68,7 @@ def _site_rows(graph_module: fx.GraphModule) -> dict[str, SiteRow]:
     inner = inner_sites(graph_module, sites)
     own = digest(graph_module)
     refusals = {path: site.refusal or _found_dark(site, own) for path, site in sites.items()}
+    units = _units(graph_module)
     return {
         path: SiteRow(
             path=path,
@@ -75,9 +77,19 @@ def _site_rows(graph_module: fx.GraphModule) -> dict[str, SiteRow]:
             refusal=refusals[path],
             by_default=path in inner and refusals[path] is None,
             depths=tuple(sorted(Counter(depths[path]).items())),
+            units=units.found[path].count if path in units.found else 0,
+            no_units=units.refusals.get(path, ""),
         )
         for path, site in sites.items()
     }
+
+
+def _units(graph_module: fx.GraphModule) -> UnitsOfBranches:
+    """Return the units of residual branches; without shapes on the nodes nothing is known of them."""
+    try:
+        return find_branch_units(graph_module)
+    except PassError as error:
+        return UnitsOfBranches({}, dict.fromkeys(find_sites(graph_module), error.what))
 
 
 def _found_dark(site: Site, own: str) -> str | None:

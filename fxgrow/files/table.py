@@ -26,6 +26,8 @@ class SiteRow:
     by_default: bool  #: whether it grows without being asked for; the stem and the head do not
     #: how many neurons are how many pseudo-layers deep, as pairs (depth, neurons), shallow first
     depths: tuple[tuple[Count, Count], ...]
+    units: Count = 0  #: how many hidden units or heads its rows are, which half-steps can be given to
+    no_units: str = ""  #: why there are none
 
     @property
     def depth(self) -> int:
@@ -94,7 +96,7 @@ class Table:
     @property
     def depth_map(self) -> dict[str, list[int]]:
         """How many pseudo-layers deep each neuron of each site is, as `fxgrow.depth_map` says of the graph."""
-        steps = [Step(row.name, row.inputs, row.provenance.part) for row in self.nodes]
+        steps = [Step.of(row.name, row.inputs, row.provenance) for row in self.nodes]
         return depths(steps, {row.site.path: row.site.neurons for row in self.nodes if row.site})
 
     @property

@@ -60,11 +60,28 @@ class BranchEnds:
         if is_sum(self.operations, value):
             parts = [self.of(part) for part in value.args[:2] if isinstance(part, fx.Node)]
             return tuple(end for part in parts for end in part) if all(parts) else ()
-        if value.op != "call_module" and self.operations[value].calls == {"mul"}:
+        if self._multiplies(value):
             return self._of_product(value)
         if self._passes(value) and value.args and isinstance(value.args[0], fx.Node):
             return self.of(value.args[0])
         return ()
+
+    def obstacle(self, value: fx.Node, source: fx.Node) -> fx.Node | None:
+        """Return what stands between two values so that the one is no multiple of the other; None where it is.
+
+        Scales, views and dropout stand in nobody's way; sums and norms do.
+        """
+        while value is not source:
+            factors = [factor for factor in value.args if isinstance(factor, fx.Node)]
+            behind = [factor for factor in factors if factor is source or self.ancestry.depends(factor, source)]
+            scales = self._multiplies(value) and len(behind) == 1
+            if not scales and (not self._passes(value) or value.args[:1] != tuple(behind)):
+                return value
+            (value,) = behind
+        return None
+
+    def _multiplies(self, value: fx.Node) -> bool:
+        return value.op != "call_module" and self.operations[value].calls == {"mul"}
 
     def _of_product(self, value: fx.Node) -> tuple[End, ...]:
         factors = [factor for factor in value.args if isinstance(factor, fx.Node)]

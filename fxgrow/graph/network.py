@@ -9,7 +9,7 @@ from fxgrow.errors import PassError
 from fxgrow.graph.sites import find_sites
 from fxgrow.record.depth import Step, depths
 from fxgrow.record.facts import kept
-from fxgrow.record.provenance import edge_of, part_of
+from fxgrow.record.provenance import edge_of, part_of, provenance_of
 
 
 @kept(notes=True)
@@ -82,13 +82,14 @@ def depth_map(graph_module: fx.GraphModule) -> Mapping[str, list[int]]:
 
     A neuron that nothing was added to has depth 0. A pseudo-layer that reads another value of the same site stands
     behind what was grown there before and is one deeper; pseudo-layers beside each other count once. What was grown
-    inside a pseudo-layer adds to the depth of the rows that it serves.
+    inside a pseudo-layer adds to the depth of the rows that it serves. A half-step counts like a pseudo-layer for the
+    rows that it repeats, and what grew on its own rows adds to their depth.
 
     Example:
         ``depth_map(grown)["blocks.0.mlp.fc1"].count(0)`` neurons did not grow.
     """
     steps = [
-        Step(node.name, tuple(source.name for source in node.all_input_nodes), part_of(node))
+        Step.of(node.name, (source.name for source in node.all_input_nodes), provenance_of(node))
         for node in graph_module.graph.nodes
     ]
     return depths(steps, {path: site.neurons for path, site in find_sites(graph_module).items()})

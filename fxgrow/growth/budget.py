@@ -1,7 +1,6 @@
 """What growth may cost, in parameters or FLOPs, and in which portions neurons grow."""
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -9,8 +8,6 @@ import torch.fx as fx
 
 from fxgrow.errors import PlanError
 from fxgrow.execution.shapes import flops_per_sample
-from fxgrow.graph.sites import Site
-from fxgrow.operators import PseudoLayer
 from fxgrow.primitives.modules import parameter_count
 
 
@@ -71,29 +68,6 @@ class Budget:
         rows = rows if self.most_rows is None else min(rows, self.most_rows)
         rows -= rows % self.multiple
         return rows if rows >= self.least_rows else 0
-
-
-@dataclass(frozen=True)
-class Price:
-    """What rows of sites cost, by the operator that grows them."""
-
-    sites: Mapping[str, Site]
-    operator: type[PseudoLayer]
-    budget: Budget
-
-    def of(self, path: str, rows: int) -> int:
-        """Return what `rows` grown rows of a site cost, in the budget's unit; in FLOPs with the additions of biases."""
-        if not rows:
-            return 0
-        site = self.sites[path]
-        parameters = self.operator.parameter_count(site.map, rows)
-        return parameters if self.budget.unit == "parameters" else 2 * parameters * _positions(site)
-
-
-def _positions(site: Site) -> int:
-    """Return how many positions of a sample a site computes, over all its calls."""
-    shapes = [call.meta["tensor_meta"].shape for call in site.calls]
-    return sum(max(1, shape.numel() // (shape[0] * site.neurons)) for shape in shapes)
 
 
 def resolve_budget(size: int, budget: float) -> int:

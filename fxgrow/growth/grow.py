@@ -28,7 +28,7 @@ def grow(
     seed: int = 0,
     context: Mapping[str, Any] | None = None,
 ) -> fx.GraphModule:
-    """Return a grown copy of `traced` that computes the same function.
+    """Return a grown copy of `traced` that computes the same function, but for half-steps, which change it.
 
     The result shares the parameters of `traced`, which stays as it was: an optimizer that holds them stays valid. The
     parameters that were added are listed by `fxgrow.new_parameters`; given an `optimizer`, they are added to the groups
@@ -39,7 +39,7 @@ def grow(
         scores: What `fxgrow.analyze` measured on it.
         budget: Parameters to add at most: a float is a fraction of the model's, an int a number; or a `Budget`
             (`fxgrow.plan`).
-        operator: The kind of pseudo-layer (`fxgrow.operators`).
+        operator: The kind of pseudo-layer (`fxgrow.operators`), or ``"half-step"`` or ``"half-step-apart"``.
         allocation: How the budget is shared out among sites (`fxgrow.plan`).
         include: Module paths or shell patterns of the only sites that may grow.
         exclude: Module paths or shell patterns of sites that may not.

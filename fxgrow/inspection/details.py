@@ -108,6 +108,7 @@ def _growth(table: Table, row: NodeRow) -> Iterator[tuple[str, str]]:
     if site is not None:
         verdict = f"no, {site.refusal}" if site.refusal else "yes" if site.by_default else "if included by name"
         yield "can grow", f"{verdict}: {site.neurons} neurons of {site.features} features each"
+        yield "half-steps", f"yes: {site.units} hidden units or heads" if site.units else f"no: {site.no_units}"
         dark = [row for row, reached in enumerate(row.annotation.get("scores", {}).get("reached") or ()) if not reached]
         if dark:
             yield "cannot grow", f"no gradient of the loss reaches neurons {', '.join(map(str, dark))}"

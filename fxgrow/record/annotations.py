@@ -30,6 +30,14 @@ class ScoreAnnotation(TypedDict):
     reached: list[bool] | None  #: whether each neuron gets a gradient of the loss; None where all do
 
 
+class RepeatAnnotation(TypedDict):
+    """Which rows of a site a half-step repeats, and where."""
+
+    site: str
+    copy: str  #: the site in the half-step
+    rows: list[int]
+
+
 class ProvenanceAnnotation(TypedDict, total=False):
     """Which edit made a node, as `fxgrow.record.provenance` reads and writes it."""
 
@@ -42,6 +50,7 @@ class ProvenanceAnnotation(TypedDict, total=False):
     block: str  #: module path of the inserted block that the node belongs to
     entry: int  #: on the first node that reads an inserted block's input: which of its inputs that is
     exit: bool  #: whether the node's value is what an inserted block makes of its input
+    repeats: list[RepeatAnnotation]  #: on the sum of a half-step
     moved: bool  #: on a residual edge: inserting it changed the order of other nodes
     merged: list[int]  #: on a residual edge: edits whose pseudo-layers were merged into this one
 

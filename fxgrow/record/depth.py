@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from fxgrow.record.provenance import PseudoLayerNode, ResidualEdge
+from fxgrow.record.provenance import Provenance, PseudoLayerNode, Repeat, ResidualEdge
 
 
 @dataclass(frozen=True)
@@ -14,10 +14,17 @@ class Step:
     name: str
     inputs: tuple[str, ...]  #: names of the nodes whose values it reads
     part: PseudoLayerNode | ResidualEdge | None
+    repeats: tuple[Repeat, ...] = ()  #: on the sum of a half-step
+
+    @classmethod
+    def of(cls, name: str, inputs: Iterable[str], made: Provenance | None) -> "Step":
+        """Return the step of a node that was made as `made` says."""
+        made = made or Provenance()
+        return cls(name, tuple(inputs), made.part, made.block.repeats if made.block else ())
 
 
 def depths(steps: Sequence[Step], neurons: Mapping[str, int]) -> dict[str, list[int]]:
-    """Return, for each site, how many pseudo-layers deep each of its neurons is.
+    """Return, for each site, how many pseudo-layers and half-steps deep each of its neurons is.
 
     Args:
         steps: The nodes of a graph, in its order.
@@ -28,7 +35,12 @@ def depths(steps: Sequence[Step], neurons: Mapping[str, int]) -> dict[str, list[
     for step in steps:
         if isinstance(step.part, ResidualEdge) and step.part.rows is not None:  # a bare residual edge adds no depth
             edges[step.part.site].append(step)
-    return {site: _follow(count, edges[site], layers) for site, count in neurons.items()}
+    found = {site: _follow(count, edges[site], layers) for site, count in neurons.items()}
+    repeats = dict.fromkeys(repeat for step in steps for repeat in step.repeats)
+    for repeat in sorted(repeats, key=lambda repeat: -repeat.copy.count(".")):  # those inside others first
+        for place, row in enumerate(repeat.rows):
+            found[repeat.site][row] += 1 + found[repeat.copy][place]
+    return found
 
 
 @dataclass

@@ -30,12 +30,22 @@ class ResidualEdge:
 
 
 @dataclass(frozen=True)
+class Repeat:
+    """Which rows of a site a half-step repeats, and where."""
+
+    site: str
+    copy: str  #: the site in the half-step
+    rows: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class BlockNode:
     """A node of an inserted block."""
 
     path: str  #: module path of the block
     entry: int | None = None  #: on the first node that reads the block's input: which of its inputs that is
     exit: bool = False  #: whether the node's value is what the block makes of its input
+    repeats: tuple[Repeat, ...] = ()  #: on the sum of a half-step
 
 
 @dataclass(frozen=True)
@@ -76,7 +86,8 @@ def read_provenance(written: Mapping[str, Any]) -> Provenance | None:
         part = ResidualEdge(
             made["pseudo_layer"], made["site"], None if rows is None else tuple(rows), made.get("moved", False), merged
         )
-    block = BlockNode(made["block"], made.get("entry"), made.get("exit", False)) if "block" in made else None
+    repeats = tuple(Repeat(known["site"], known["copy"], tuple(known["rows"])) for known in made.get("repeats", ()))
+    block = BlockNode(made["block"], made.get("entry"), made.get("exit", False), repeats) if "block" in made else None
     return Provenance(made.get("pass_name", ""), made.get("edit", -1), part, block)
 
 
@@ -101,6 +112,8 @@ def write_provenance(node: "fx.Node", provenance: Provenance) -> None:
     if block is not None:
         made |= {"block": block.path, **({} if block.entry is None else {"entry": block.entry})}
         made |= {"exit": True} if block.exit else {}
+    if block is not None and block.repeats:
+        made["repeats"] = [{"site": one.site, "copy": one.copy, "rows": list(one.rows)} for one in block.repeats]
     annotate(node, provenance=made)
 
 

@@ -130,7 +130,10 @@ def _product(found: Layouts, node: fx.Node) -> Any:
 
 
 def _sum(found: Layouts, node: fx.Node) -> Any:
-    """A sum or difference: its axes are those of a residual stream, which never changes its width."""
+    """A sum or difference: its axes are those of a residual stream, which never changes its width.
+
+    A sum of two functions of the same rows, as in a GELU that is written out, is one more function of them.
+    """
     read = found.tensors(node.args)
     found.freeze_sizes((node.args, node.kwargs), f"{name_of(node)} computes with its size")
     if len(read) == 1:
@@ -138,7 +141,8 @@ def _sum(found: Layouts, node: fx.Node) -> Any:
     if len(read) != 2:
         return unknown(found, node)
     dims = _broadcast(read[0].dims, read[1].dims, "it is added to something")
-    freeze(dims, "it is added to something")
+    if not read[0].origins or read[0].origins != read[1].origins:
+        freeze(dims, "it is added to something")
     return Layout(dims, read[0].origins | read[1].origins)
 
 
