@@ -17,7 +17,7 @@ import torch
 import torch.distributed.checkpoint as dcp
 from torch import Tensor
 
-from fxgrow.errors import FileError
+from fxgrow.errors import CheckpointWarning, FileError
 from fxgrow.execution.ranks import Ranks
 from fxgrow.training.grower import Grower
 
@@ -70,7 +70,7 @@ class ShardedCheckpoints:
             if path in complete:
                 load_sharded(grower, path)
                 return _step_of(path)
-            warnings.warn(f"passed over a checkpoint: {path}: it was not finished", stacklevel=2)
+            warnings.warn(f"passed over a checkpoint: {path}: it was not finished", CheckpointWarning, stacklevel=2)
         return None
 
     def paths(self) -> list[Path]:
