@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.distributed.checkpoint.state_dict_loader import load as load_tensors
 from torch.distributed.checkpoint.state_dict_saver import save as save_tensors
 
-from fxgrow.errors import FileError
+from fxgrow.errors import CheckpointWarning, FileError
 from fxgrow.execution.ranks import Ranks
 from fxgrow.training.grower import Grower
 
@@ -71,7 +71,7 @@ class ShardedCheckpoints:
             if path in complete:
                 load_sharded(grower, path)
                 return _step_of(path)
-            warnings.warn(f"passed over a checkpoint: {path}: it was not finished", stacklevel=2)
+            warnings.warn(f"passed over a checkpoint: {path}: it was not finished", CheckpointWarning, stacklevel=2)
         return None
 
     def paths(self) -> list[Path]:
