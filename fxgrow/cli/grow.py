@@ -1,6 +1,7 @@
 """`fxgrow grow`: grow a scored model."""
 
 import argparse
+import warnings
 from typing import TYPE_CHECKING
 
 from fxgrow.cli.parser import add_loading, add_output, add_verb
@@ -61,10 +62,14 @@ def run(args: argparse.Namespace) -> None:
     from fxgrow.cli.output import output_console, show
     from fxgrow.files import check_output
     from fxgrow.inspection import summarize
+    from fxgrow.operators import find_operator
 
     check_output(args.output, overwrite=args.force)
     graph_module = load_model(args.model, args)
     _check_scored(graph_module, args.model)
+    if find_operator(args.operator).follows_eigenvectors:
+        what = f"{args.operator} starts from random directions: scores in a file have no eigenvectors to start from"
+        warnings.warn(f"{what}; to follow them, grow in Python right after fxgrow.analyze", stacklevel=2)
     grown = fxgrow.grow(
         graph_module,
         fxgrow.Scores.from_annotations(graph_module),

@@ -46,7 +46,7 @@ def to_plain_text(view: Any, *, width: int = 120) -> str:
         TypeError: If it is no view.
     """
     stream = io.StringIO()
-    Console(file=stream, width=width, color_system=None, force_terminal=False).print(to_text(view))
+    Console(file=stream, width=width, color_system=None, force_terminal=False, force_jupyter=False).print(to_text(view))
     return stream.getvalue()
 
 

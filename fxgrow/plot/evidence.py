@@ -86,7 +86,9 @@ def _scale(axes: "Axes", sites: Sequence[SiteEvidence]) -> None:
     locator.set_params(numticks=5)
     axes.xaxis.set_major_locator(locator)
     axes.xaxis.set_minor_locator(NullLocator())
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    # the ends of the even part stand too close to zero for a label
+    spelled = FuncFormatter(lambda value, _: f"{value:g}" if value == 0 or abs(value) > 3 * linear else "")
+    axes.xaxis.set_major_formatter(spelled)
 
 
 def _measured(moment: Moment) -> bool:

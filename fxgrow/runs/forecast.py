@@ -13,10 +13,10 @@ from torch import Tensor
 from fxgrow.curvature import analyze
 from fxgrow.execution.preservation import preserved
 from fxgrow.execution.randomness import preserved_randomness
+from fxgrow.execution.shapes import flops_per_sample
 from fxgrow.graph.sharing import share
 from fxgrow.growth import grow
 from fxgrow.primitives.modules import parameter_count
-from fxgrow.progressive.costs import flops_per_sample
 from fxgrow.runs.growing import GrowingModel, GrowingNeurons, WakingBlocks
 from fxgrow.runs.making import examples
 from fxgrow.runs.run import Run
@@ -208,7 +208,7 @@ def forecast_notes(plan: Forecast) -> Sequence[str]:
         f"about {spell_time(plan.seconds)} of training steps; tests and growth events come on top",
         f"measured here: a step of the start, the least of {_STEPS}{scaled}",
         "extrapolated by FLOPs: the times with ~",
-        f"{sizes}: parameters; FLOPs of a forward pass, for an image",
+        f"{sizes}: parameters, FLOPs of an image forward",
         "computed: memory of weights, gradients, optimizer, and what a step keeps",
     )
 

@@ -23,7 +23,7 @@ class TensorBoard:
         except ImportError as error:
             fix = "pip install 'fxgrow[tensorboard]', or set tensorboard=false"
             raise SettingsError("TensorBoard is not installed", where="tensorboard", fix=fix) from error
-        self._writer = SummaryWriter(str(folder))  # type: ignore[no-untyped-call]
+        self._writer = SummaryWriter(str(folder))
 
     def __enter__(self) -> Self:
         return self
@@ -31,7 +31,7 @@ class TensorBoard:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._writer.close()  # type: ignore[no-untyped-call]
+        self._writer.close()
 
     def step(self, epoch: int, loss: float) -> None:
         """Do nothing: an epoch's mean tells more."""
@@ -40,10 +40,10 @@ class TensorBoard:
         """Write one point of each curve."""
         values = {name: value for name, value in asdict(metrics).items() if name not in ("model", "epoch")}
         for name, value in values.items():
-            self._writer.add_scalar(name, value, metrics.epoch)  # type: ignore[no-untyped-call]
-        self._writer.flush()  # type: ignore[no-untyped-call]
+            self._writer.add_scalar(name, value, metrics.epoch)
+        self._writer.flush()
 
     def grown(self, event: Event) -> None:
         """Write which event it was, and the parameters that came."""
         added = event.parameters_after - event.parameters_before
-        self._writer.add_scalar("parameters_added", added, event.epoch)  # type: ignore[no-untyped-call]
+        self._writer.add_scalar("parameters_added", added, event.epoch)

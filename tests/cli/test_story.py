@@ -2,6 +2,7 @@ import json
 import os
 import re
 
+import pytest
 import torch
 
 import fxgrow
@@ -103,3 +104,9 @@ def test_grow_obeys_include_and_exclude(files, run, tmp_path):
     assert run("grow", files["scored"], "--budget", 0.1, *options, "-o", tmp_path / "x.pt")[0] == 0
     history = read_table(tmp_path / "x.pt").record.history
     assert {growth.site for growth in history[0].growths} == {"blocks.1.mlp.fc1", "blocks.1.mlp.fc2"}
+
+
+@pytest.mark.parametrize("operator", ["gated", "signed", "serial"])
+def test_growing_from_a_file_says_where_an_operator_starts_at_random(files, run, tmp_path, operator):
+    _, _, err = run("grow", files["scored"], "--budget", "5%", "--operator", operator, "-o", tmp_path / "grown.pt")
+    assert ("scores in a file have no eigenvectors" in err) == (operator != "serial")

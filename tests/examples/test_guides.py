@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 DOCS = Path(__file__).parents[2] / "docs"
-GUIDES = ("report.md",)
+GUIDES = ("first_steps.md", "choosing.md", "which_sites.md", "files.md", "report.md")
 
 
 @pytest.mark.parametrize("page", GUIDES)
