@@ -76,6 +76,8 @@ def _inputs_for(model: nn.Module, table: Table) -> Any:
         return inputs
     names = dict(zip([spec.name for spec in table.inputs], inputs.args, strict=True))
     parameters = inspect.signature(model.forward).parameters
+    if list(names) == list(parameters)[: len(names)]:
+        return inputs  # by place, as a hook of the model may look at them there
     by_name = all(
         name in parameters and parameters[name].kind is inspect.Parameter.POSITIONAL_OR_KEYWORD for name in names
     )

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from fxgrow.files.layout import TABLE
-from fxgrow.files.table import NodeRow, Table
+from fxgrow.files.table import NodeRow, Table, tensor_specs
 from fxgrow.record.provenance import read_provenance
 
 #: What a table may hold at most; a model of 100,000 nodes is ten times the largest that timm has.
@@ -29,6 +29,7 @@ def table_from_plain(plain: Any) -> Table:
     table = msgspec.convert(plain, Table)
     _check_inputs(table)
     _check_nodes(table)
+    _check_inputs(table)
     return table
 
 
@@ -119,6 +120,14 @@ def _check_nodes(table: Table) -> None:
         known.add(row.name)
         _check_provenance(row)
         _check_scores(row)
+
+
+def _check_inputs(table: Table) -> None:
+    for spec in table.inputs:
+        for shape, dtype in tensor_specs(spec.value):
+            sizes = isinstance(shape, list) and all(type(size) is int and size >= 0 for size in shape)
+            if not sizes or not isinstance(dtype, str):
+                raise ValueError(f"the input {spec.name[:60]!r} has no shape of whole numbers and a dtype")
 
 
 def _check_provenance(row: NodeRow) -> None:

@@ -72,7 +72,7 @@ class InputSpec:
     @property
     def tensors(self) -> list[tuple[tuple[int, ...], str]]:
         """Shape and dtype of each tensor in it."""
-        return list(tensor_specs(self.value))
+        return [(tuple(shape), dtype) for shape, dtype in tensor_specs(self.value)]
 
 
 @dataclass(frozen=True)
@@ -105,10 +105,10 @@ class Table:
         return sum(row.annotation.get("flops", 0) for row in self.nodes)
 
 
-def tensor_specs(spec: Any) -> Iterator[tuple[tuple[int, ...], str]]:
-    """Yield shape and dtype of each tensor in an input that `to_spec` described."""
+def tensor_specs(spec: Any) -> Iterator[tuple[Any, Any]]:
+    """Yield shape and dtype of each tensor in an input that `to_spec` described: a list of sizes, and a name."""
     if isinstance(spec, dict) and set(spec) == {"shape", "dtype"}:
-        yield tuple(spec["shape"]), spec["dtype"]
+        yield spec["shape"], spec["dtype"]
     elif isinstance(spec, dict | list):
         for item in spec.values() if isinstance(spec, dict) else spec:
             yield from tensor_specs(item)

@@ -244,3 +244,13 @@ def test_a_file_that_the_system_refuses_to_open(saved, monkeypatch):
 
     monkeypatch.setattr(Path, "open", refused)
     both_refuse(saved, r"it cannot be read \(Permission denied\); check its permissions")
+
+
+@pytest.mark.parametrize("value", [{"shape": -1, "dtype": "float32"}, {"shape": [[4], 6], "dtype": "float32"}])
+def test_an_input_without_a_shape_is_refused(saved, value):
+    document = torch.load(saved, weights_only=True)
+    document["table"]["inputs"][0]["value"] = value
+    document["checksums"]["table"] = checksum_of_plain(document["table"])
+    torch.save(document, saved)
+    with pytest.raises(FileError, match="the input 'input' has no shape of whole numbers and a dtype"):
+        read_table(saved)

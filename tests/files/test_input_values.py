@@ -44,8 +44,8 @@ def test_structures_of_loaded_classes_come_back_without_running_their_code():
     again = from_spec(spec, build)
     assert again == Point(((2, 3), "float32"), 5)
     assert list(tensor_specs([spec, {"mask": {"shape": [4], "dtype": "bool"}}])) == [
-        ((2, 3), "float32"),
-        ((4,), "bool"),
+        ([2, 3], "float32"),
+        ([4], "bool"),
     ]
 
 

@@ -112,3 +112,14 @@ def test_the_proof_leaves_the_model_and_the_random_state_as_they_were(tmp_path) 
     assert grown.training
     assert all(torch.equal(tensor, before[name]) for name, tensor in grown.state_dict().items())
     assert [tensor._version for tensor in grown.state_dict().values()] == versions
+
+
+def test_a_hook_that_reads_the_inputs_of_the_model_by_place_comes_back(tmp_path) -> None:
+    def build() -> nn.Module:
+        model = model_of(lambda: nn.Linear(8, 8))
+        model.register_forward_pre_hook(lambda module, args: (args[0] * 2,))
+        return model
+
+    traced = fxgrow.trace(build(), X)
+    fxgrow.save(traced, tmp_path / "model.pt")
+    assert torch.equal(fxgrow.load(tmp_path / "model.pt", base=build())(X), traced(X))
