@@ -1,10 +1,11 @@
-"""Read the README as a user does: print the commands that it gives, and run its Python snippets.
+"""Read the README and the guides as a user does: print the commands that they give, and run commands and snippets.
 
-Commands and snippets are fenced blocks behind a marker, ``<!-- command: tests -->`` or ``<!-- snippet -->``.
-Consecutive snippets are one session, as for a reader who types them in order.
+They are fenced blocks behind a marker: ``<!-- command: tests -->``, ``<!-- snippet -->``, and ``<!-- run -->`` for
+commands that are run as they stand. Consecutive ones are one session, as for a reader who types them in order.
 """
 
 import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -35,11 +36,24 @@ def run_snippets(folder: Path) -> None:
         exec(compile(snippet, f"README.md, snippet {number}", "exec"), session)
 
 
+def run_commands(page: Path, folder: Path) -> None:
+    """Run the commands of a page, in order, in an empty folder."""
+    blocks = re.findall(_BLOCK.format(marker="run"), page.read_text(), re.DOTALL)
+    if not blocks:
+        raise SystemExit(f"{page} has no block behind the marker 'run'")
+    folder.mkdir(parents=True)
+    for block in blocks:
+        print(f"+ {block.strip()}", flush=True)
+        subprocess.run(["bash", "-euo", "pipefail", "-c", block], cwd=folder, check=True)
+
+
 if __name__ == "__main__":
     match sys.argv[1:]:
         case ["command", name]:
             print(command(name))
         case ["run-snippets", folder]:
             run_snippets(Path(folder))
+        case ["run-commands", page, folder]:
+            run_commands(Path(page), Path(folder))
         case _:
-            raise SystemExit("usage: readme.py command NAME | run-snippets FOLDER")
+            raise SystemExit("usage: readme.py command NAME | run-snippets FOLDER | run-commands PAGE FOLDER")

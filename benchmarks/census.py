@@ -1,9 +1,9 @@
 """The census: which models trace, grow, train, compile, and come back from a file.
 
-    python benchmarks/census.py                           # all of them: timm's families, torchvision, Hugging Face
+    python benchmarks/census.py                           # all: timm's families, torchvision, Hugging Face, packages
     python benchmarks/census.py --only timm --resume      # one suite; go on where an earlier run ended
     python benchmarks/census.py --models 'timm:resnet*'   # some of them
-    python benchmarks/census.py --sample                  # the twelve that the tests run
+    python benchmarks/census.py --sample                  # the 24 that the tests run
     python benchmarks/census.py --report docs/census.md --results docs/census.jsonl   # write the page from its data
     python benchmarks/census.py --results docs/census.jsonl --resume                  # go on with what it lacks
     python benchmarks/census.py --select                  # choose the smallest model of each timm family anew
@@ -40,7 +40,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", choices=("timm", "torchvision", "hf"), help="one suite")
+    parser.add_argument("--only", choices=("timm", "torchvision", "hf", "packages"), help="one suite")
     parser.add_argument("--models", action="append", metavar="PATTERN", help="models, as suite:name; may be repeated")
     parser.add_argument("--sample", action="store_true", help="the fixed sample that the tests run")
     parser.add_argument("--resume", action="store_true", help="leave out models that the results have already")

@@ -6,6 +6,8 @@
 
 torch chooses its kernels by the vector unit that it finds, ATEN_CPU_CAPABILITY says which one it may use at most, and
 threads share out a sum in another order. What a test claims has to hold in all of them. A skipped test is a failure.
+Two settings that come to the same on this processor, as `native` and `avx2` where there is no AVX-512, are run once;
+``--after native`` says that the tests ran in that setting just before.
 """
 
 import argparse
@@ -59,11 +61,15 @@ class Outcome:
     seconds: float
 
 
-def run(setting: Setting, arguments: list[str]) -> Outcome:
+def capability_of(setting: Setting) -> str:
+    """Return the vector unit that torch uses in a setting, in its own words."""
+    ask = [sys.executable, "-c", "import torch; print(torch.backends.cpu.get_cpu_capability())"]
+    return subprocess.run(ask, env=setting.environment(), capture_output=True, text=True, check=True).stdout.strip()
+
+
+def run(setting: Setting, capability: str, arguments: list[str]) -> Outcome:
     """Run pytest in a process of its own; what it prints is shown as it comes."""
     environment = setting.environment()
-    ask = [sys.executable, "-c", "import torch; print(torch.backends.cpu.get_cpu_capability())"]
-    capability = subprocess.run(ask, env=environment, capture_output=True, text=True, check=True).stdout.strip()
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.xml"
         command = [sys.executable, "-m", "pytest", "--no-skips", f"--junitxml={report}", *arguments]
@@ -72,6 +78,20 @@ def run(setting: Setting, arguments: list[str]) -> Outcome:
         seconds = time.perf_counter() - start
         counts, failures = read(report) if report.exists() else ({}, ())
     return Outcome(capability, status, counts, failures, seconds)
+
+
+def run_all(names: list[str], after: list[str], arguments: list[str]) -> tuple[dict[str, Outcome], dict[str, str]]:
+    """Run the settings that differ; return their outcomes, and which others come to the same as which of them."""
+    ran = {(capability_of(SETTINGS[name]), SETTINGS[name].threads): name for name in after}
+    outcomes, same = dict[str, Outcome](), dict[str, str]()
+    for name in names:
+        capability = capability_of(SETTINGS[name])
+        known = ran.setdefault((capability, SETTINGS[name].threads), name)
+        if known != name:
+            same[name] = known
+        elif name not in after:
+            outcomes[name] = run(SETTINGS[name], capability, arguments)
+    return outcomes, same
 
 
 def read(report: Path) -> tuple[dict[str, int], tuple[str, ...]]:
@@ -87,7 +107,7 @@ def read(report: Path) -> tuple[dict[str, int], tuple[str, ...]]:
     return {"passed": len(cases) - len(failures) - skipped, "failed": len(failures), "skipped": skipped}, failures
 
 
-def show(outcomes: dict[str, Outcome], console: Console) -> None:
+def show(outcomes: dict[str, Outcome], same: dict[str, str], console: Console) -> None:
     """Print the table, and the tests that failed."""
     table = Table("setting", "uses", "threads", "passed", "failed", "skipped", "minutes", "status", title=processor())
     for name, outcome in outcomes.items():
@@ -95,6 +115,8 @@ def show(outcomes: dict[str, Outcome], console: Console) -> None:
         last = f"{outcome.seconds / 60:.1f}", str(outcome.status)
         table.add_row(name, outcome.capability, str(SETTINGS[name].threads), *counts, *last)
     console.print(table)
+    for name, other in same.items():
+        console.print(f"{name}: torch computes as in the setting {other}, which was run")
     for name, outcome in outcomes.items():
         for failure in outcome.failures:
             console.print(f"{name}: {failure}", markup=False)
@@ -104,10 +126,11 @@ def main() -> int:
     """Run from the command line; the exit status is 1 if any setting has a failure or a skip."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--settings", nargs="+", choices=SETTINGS, default=list(SETTINGS), metavar="SETTING")
+    parser.add_argument("--after", nargs="+", choices=SETTINGS, default=[], metavar="SETTING", help="run already")
     parser.add_argument("arguments", nargs="*", help="what pytest is given; everything if left out")
     args = parser.parse_args()
-    outcomes = {name: run(SETTINGS[name], args.arguments) for name in args.settings}
-    show(outcomes, Console())
+    outcomes, same = run_all(args.settings, args.after, args.arguments)
+    show(outcomes, same, Console())
     return int(any(outcome.status for outcome in outcomes.values()))
 
 

@@ -5,14 +5,16 @@ function is unchanged, go on training (`Grower`, `compile`), `save` and `load`. 
 that ``import fxgrow`` and ``fxgrow --help`` need not wait for torch.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from fxgrow.lazy import attach
 
 if TYPE_CHECKING:
     from fxgrow.curvature import Scores as Scores
     from fxgrow.curvature import SiteScores as SiteScores
     from fxgrow.curvature import analyze as analyze
     from fxgrow.errors import FxgrowError as FxgrowError
+    from fxgrow.execution.place import Place as Place
     from fxgrow.files import load as load
     from fxgrow.files import save as save
     from fxgrow.graph.network import depth_map as depth_map
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
     from fxgrow.growth import Plan as Plan
     from fxgrow.growth import grow as grow
     from fxgrow.growth import plan as plan
+    from fxgrow.inside import grow_inside as grow_inside
+    from fxgrow.inside import trace_inside as trace_inside
     from fxgrow.progressive import Progressive as Progressive
     from fxgrow.progressive import Stage as Stage
     from fxgrow.record.record import Origin as Origin
@@ -44,6 +48,7 @@ _HOMES = {
     "FxgrowError": "fxgrow.errors",
     "Grower": "fxgrow.training",
     "Origin": "fxgrow.record.record",
+    "Place": "fxgrow.execution.place",
     "Plan": "fxgrow.growth",
     "Progressive": "fxgrow.progressive",
     "Scores": "fxgrow.curvature",
@@ -57,6 +62,7 @@ _HOMES = {
     "find_sites": "fxgrow.graph.sites",
     "fold_pairs": "fxgrow.rewriting",
     "grow": "fxgrow.growth",
+    "grow_inside": "fxgrow.inside",
     "insert_block": "fxgrow.rewriting",
     "load": "fxgrow.files",
     "merge_branches": "fxgrow.rewriting",
@@ -66,21 +72,14 @@ _HOMES = {
     "slim": "fxgrow.rewriting",
     "to_networkx": "fxgrow.graph.network",
     "trace": "fxgrow.tracing",
+    "trace_inside": "fxgrow.inside",
     "undo": "fxgrow.rewriting",
     "verify": "fxgrow.verification",
     "widen": "fxgrow.rewriting",
 }
 
+#: Rooms that are reached as attributes, as in ``fxgrow.plot.depth_map``.
+_ROOMS = ("export", "inspection", "plot", "report", "results")
+
 __all__ = [*_HOMES, "__version__"]
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module 'fxgrow' has no attribute {name!r}")
-    value = getattr(import_module(_HOMES[name]), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *_HOMES})
+__getattr__, __dir__ = attach(__name__, _HOMES, rooms=_ROOMS)

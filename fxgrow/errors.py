@@ -66,6 +66,10 @@ class PipelineError(PassError):
         return f"fxgrow run {shlex.quote(path)} -p {shlex.quote(self.failed)} -o after.pt"
 
 
+class RankError(FxgrowError):
+    """The ranks of a run do not agree, or one of them is gone."""
+
+
 class VerificationError(FxgrowError):
     """Two graphs that should compute the same function do not."""
 
@@ -74,8 +78,30 @@ class FileError(FxgrowError):
     """A file could not be read as, or written as, a model of fxgrow."""
 
 
+class ExportError(FxgrowError):
+    """A model cannot be written in the format of another tool."""
+
+
 class DataError(FxgrowError):
     """A data source is unknown, missing or empty."""
+
+
+class SettingsError(FxgrowError):
+    """A recipe or an option of a run is misspelled, out of its range, or does not go with another."""
+
+
+class DivergenceError(FxgrowError):
+    """The loss of a training is not finite.
+
+    Args:
+        what: As `FxgrowError`.
+        step: How many optimizer steps were made before it.
+    """
+
+    def __init__(self, what: str, *, step: int) -> None:
+        self.step = step
+        fix = "go on from the last checkpoint with a lower learning rate, or clip the gradients"
+        super().__init__(what, where=f"step {step}", fix=fix)
 
 
 def first_line(error: BaseException) -> str:

@@ -110,7 +110,8 @@ def _compare_one_run(
         found = observe(after, inputs, mode=mode, gradients=gradients, seed=seed)
     except RunError as error:
         what = f"it fails where the reference runs: {first_line(error)}"
-        raise VerificationError(what, where=f"{mode} mode, batch {size}") from error
+        fix = "call it on such inputs by itself, and see where it stops"
+        raise VerificationError(what, where=f"{mode} mode, batch {size}", fix=fix) from error
     ledger.compare(expected, found, mode, size)
     return ""
 
@@ -131,7 +132,12 @@ class _Ledger:
         self.sizes.append(size)
         if list(expected.outputs) != list(found.outputs):
             what = f"the outputs are {', '.join(found.outputs)} and should be {', '.join(expected.outputs)} ({run})"
-            raise VerificationError(what, where="the structure of the output")
+            fix = "let both return the same structure"
+            raise VerificationError(what, where="the structure of the output", fix=fix)
+        for name, kind in expected.kinds.items():
+            if found.kinds.get(name) != kind:
+                what = f"it is a {found.kinds.get(name)} and should be a {kind} ({run})"
+                raise VerificationError(what, where=name, fix="let both return the same structure")
         self._compare_all("output", expected.outputs, found.outputs, run, floor=1e-2)
         self._compare_all("gradient", *_comparable(expected.gradients, found.gradients, run), run, floor=0.0)
         self._compare_all("buffer", expected.buffers, found.buffers, run, floor=1e-2)
@@ -150,7 +156,7 @@ class _Ledger:
         where = name if kind == "output" else f"{kind} of {name}" if kind == "gradient" else f"buffer {name}"
         if expected.shape != found.shape or expected.dtype != found.dtype:
             what = f"it is {tuple(found.shape)} {found.dtype} and should be {tuple(expected.shape)} {expected.dtype}"
-            raise VerificationError(f"{what} ({run})", where=where)
+            raise VerificationError(f"{what} ({run})", where=where, fix="bring both to one shape and dtype")
         difference, scale = _difference(expected, found), max(_largest(expected), floor)
         relative = difference / scale if scale else difference
         if relative > self.relative or not self.worst:
@@ -158,9 +164,8 @@ class _Ledger:
         self.absolute = max(self.absolute, difference)
         allowed = self.tolerance if self.tolerance is not None else TOLERANCES.get(expected.dtype, 0.0)
         if not relative <= allowed:
-            raise VerificationError(
-                f"it differs by {difference:.3g} where {allowed * scale:.3g} is allowed ({run})", where=where
-            )
+            what = f"it differs by {difference:.3g} where {allowed * scale:.3g} is allowed ({run})"
+            raise VerificationError(what, where=where, fix="see what changed there, or allow more by tolerance=")
 
     def summary(self) -> Verification:
         return Verification(
@@ -186,7 +191,8 @@ def _comparable(
     for name, value in expected.items():
         if value is not None and found.get(name, value) is None:
             what = f"there is none, where the reference has one ({run})"
-            raise VerificationError(what, where=f"gradient of {name}")
+            fix = "see what detaches it, or switches gradients off"
+            raise VerificationError(what, where=f"gradient of {name}", fix=fix)
     present = {name: value for name, value in found.items() if value is not None}
     zeros = {name: torch.zeros_like(value) for name, value in present.items() if name in expected}
     return {**zeros, **{name: value for name, value in expected.items() if value is not None}}, present

@@ -22,6 +22,7 @@ from fxgrow.passes.insertion import Insertion, inserted_by
 from fxgrow.primitives.modules import add_module, fresh_path
 from fxgrow.primitives.residual import add_rows
 from fxgrow.record.lineage import Lineage
+from fxgrow.record.location import name_of
 from fxgrow.record.provenance import PseudoLayerNode, ResidualEdge, mark
 from fxgrow.record.record import Growth
 
@@ -75,13 +76,14 @@ class AddResidualEdge(Pass):
         if shape_of(read) is None or shape_of(grown) is None:
             fix = "trace the model with fxgrow.trace, or run fxgrow.execution.shapes.propagate_shapes"
             raise PassError("the shapes of its ends are not known", where=where, fix=fix)
-        check_residual_edge(to_networkx(graph_module), read.name, grown.name, same_shape=True)
+        try:
+            check_residual_edge(to_networkx(graph_module), read.name, grown.name, same_shape=True)
+        except PassError as error:
+            raise PassError(error.what, where=where, fix=error.fix) from error
         for value in (read, grown):
             if overwriters(operations_of(graph_module), value, after=value):
                 fix = "run the pass functionalize-inplace first"
-                raise PassError(
-                    f"the value {value.name} is mutated in place by a later operation", where=where, fix=fix
-                )
+                raise PassError(f"{name_of(value)} is overwritten in place by a later operation", where=where, fix=fix)
 
     def _connect(
         self, graph: fx.Graph, read: fx.Node, grown: fx.Node, path: str, channel_dim: int, moved: bool
@@ -151,13 +153,13 @@ def _bring_forward(graph_module: fx.GraphModule, read: fx.Node, grown: fx.Node, 
                 pending.append(source)
     passed = [node for node in graph_module.graph.nodes if grown < node < read and node not in needed]
     if not may_swap(graph_module, needed, passed):
-        what = f"{read.name} would be computed before others that draw random numbers or move the same statistics"
+        what = f"{name_of(read)} would be computed before others that draw random numbers or move the same statistics"
         raise PassError(what, where=where, fix="exchange source and target")
     place, operations = grown, operations_of(graph_module)
     for node in sorted(needed):
         if operations.written(node):
             fix = "run the pass functionalize-inplace first"
-            raise PassError(f"{node.name} would move, and mutates a value in place", where=where, fix=fix)
+            raise PassError(f"{name_of(node)} would move, and overwrites a value in place", where=where, fix=fix)
         place.append(node)
         place = node
     return True

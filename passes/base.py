@@ -24,6 +24,7 @@ from fxgrow.optimizers.kinship import added_parameters, kin
 from fxgrow.passes.insertion import Insertion
 from fxgrow.passes.invariants import check_shapes, check_structure
 from fxgrow.passes.options import options_of, spell_value
+from fxgrow.primitives.memory_format import follow_memory_format
 from fxgrow.primitives.modules import parameter_count, resolves
 from fxgrow.primitives.unwrapping import unwrap
 from fxgrow.record.digest import digest
@@ -129,6 +130,7 @@ class Pass(ABC):
         known = set(result.graph.nodes)
         with self._crashes_reported():
             self.rewrite(result)
+        follow_memory_format(before, result)
         self._finish(before, result, check)
         self._sign(result, known)
         modified = digest(result) != digest(before)

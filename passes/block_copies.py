@@ -1,10 +1,10 @@
 """Copies of blocks behind their originals: what passes that deepen a model have in common."""
 
-import copy
 import operator
 from abc import abstractmethod
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 import torch
@@ -19,12 +19,14 @@ from fxgrow.graph.residual import ResidualStep
 from fxgrow.passes.add_residual_edge import channel_dim_of
 from fxgrow.passes.base import Pass
 from fxgrow.passes.insertion import Insertion, inserted_by
+from fxgrow.primitives.copying import deep_copy
 from fxgrow.primitives.modules import fetch_attribute, resolves
 from fxgrow.primitives.residual import add_rows
 from fxgrow.record.annotations import annotate
 from fxgrow.record.lineage import Lineage
-from fxgrow.record.location import numbered
-from fxgrow.record.provenance import BlockNode, PseudoLayerNode, ResidualEdge, mark, part_of
+from fxgrow.record.location import name_of
+from fxgrow.record.numbering import numbered
+from fxgrow.record.provenance import BlockNode, PseudoLayerNode, ResidualEdge, mark, part_of, provenance_of
 from fxgrow.record.record import Growth
 
 
@@ -75,40 +77,61 @@ class CopyBlocks(Pass):
 
 
 class BlockCopy:
-    """A block and its copy on the way into the graph."""
+    """A block and its copy on the way into the graph.
 
-    def __init__(self, graph_module: fx.GraphModule, region: Region, path: str) -> None:
-        self.graph_module, self.region, self.path = graph_module, region, path
+    Args:
+        graph_module: The graph.
+        region: The block.
+        path: Module path of the copy.
+        stand_ins: Values that the copy reads, or their copies, in the place of others.
+    """
+
+    def __init__(
+        self,
+        graph_module: fx.GraphModule,
+        region: Region,
+        path: str,
+        stand_ins: Mapping[fx.Node, fx.Node] = MappingProxyType({}),
+    ) -> None:
+        self.graph_module, self.region, self.path, self.stand_ins = graph_module, region, path, stand_ins
         self.memo: dict[int, Any] = {}
+        self.values: dict[fx.Node, fx.Node] = {}  #: the nodes of the copy by those of the block
 
     def connect(self, *, gated: bool) -> None:
         """Copy the nodes behind the block; whoever read the block reads the copy."""
         graph, entry = self.graph_module.graph, self.region.exit
         readers = [user for user in entry.users if user not in set(self.region.nodes)]
-        values = {self.region.entry: entry}
+        values = self.values = {self.region.entry: entry}
         place = entry
         for node in self.region.nodes:
             self._copy_state(node)
             with graph.inserting_after(place):
-                place = values[node] = graph.node_copy(node, lambda value: values.get(value, value))
+                place = values[node] = graph.node_copy(node, self._copied)
             for known in ("tensor_meta", "type"):  # behind a block a value may have a gradient that it had not before
                 place.meta.pop(known, None)
             self._sign(place, node, part_of(node))
         last = values[self.region.exit]
         first = next(values[node] for node in self.region.nodes if self.region.entry in node.all_input_nodes)
-        ends = BlockNode(self.path, entry=first.all_input_nodes.index(entry))
-        mark(first, ends)
+        _mark(first, entry=first.all_input_nodes.index(entry))
         if gated:
             last = self._gate(entry, last)
-        mark(last, replace(ends, exit=True) if last is first else BlockNode(self.path, exit=True))
+        _mark(last, exit=True)
         for reader in readers:
             reader.replace_input_with(entry, last)
+
+    def _copied(self, value: fx.Node) -> fx.Node:
+        value = self.stand_ins.get(value, value)
+        return self.values.get(value, value)
+
+    def mark(self, original: fx.Node, **fields: Any) -> None:
+        """Write more on the copy of a node about its place in the block."""
+        _mark(self.values[original], **fields)
 
     def scale(self, names: Iterable[str], factor: float) -> None:
         """Scale what the copy has in place of these parameters of the block."""
         with torch.no_grad():
             for name in set(names):
-                value = self.graph_module.get_parameter(self._renamed(name))
+                value = self.graph_module.get_parameter(self.renamed(name))
                 value.copy_(value * factor if factor else torch.zeros_like(value))
 
     def _gate(self, entry: fx.Node, last: fx.Node) -> fx.Node:
@@ -139,30 +162,44 @@ class BlockCopy:
             raise PassError(f"it calls {target}, which is not a part of it", where=self.region.path, fix=fix)
         if node.op not in ("call_module", "get_attr") or not _within(target, self.region.path):
             return
-        path = self._renamed(target)
+        path = self.renamed(target)
         if not resolves(self.graph_module, path):
-            _attach(self.graph_module, path, copy.deepcopy(fetch_attribute(self.graph_module, target), self.memo))
+            _attach(self.graph_module, path, deep_copy(fetch_attribute(self.graph_module, target), self.memo))
             parts = path.split(".")
             for length in range(self.path.count(".") + 1, len(parts)):
-                here, there = ".".join(parts[:length]), self.region.path + ".".join(parts[:length])[len(self.path) :]
+                here = ".".join(parts[:length])
+                there = (self.region.path + here.removeprefix(self.path)).lstrip(".")
                 here_module, there_module = (self.graph_module.get_submodule(part) for part in (here, there))
                 here_module.training = there_module.training
 
-    def _renamed(self, path: str) -> str:
-        return self.path + path[len(self.region.path) :] if _within(path, self.region.path) else path
+    def renamed(self, path: str) -> str:
+        """Return where the copy has what the block has at a path; what is no part of the block is shared."""
+        if not _within(path, self.region.path):
+            return path
+        return f"{self.path}.{path.removeprefix(self.region.path).lstrip('.')}".rstrip(".")
 
     def _sign(self, node: fx.Node, original: fx.Node, part: PseudoLayerNode | ResidualEdge | None) -> None:
         """Say whose node it is; what belonged to the block belongs to the copy."""
         if node.op in ("call_module", "get_attr"):
-            node.target = self._renamed(str(node.target))
+            node.target = self.renamed(str(node.target))
+        made = provenance_of(node)
+        repeats = made.block.repeats if made and made.block else ()
+        renamed = tuple(replace(one, site=self.renamed(one.site), copy=self.renamed(one.copy)) for one in repeats)
         annotate(node, scores=None, provenance=None)
-        mark(node, BlockNode(self.path))
+        mark(node, BlockNode(self.path, repeats=renamed))
         if part is not None:
-            mark(node, replace(part, path=self._renamed(part.path), site=self._renamed(part.site)))
+            mark(node, replace(part, path=self.renamed(part.path), site=self.renamed(part.site)))
         stack = original.meta.get("nn_module_stack", {})
         node.meta["nn_module_stack"] = {
-            self._renamed(key): (self._renamed(path), kind) for key, (path, kind) in stack.items()
+            self.renamed(key): (self.renamed(path), kind) for key, (path, kind) in stack.items()
         }
+
+
+def _mark(node: fx.Node, **fields: Any) -> None:
+    made = provenance_of(node)
+    assert made is not None
+    assert made.block is not None
+    mark(node, replace(made.block, **fields))
 
 
 def next_path(graph_module: fx.GraphModule, path: str, taken: Collection[str] = ()) -> str:
@@ -196,12 +233,10 @@ def ends_of(
             own = ends.of(branch)
             fix = "name another block"
             if not own or not all(_within(name, region.path) for end in own for name in end.parameters):
-                what = (
-                    f"its residual branch {branch.name} ends in neither a linear map of its own nor a norm or a scale"
-                )
+                what = f"its residual branch {name_of(branch)} ends in no linear map, norm or scale of its own"
                 raise PassError(what, where=region.path, fix=fix)
             if linear and not all(end.linear for end in own):
-                what = f"a gate that is computed from its last linear map multiplies its residual branch {branch.name}"
+                what = f"a gate that is computed from its last linear map multiplies {name_of(branch)}"
                 raise PassError(what, where=region.path, fix=f"{fix}, or use zero-output copies")
             found += [name for end in own for name in end.parameters]
     return tuple(found)
@@ -214,7 +249,7 @@ def parameters_within(graph_module: fx.GraphModule, *blocks: str) -> list[str]:
 
 
 def _within(name: str, path: str) -> bool:
-    return name == path or name.startswith(f"{path}.")
+    return not path or name == path or name.startswith(f"{path}.")
 
 
 def _of_copy(name: str, copied: str) -> bool:

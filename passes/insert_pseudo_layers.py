@@ -20,6 +20,7 @@ from fxgrow.passes.base import Pass
 from fxgrow.passes.insertion import Insertion, inserted_by
 from fxgrow.primitives.modules import add_module, fresh_path, parameter_count
 from fxgrow.primitives.residual import add_rows
+from fxgrow.record.location import name_of
 from fxgrow.record.provenance import PseudoLayerNode, ResidualEdge, mark
 from fxgrow.record.record import Evidence, Growth
 
@@ -217,7 +218,7 @@ def _grown_values(operations: Operations, site: Site, reads: str) -> list[fx.Nod
     for pair in pairs:
         for value in dict.fromkeys(pair):
             if overwriters(operations, value, after=pair[1]):
-                what = f"the value {value.name} is mutated in place by a later operation"
+                what = f"{name_of(value)} is overwritten in place by a later operation"
                 fix = "run the pass functionalize-inplace first, or leave this site out"
                 raise PassError(what, where=site.path, fix=fix)
     return [grown for _, grown in pairs]

@@ -9,6 +9,9 @@ from fxgrow.errors import PassError, first_line
 from fxgrow.graph.memory import touches
 from fxgrow.graph.operations import Operations, operations_of
 from fxgrow.primitives.modules import resolves
+from fxgrow.record.location import name_of
+
+_FIX = "mend the pass that made the graph"
 
 
 def check_structure(before: fx.GraphModule, after: fx.GraphModule) -> None:
@@ -20,17 +23,19 @@ def check_structure(before: fx.GraphModule, after: fx.GraphModule) -> None:
     """
     for node in after.graph.nodes:
         if node.op in ("call_module", "get_attr") and not resolves(after, str(node.target)):
-            raise PassError("nothing lies at this path", where=str(node.target))
+            raise PassError("nothing lies at this path", where=str(node.target), fix=_FIX)
     try:
         after.graph.lint()
     except (RuntimeError, ValueError) as error:
-        raise PassError(f"the graph is malformed: {first_line(error)}", where="lint") from error
+        raise PassError(f"the graph is malformed: {first_line(error)}", where="lint", fix=_FIX) from error
     if _interface(before) != _interface(after):
-        raise PassError("the placeholders or the structure of the output changed", where="the graph's interface")
+        what = "the placeholders or the structure of the output changed"
+        raise PassError(what, where="the graph's interface", fix=_FIX)
     readers = _readers_of_mutated(before)
-    for node, count in _readers_of_mutated(after).items():
-        if count > max(1, readers.get(node, 1)):
-            raise PassError(f"a value that is mutated in place has {count} readers", where=f"the operation {node}")
+    for name, (node, count) in _readers_of_mutated(after).items():
+        if count > max(1, readers[name][1] if name in readers else 1):
+            what = f"a value that is mutated in place has {count} readers"
+            raise PassError(what, where=name_of(node), fix=_FIX)
 
 
 def check_shapes(before: fx.GraphModule, after: fx.GraphModule) -> None:
@@ -42,7 +47,8 @@ def check_shapes(before: fx.GraphModule, after: fx.GraphModule) -> None:
     for name, old, new in zip(("inputs", "outputs"), _interface_shapes(before), _interface_shapes(after), strict=True):
         for index, (expected, found) in enumerate(zip(old, new, strict=True)):
             if expected is not None and found is not None and expected != found:
-                raise PassError(f"{name[:-1]} {index} was {expected} and is {found}", where=f"the graph's {name}")
+                what = f"{name[:-1]} {index} was {expected} and is {found}"
+                raise PassError(what, where=f"the graph's {name}", fix=_FIX)
 
 
 def _interface(graph_module: fx.GraphModule) -> tuple[object, ...]:
@@ -72,11 +78,11 @@ def _spell_shape(metadata: Any) -> str:
     return repr(metadata)
 
 
-def _readers_of_mutated(graph_module: fx.GraphModule) -> dict[str, int]:
-    """Count, for each operation that mutates a value, the operations that read that value or a view of it."""
+def _readers_of_mutated(graph_module: fx.GraphModule) -> dict[str, tuple[fx.Node, int]]:
+    """Count, for each operation by name that mutates a value, the operations that read it or a view of it."""
     operations = operations_of(graph_module)
     return {
-        node.name: max(len(_readers(operations, value)) for value in written)
+        node.name: (node, max(len(_readers(operations, value)) for value in written))
         for node in graph_module.graph.nodes
         if (written := operations.written(node))
     }

@@ -1,6 +1,5 @@
 """Merge branches: make one pseudo-layer, with one matrix product, of those beside each other at a site."""
 
-import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
@@ -10,6 +9,7 @@ import torch.fx as fx
 from torch import Tensor, nn
 
 from fxgrow.graph.activations import elementwise
+from fxgrow.graph.operations import Operations, operations_of
 from fxgrow.graph.sites import Site, find_sites, site_input
 from fxgrow.operators.base import set_rows
 from fxgrow.passes.base import Pass
@@ -20,8 +20,6 @@ from fxgrow.primitives.residual import add_rows
 from fxgrow.record.lineage import Lineage, Moments
 from fxgrow.record.provenance import Provenance, PseudoLayerNode, ResidualEdge, edge_of, mark, part_of, provenance_of
 from fxgrow.record.record import Growth, revise_growths
-
-_CHANNELWISE = {operator.add, operator.sub, operator.mul, operator.neg}
 
 
 @dataclass(frozen=True)
@@ -212,17 +210,23 @@ def _kind(graph_module: fx.GraphModule, edge: fx.Node, read: fx.Node) -> object:
     inside = {edge, *position}
     if any(user not in inside for node in position for user in node.users) or not position:
         return None
-    spelled = [_spell(graph_module, node, edge, read, position) for node in position]
+    operations = operations_of(graph_module)
+    spelled = [_spell(graph_module, operations, node, edge, read, position) for node in position]
     return None if None in spelled else (spelled, edge.args[3])
 
 
 def _spell(
-    graph_module: fx.GraphModule, node: fx.Node, edge: fx.Node, read: fx.Node, position: dict[fx.Node, int]
+    graph_module: fx.GraphModule,
+    operations: Operations,
+    node: fx.Node,
+    edge: fx.Node,
+    read: fx.Node,
+    position: dict[fx.Node, int],
 ) -> object:
     path = _layer(edge)
     arguments = [position.get(value, -1) for value in node.all_input_nodes]
     relative = str(node.target).removeprefix(path) if node.op in ("call_module", "get_attr") else node.target
-    if node.op == "call_module" and elementwise(graph_module, node) is None:
+    if node.op == "call_module" and elementwise(graph_module, node, operations) is None:
         module = graph_module.get_submodule(str(node.target))
         (value,) = node.all_input_nodes
         gathered = value.op == "call_method" and value.target == "index_select" and value.args[0] is read
@@ -234,7 +238,7 @@ def _spell(
         value, rows = fetch_attribute(graph_module, str(node.target)), len(_edge(edge).rows or ())
         plain = relative == ".channels" or (isinstance(value, nn.Parameter) and value.shape[:1] == (rows,))
     else:
-        plain = node.op == "call_module" or node.target in _CHANNELWISE or node.target == "index_select"
+        plain = node.op == "call_module" or operations[node].pointwise or node.target == "index_select"
     return (relative, arguments) if plain else None
 
 

@@ -24,6 +24,7 @@ _BUILT_IN = {
     "fold-pairs": "fxgrow.passes.fold_pairs:FoldPairs",
     "functionalize-inplace": "fxgrow.passes.functionalize_inplace:FunctionalizeInplace",
     "insert-block": "fxgrow.passes.insert_block:InsertBlock",
+    "insert-half-steps": "fxgrow.passes.insert_half_steps:InsertHalfSteps",
     "insert-pseudo-layers": "fxgrow.passes.insert_pseudo_layers:InsertPseudoLayers",
     "merge-branches": "fxgrow.passes.merge_branches:MergeBranches",
     "slim": "fxgrow.passes.slim:Slim",
@@ -109,9 +110,11 @@ def _resolve(name: str, location: str) -> type[Pass]:
     try:
         found: type[Pass] = getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError) as error:
-        raise PassError(f"{location} cannot be imported: {error}", where=f"pass {name!r}") from error
+        fix = "mend or uninstall the package that brings it"
+        raise PassError(f"{location} cannot be imported: {error}", where=f"pass {name!r}", fix=fix) from error
     if not (isinstance(found, type) and issubclass(found, Pass)):
-        raise PassError(f"{location} is not a subclass of fxgrow.passes.Pass", where=f"pass {name!r}")
+        what = f"{location} is not a subclass of fxgrow.passes.Pass"
+        raise PassError(what, where=f"pass {name!r}", fix="let the entry point name one")
     if found.name != name:
         raise PassError(f"{location} calls itself {found.name!r}", where=f"pass {name!r}", fix="use one name for both")
     return found

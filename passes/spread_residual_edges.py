@@ -13,6 +13,7 @@ from fxgrow.passes.base import Pass
 from fxgrow.primitives.linear_map import pointwise
 from fxgrow.primitives.modules import add_module, fetch_attribute, fresh_path
 from fxgrow.primitives.residual import add_rows
+from fxgrow.record.location import name_of
 from fxgrow.record.provenance import BlockNode, Provenance, PseudoLayerNode, mark, provenance_of
 
 
@@ -61,7 +62,7 @@ def _insert_matrix(graph_module: fx.GraphModule, edge: fx.Node, index_path: str)
     shape = shape_of(output)
     if shape is None:
         fix = "trace the model with fxgrow.trace(model, example_inputs), or propagate shapes"
-        raise PassError(f"the shape of {output.name} is not known", where=index_path, fix=fix)
+        raise PassError(f"the shape of {name_of(output)} is not known", where=index_path, fix=fix)
     index = fetch_attribute(graph_module, index_path)
     assert isinstance(index, Tensor)
     like = torch.empty(0, dtype=output.meta["tensor_meta"].dtype, device=index.device)

@@ -14,6 +14,7 @@ from fxgrow.passes.pipeline import parse
 from fxgrow.primitives.modules import resolves
 from fxgrow.primitives.unwrapping import unwrap
 from fxgrow.record.digest import digest
+from fxgrow.record.location import name_of
 from fxgrow.record.provenance import Provenance, provenance_of
 from fxgrow.record.record import record_of, update_record
 
@@ -63,7 +64,7 @@ class Undo(Pass):
         for node in reversed(doomed):
             if node.users:
                 reader = next(iter(node.users))
-                what = f"its value {node.name} is read by {reader.name}, which is no part of it"
+                what = f"its value {name_of(node)} is read by {name_of(reader)}, which is no part of it"
                 raise PassError(what, where=_where(graph_module, node), fix="undo what reads it too")
             graph_module.graph.erase_node(node)
         for path in paths:

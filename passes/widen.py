@@ -11,11 +11,12 @@ from fxgrow.errors import PassError
 from fxgrow.passes.base import Pass
 from fxgrow.primitives.modules import parameter_count
 from fxgrow.record.lineage import Lineage
+from fxgrow.record.location import name_of
 from fxgrow.record.record import Growth
 from fxgrow.widths.axes import Axis, leaves, resizable
 from fxgrow.widths.hidden_units import Units
 from fxgrow.widths.layout_analysis import find_layouts
-from fxgrow.widths.layouts import Contraction, Layout, Layouts, SiteRows, name_of
+from fxgrow.widths.layouts import Contraction, Layout, Layouts, SiteRows
 from fxgrow.widths.resizing import Resizing, carry_out, plan_resizing
 
 
@@ -42,7 +43,7 @@ class Widen(Pass):
 
     Preserves:
         The function, and the gradients of all parameters that keep their shape. Widened parameters are new ones under
-        the old names, which hold the old values.
+        the old names, which hold the old values, and have no ``.grad`` yet.
 
     Args:
         site: Module path of a site whose output rows are hidden units.

@@ -2,6 +2,7 @@
 
 import copy
 import weakref
+from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
 
@@ -62,6 +63,10 @@ def change_structure(model: Network) -> None:
     model.register_forward_hook(lambda module, args, output: tuple(output.values()))
 
 
+def change_kind(model: Network) -> None:
+    model.register_forward_hook(lambda module, args, output: OrderedDict(output))
+
+
 def change_dtype(model: Network) -> None:
     model.register_forward_hook(lambda module, args, output: {**output, "logits": output["logits"].double()})
 
@@ -80,6 +85,10 @@ def make_nan(model: Network) -> None:
         (cut_gradient, "gradient of first.weight: there is none, where the reference has one"),
         (fix_batch_size, "eval mode, batch 4: it fails where the reference runs"),
         (change_structure, "the structure of the output: the outputs are output[0], output[1]"),
+        (
+            change_kind,
+            "output: it is a OrderedDict and should be a dict (eval mode, batch 3); let both return the same",
+        ),
         (change_dtype, "output['logits']: it is (3, 2) torch.float64 and should be (3, 2) torch.float32"),
     ],
 )

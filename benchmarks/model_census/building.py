@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import import_module
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import torch
@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 import fxgrow
 from fxgrow.execution.structures import flatten
-from model_census.candidates import Candidate, Input
+from model_census.candidates import Candidate
+from model_census.inputs import Input
 
 SEED = 0
 
@@ -33,7 +34,7 @@ class Built:
 def build(candidate: Candidate) -> Built:
     """Build a candidate with random weights, the same ones each time."""
     torch.manual_seed(SEED)
-    model = _BUILDERS[candidate.suite](candidate)
+    model = _BUILDERS.get(candidate.suite, _imported)(candidate)
     wake(model)
     inputs = {name: _random(item) for name, item in candidate.inputs.items()}
     origin = None
@@ -65,10 +66,20 @@ def targets(candidate: Candidate) -> Tensor:
     return torch.arange(images) * 3 + 1
 
 
-def versions(suite: str) -> str:
-    """Return the versions of PyTorch and of the library that a suite's models come from."""
-    libraries = {"timm": ("timm",), "torchvision": ("torchvision",), "hf": ("transformers",)}
-    return ", ".join(f"{name} {version(name)}" for name in ("torch", *libraries.get(suite, ())))
+def versions(candidate: Candidate) -> str:
+    """Return the versions of PyTorch and of the library that a candidate comes from."""
+    library = {"timm": "timm", "torchvision": "torchvision", "hf": "transformers"}.get(
+        candidate.suite, candidate.family
+    )
+    found = {name: _version(name) for name in ("torch", library)}
+    return ", ".join(f"{name} {number}" for name, number in found.items() if number)
+
+
+def _version(distribution: str) -> str:
+    try:
+        return version(distribution)
+    except PackageNotFoundError:  # a model of the census's own
+        return ""
 
 
 def _timm(candidate: Candidate) -> nn.Module:
@@ -94,13 +105,19 @@ def _hugging_face(candidate: Candidate) -> nn.Module:
 
 
 def _imported(candidate: Candidate) -> nn.Module:
-    """Build a model of one's own, named as ``module:callable``."""
+    """Build a model of a package, or of one's own, by what its name says: ``module:callable``."""
     module, _, name = candidate.model.partition(":")
     model: nn.Module = getattr(import_module(module), name)(**candidate.arguments)
     return model
 
 
-_BUILDERS = {"timm": _timm, "torchvision": _torchvision, "hf": _hugging_face, "python": _imported}
+_BUILDERS = {
+    "timm": _timm,
+    "torchvision": _torchvision,
+    "hf": _hugging_face,
+    "packages": _imported,
+    "python": _imported,
+}
 
 
 def wake(model: nn.Module) -> None:
@@ -118,6 +135,8 @@ def wake(model: nn.Module) -> None:
 
 def _random(item: Input) -> Tensor:
     generator = torch.Generator().manual_seed(SEED)
+    if item.at is not None:
+        return torch.tensor(item.at)
     if item.below is not None:
         return torch.randint(item.below, item.shape, generator=generator)
     return torch.randn(item.shape, generator=generator)

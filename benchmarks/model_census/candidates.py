@@ -1,4 +1,4 @@
-"""Which models the census asks: one small model for each timm family, torchvision's models, and Hugging Face's."""
+"""Which models the census asks: one for each timm family, torchvision's, Hugging Face's, and those of packages."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -6,19 +6,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-SUITES = ("timm", "torchvision", "hf")
+from model_census.inputs import BATCH, TOKENS, VOCABULARY, Input
+from model_census.packages import packages
+
+SUITES = ("timm", "torchvision", "hf", "packages")
 TIMM_MODELS = Path(__file__).with_name("timm_models.json")
-BATCH = 2
-TOKENS = 12
-VOCABULARY = 96
-
-
-@dataclass(frozen=True)
-class Input:
-    """A random input: floating point, or whole numbers below `below`."""
-
-    shape: tuple[int, ...]
-    below: int | None = None
 
 
 @dataclass(frozen=True)
@@ -26,15 +18,18 @@ class Candidate:
     """One model and how it is built and called."""
 
     suite: str
-    family: str  #: timm's module name; elsewhere what the model is listed under
-    model: str  #: the name that its library builds it by
+    family: str  #: timm's module name; of a package its distribution; elsewhere what the model is listed under
+    model: str  #: the name that its library builds it by, or the callable that builds it, as ``module:name``
     inputs: Mapping[str, Input]  #: by keyword; the empty name is the one positional input
     arguments: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def key(self) -> str:
         """The name by which results are kept and models are chosen."""
-        return f"{self.suite}:{self.model}"
+        if self.suite != "packages":
+            return f"{self.suite}:{self.model}"
+        name = self.model.rpartition(".")[2].replace(":", ".").removeprefix("foreign.")
+        return f"{self.suite}:{self.family}/{self.arguments.get('detector', name)}"
 
     @property
     def spelled_inputs(self) -> str:
@@ -44,8 +39,13 @@ class Candidate:
 
 def candidates(suite: str | None = None) -> list[Candidate]:
     """Return all candidates, or those of one suite, in a fixed order."""
-    makers = {"timm": _timm, "torchvision": _torchvision, "hf": _hugging_face}
+    makers = {"timm": _timm, "torchvision": _torchvision, "hf": _hugging_face, "packages": _packages}
     return [item for name in SUITES if suite in (None, name) for item in makers[name]()]
+
+
+def _packages() -> Iterator[Candidate]:
+    for family, model, arguments, inputs in packages():
+        yield Candidate("packages", family, model, inputs, arguments)
 
 
 def _image(size: int, channels: int = 3) -> dict[str, Input]:

@@ -17,10 +17,10 @@ from model_census.summary import (
 
 _HEAD = """# Census: which models grow
 
-`python benchmarks/census.py` takes one small model of each timm family, torchvision's models and some of Hugging Face's
-from their own code to a grown model in a file and back, and writes down how far each one goes. This page is what came
-out, written by `python benchmarks/census.py --report docs/census.md --results docs/census.jsonl`; that file holds
-the data.
+`python benchmarks/census.py` takes one small model of each timm family, torchvision's models, some of Hugging Face's
+and models of other people's packages (which the extra `census` installs) from their own code to a grown model in a file
+and back, and writes down how far each one goes. This page is what came out, written by `python benchmarks/census.py
+--report docs/census.md --results docs/census.jsonl`; that file holds the data.
 
 | stage | what it means that a model passed |
 |---|---|

@@ -16,6 +16,18 @@ REASONS = {
     "hf:GPT2LMHeadModel": "products with transposed weights, tied embeddings, a mask, a dataclass as output",
     "hf:T5ForConditionalGeneration": "two inputs, an encoder that a decoder reads, relative positions",
     "hf:LlamaForCausalLM": "rotary positions, grouped keys, gated units",
+    "packages:vit-pytorch/vit.ViT": "einops in attention, and a class token that is repeated",
+    "packages:vit-pytorch/simple_vit_with_patch_dropout.SimpleViT": "patches that are dropped at random in training",
+    "packages:vit-pytorch/cct.CCT": "convolutions for patches, stochastic depth",
+    "packages:vit-pytorch/levit.LeViT": "biases looked up by position, attention that shrinks the image",
+    "packages:vit-pytorch/nest.NesT": "blocks of an image folded into the batch and back, by einops",
+    "packages:vit-pytorch/max_vit.MaxViT": "windows and grids of an image, squeeze and excitation",
+    "packages:vit-pytorch/xcit.XCiT": "attention between channels, by einops",
+    "packages:rtdl_revisiting_models/rtdl_resnet": "a table, BatchNorm, dropout twice",
+    "packages:rtdl_revisiting_models/ft_transformer": "two inputs, embeddings of categories, attention over features",
+    "packages:nanoGPT-like/nano_gpt": "the loss inside, tied ends, a sequence's length that is decided on",
+    "packages:transformers/mamba2": "a state space in plain PyTorch, with sizes that are calculated",
+    "packages:transformers/bert_with_labels": "labels as an input, a loss that forward makes",
 }
 
 

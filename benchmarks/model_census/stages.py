@@ -47,7 +47,7 @@ class Subject:
 def build_model(subject: Subject) -> None:
     """Build the model and its inputs."""
     subject.built = build(subject.candidate)
-    subject.facts.update(versions=versions(subject.candidate.suite), backend=subject.backend)
+    subject.facts.update(versions=versions(subject.candidate), backend=subject.backend)
     subject.facts["parameters"] = sum(parameter.numel() for parameter in subject.built.model.parameters())
 
 

@@ -28,7 +28,7 @@ def stages_of(results: Iterable[Result]) -> Counter[str]:
 def group_of(result: Result) -> str:
     """Return the group that a model is counted in."""
     if result.suite != "torchvision":
-        return {"timm": "timm families", "hf": "Hugging Face"}[result.suite]
+        return {"timm": "timm families", "hf": "Hugging Face", "packages": "other packages"}[result.suite]
     return "torchvision, other tasks" if result.model in BEYOND_CLASSIFICATION else "torchvision classification"
 
 

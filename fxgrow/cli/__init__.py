@@ -12,7 +12,7 @@ from fxgrow.cli.parser import Parser
 from fxgrow.errors import FxgrowError, did_you_mean
 
 #: The verbs, in the order of the help. Each is a module here with `add_parser(verbs)`, which sets `run` and `parser`.
-VERBS = ("trace", "score", "grow", "verify", "inspect", "run", "demo", "doctor")
+VERBS = ("trace", "score", "grow", "verify", "inspect", "export", "report", "run", "train", "demo", "doctor")
 
 USER_ERROR, FAULT, INTERRUPTED = 2, 1, 130
 _EPILOG = """\

@@ -19,8 +19,9 @@ if TYPE_CHECKING:
 #: package, and the extra of fxgrow that brings it; without an extra fxgrow cannot do without
 _PACKAGES = {
     "torch": "", "networkx": "", "rich": "", "numpy": "", "msgspec": "",
-    "timm": "timm", "torchvision": "timm", "mlxtend": "data", "scikit-learn": "data", "matplotlib": "demo",
-    "scipy": "spectra", "transformers": "hf", "onnx": "export",
+    "timm": "timm", "torchvision": "timm", "mlxtend": "data", "mnist1d": "data", "scikit-learn": "data",
+    "tomli-w": "train", "tensorboard": "tensorboard", "matplotlib": "demo", "scipy": "spectra",
+    "transformers": "hf", "onnx": "export", "safetensors": "export",
 }  # fmt: skip
 
 
@@ -35,7 +36,7 @@ class Finding:
 
 def add_parser(verbs: "Verbs") -> None:
     """Add the verb."""
-    parser = add_verb(
+    add_verb(
         verbs,
         "doctor",
         run,
@@ -43,8 +44,8 @@ def add_parser(verbs: "Verbs") -> None:
         description="A small model is traced, grown, verified and compiled. The exit status is 1 if something that "
         "fxgrow needs does not work.",
         example="fxgrow doctor\nfxgrow doctor --json",
+        json=True,
     )
-    parser.add_argument("--json", action="store_true", help="print the findings as JSON")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -52,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
     findings = list(examine())
     if args.json:
         print(json.dumps([asdict(finding) for finding in findings], indent=1))
-    else:
+    elif not args.quiet:
         width = max(len(finding.subject) for finding in findings)
         for finding in findings:
             print(f"{finding.subject:<{width}}  {finding.state:<6}  {finding.detail}")

@@ -1,6 +1,7 @@
 """`fxgrow grow`: grow a scored model."""
 
 import argparse
+import warnings
 from typing import TYPE_CHECKING
 
 from fxgrow.cli.parser import add_loading, add_output, add_verb
@@ -24,8 +25,10 @@ def add_parser(verbs: "Verbs") -> None:
         "grow",
         run,
         summary="grow a scored model within a budget of parameters",
-        description="The grown model computes the same function; `fxgrow verify` shows it.",
+        description="The grown model computes the same function; `fxgrow verify` shows it. With half-steps it computes "
+        "another one, and `fxgrow verify` says how far off.",
         example=_EXAMPLE,
+        json=True,
     )
     parser.add_argument("model", metavar="FILE", help="a model that `fxgrow score -o` wrote")
     parser.add_argument(
@@ -35,7 +38,10 @@ def add_parser(verbs: "Verbs") -> None:
         help="parameters to add at most: 0.1 or 10%% of the model's, or a whole number such as 50000",
     )
     parser.add_argument(
-        "--operator", default="serial", metavar="NAME", help="kind of pseudo-layer (default: %(default)s)"
+        "--operator",
+        default="serial",
+        metavar="NAME",
+        help="kind of pseudo-layer, or half-step (default: %(default)s)",
     )
     parser.add_argument(
         "--allocation", default="even", metavar="NAME", help="how sites share the budget (default: %(default)s)"
@@ -52,13 +58,18 @@ def run(args: argparse.Namespace) -> None:
     """Grow the model by the scores in its file, show what grew, and write it."""
     budget = parse_budget(args.budget)
     import fxgrow
-    from fxgrow.cli.models import load_model, output_console, write_model
+    from fxgrow.cli.models import load_model, write_model
+    from fxgrow.cli.output import output_console, show
     from fxgrow.files import check_output
     from fxgrow.inspection import summarize
+    from fxgrow.operators import find_operator
 
     check_output(args.output, overwrite=args.force)
     graph_module = load_model(args.model, args)
     _check_scored(graph_module, args.model)
+    if find_operator(args.operator).follows_eigenvectors:
+        what = f"{args.operator} starts from random directions: scores in a file have no eigenvectors to start from"
+        warnings.warn(f"{what}; to follow them, grow in Python right after fxgrow.analyze", stacklevel=2)
     grown = fxgrow.grow(
         graph_module,
         fxgrow.Scores.from_annotations(graph_module),
@@ -69,8 +80,8 @@ def run(args: argparse.Namespace) -> None:
         exclude=args.exclude,
         seed=args.seed,
     )
-    console = output_console()
-    console.print(summarize(grown))
+    console = output_console(args)
+    show(summarize(grown), args)
     write_model(grown, args, console)
 
 

@@ -13,11 +13,6 @@ from fxgrow.errors import FileError
 from fxgrow.files import load, save
 
 
-def output_console() -> Console:
-    """Return the console that verbs print to; without a terminal it is 80 columns wide and plain."""
-    return Console(highlight=False, soft_wrap=False)
-
-
 def load_model(path: str, args: argparse.Namespace) -> fx.GraphModule:
     """Load a model file as the arguments of `fxgrow.cli.parser.add_loading` allow."""
     base = import_base(args.base) if args.base else None

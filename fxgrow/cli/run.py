@@ -52,9 +52,9 @@ def add_parser(verbs: "Verbs") -> None:
 
 def run(args: argparse.Namespace) -> int:
     """List the passes, or run some and write what comes out; the status is 1 if the function changed."""
-    from fxgrow.cli.models import output_console
+    from fxgrow.cli.output import output_console
 
-    console = output_console()
+    console = output_console(args)
     if args.list:
         _list_passes(console)
         return 0
@@ -72,11 +72,12 @@ def run(args: argparse.Namespace) -> int:
         result = pipeline(model, verify=args.verify, after_each=_reporter(args, console))
     except PipelineError as error:
         path = args.model if error.before is model else _keep(error.before, args.output or args.model)
-        message = f"{error}; to repeat: {error.reproducer(path)}"
+        fix = f"{error.fix}; to repeat: {error.reproducer(path)}"
+        repeated = PassError(error.what, where=error.where, fix=fix)
         if isinstance(error.__cause__, VerificationError) and not args.debug:
-            print(f"fxgrow: {message}", file=sys.stderr)
+            print(f"fxgrow: {repeated}", file=sys.stderr)
             return 1
-        raise PassError(message) from error
+        raise repeated from error
     if args.output:
         write_model(result.graph_module, args, console)
     return 0

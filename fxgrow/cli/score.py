@@ -27,13 +27,14 @@ def add_parser(verbs: "Verbs") -> None:
         description="The loss is the mean cross entropy. The scores are shown, and written with the model if -o says "
         "where.",
         example=_EXAMPLE,
+        json=True,
     )
     parser.add_argument("model", metavar="FILE", help="a model that fxgrow wrote")
     parser.add_argument(
         "--data",
         required=True,
         metavar="SOURCE",
-        help="mnist5k, digits, imagefolder:PATH, cifar10:PATH or cifar100:PATH",
+        help="mnist5k, digits, mnist1d, imagefolder:PATH, cifar10:PATH or cifar100:PATH",
     )
     parser.add_argument("--score", default="eigen", metavar="NAME", help="which score (default: %(default)s)")
     parser.add_argument(
@@ -51,9 +52,10 @@ def run(args: argparse.Namespace) -> None:
     import torch.nn.functional as F
 
     import fxgrow
-    from fxgrow.cli.models import load_model, output_console, write_model
+    from fxgrow.cli.models import load_model, write_model
+    from fxgrow.cli.output import output_console, show
     from fxgrow.files import check_output
-    from fxgrow.inspection import render
+    from fxgrow.inspection import view_tree
 
     for name in ("samples", "batch_size"):
         if getattr(args, name) < 1:
@@ -63,8 +65,8 @@ def run(args: argparse.Namespace) -> None:
     graph_module = load_model(args.model, args)
     batches = _batches(graph_module, args)
     fxgrow.analyze(graph_module, F.cross_entropy, batches, score=args.score, sites=args.sites, seed=args.seed)
-    console = output_console()
-    console.print(render(graph_module))
+    console = output_console(args)
+    show(view_tree(graph_module), args)
     if args.output:
         write_model(graph_module, args, console)
     else:

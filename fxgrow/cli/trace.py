@@ -28,6 +28,7 @@ def add_parser(verbs: "Verbs") -> None:
         summary="trace a model of timm and write it to a file",
         description="What was traced is run against the model, in train and eval mode, before it is written.",
         example=_EXAMPLE,
+        json=True,
     )
     parser.add_argument("model", metavar="timm:NAME", help="a name of timm's registry")
     parser.add_argument(
@@ -53,7 +54,8 @@ def run(args: argparse.Namespace) -> None:
     import torch
 
     import fxgrow
-    from fxgrow.cli.models import output_console, write_model
+    from fxgrow.cli.models import write_model
+    from fxgrow.cli.output import output_console, show
     from fxgrow.files import check_output
     from fxgrow.files.origins import create_timm_model
     from fxgrow.inspection import summarize
@@ -64,9 +66,9 @@ def run(args: argparse.Namespace) -> None:
     model = create_timm_model(name, arguments, where=args.model, pretrained=args.pretrained)
     inputs = torch.randn(2, *(shape or image_shape(model, arguments)))
     traced = fxgrow.trace(model, inputs, origin=Origin("timm", name, arguments))
-    console = output_console()
+    console = output_console(args)
     console.print(f"traced {args.model}", markup=False)
-    console.print(summarize(traced))
+    show(summarize(traced), args)
     write_model(traced, args, console)
 
 

@@ -1,5 +1,6 @@
 """`analyze`: measure a score at every neuron of a traced model, and write it on the nodes."""
 
+import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -12,6 +13,8 @@ from fxgrow.curvature.probe_data import CountSamples, read_batches
 from fxgrow.curvature.registry import Score, find_score, score_names
 from fxgrow.curvature.scores import Scores, SiteScores
 from fxgrow.errors import AnalysisError
+from fxgrow.execution.place import Place
+from fxgrow.execution.ranks import Group, Ranks
 from fxgrow.graph.selection import select
 from fxgrow.graph.sites import Site, find_sites
 from fxgrow.primitives.unwrapping import unwrap
@@ -37,6 +40,8 @@ def analyze(
     max_memory: int = DEFAULT_MAX_MEMORY,
     max_samples: int | None = None,
     samples: CountSamples | None = None,
+    place: Place | None = None,
+    group: Group = None,
 ) -> Scores:
     """Score every neuron of a traced model, and write the scores on the nodes that call its sites.
 
@@ -56,13 +61,19 @@ def analyze(
         sites: Module paths or shell patterns (``"blocks.*.mlp.*"``) of the sites to score; all of them if None.
         iterations: Lanczos iterations of an eigen-score, at most.
         settled: Stop a site's iterations when the ranking of its neurons has settled: when its rank correlation with
-            the ranking two iterations before is at least this. `SiteScores.iterations` says when that was, and
+            the ranking of an earlier iteration is at least this. Held-out values then come from vectors that were
+            found on the positions which carry most. `SiteScores.iterations` says when that was, and
             `SiteScores.residuals` how far off an eigenvalue may be. None makes all iterations.
         seed: Seed of whatever the score draws, and of dropout while the model runs.
         max_memory: Bytes that captured tensors and solvers may take, beside a training step's own memory.
-        max_samples: Stop reading batches when there are this many samples; None reads all.
+        max_samples: Stop reading batches when there are this many samples, on all ranks together; None reads all.
         samples: Says how many samples a batch holds, given the batch as `batches` yields it. Needed only where neither
             the target nor the model shows it (`fxgrow.curvature.probe_data.SampleCounter`).
+        place: Where `traced` lies in a larger model, as `fxgrow.execution.place.Place(model, "backbone")`: the batches
+            are then the model's inputs, and the loss is its loss. `fxgrow.grow_inside` does all of it by one call.
+        group: The process group over which scores are reduced: each rank gives its own share of the probe data, and
+            gets the scores of all of it. torch's default group, if there is one, where left out; False measures on this
+            process alone. Batches count in the order of the ranks.
 
     Returns:
         The scores by the site's module path; sites without one are in `Scores.refusals`, with the reason.
@@ -70,6 +81,7 @@ def analyze(
     Raises:
         AnalysisError: If the batches, the loss or an option do not fit.
         TraceError: If the model is not traced.
+        RankError: If the ranks have different models or scores, or one of them is gone.
 
     Example:
         >>> import torch
@@ -94,12 +106,23 @@ def analyze(
         raise AnalysisError("it is not a whole number", where=f"seed {seed!r}", fix="give one")
     if settled is not None and not 0 < settled <= 1:
         raise AnalysisError("it is no rank correlation", where=f"settled {settled!r}", fix="give a number up to 1")
+    ranks = Ranks(group)
+    ranks.agree("the digest of the model, with what is asked", (digest(graph_module), chosen.name, iterations, seed))
     wanted = select_sites(find_sites(graph_module), sites)
     read = read_batches(
-        graph_module, batches, seed=seed, max_samples=max_samples, samples=samples, targets=loss_fn is not None
+        graph_module,
+        batches,
+        seed=seed,
+        max_samples=max_samples,
+        samples=samples,
+        targets=loss_fn is not None,
+        place=place,
+        ranks=ranks,
     )
     growable = {path: site for path, site in wanted.items() if site.refusal is None}
-    probe = Probe(graph_module, loss_fn, read, growable, iterations, seed, settled, max_memory)
+    first, sizes = ranks.numbered([batch.samples for batch in read])
+    batches = tuple(replace(batch, index=index) for index, batch in enumerate(read, first))
+    probe = Probe(graph_module, loss_fn, batches, growable, iterations, seed, settled, max_memory, place, ranks, sizes)
     measured = chosen.measure(probe)
     refusals = {path: site.refusal for path, site in wanted.items() if site.refusal is not None}
     found, dark = only_reached(measured.sites, probe.reached_rows())
@@ -110,8 +133,18 @@ def analyze(
         samples=probe.samples,
         refusals={**refusals, **measured.refusals, **dark},
     )
+    ranks.agree("the digest of the scores", _digest_of(found))
     scores.annotate(graph_module)
     return scores
+
+
+def _digest_of(sites: Mapping[str, SiteScores]) -> str:
+    hasher = hashlib.sha256()
+    for path, scores in sites.items():
+        hasher.update(path.encode())
+        for values in (scores.priority, scores.values, scores.eigenvectors):
+            hasher.update(b"" if values is None else values.contiguous().numpy().tobytes())
+    return hasher.hexdigest()[:16]
 
 
 def only_reached(
@@ -133,7 +166,8 @@ def select_sites(sites: Mapping[str, Site], patterns: Iterable[str] | None) -> d
         AnalysisError: If there is no site, or a pattern matches none.
     """
     if not sites:
-        raise AnalysisError("it has no linear map that fxgrow knows", where="the traced model", fix="trace it deeper")
+        fix = "see with `fxgrow inspect` what stays whole; prune.remove and remove_parametrizations make weights plain"
+        raise AnalysisError("it has no linear map with a weight of its own", where="the traced model", fix=fix)
     if patterns is None:
         return dict(sites)
     patterns = [patterns] if isinstance(patterns, str) else patterns

@@ -16,7 +16,7 @@ class Batch:
     """One batch of probe data, on the model's device."""
 
     index: int
-    inputs: tuple[Any, ...] | dict[str, Any]
+    inputs: Any  #: positional arguments in a tuple, a dict by keyword, or `fxgrow.execution.calling.Inputs`
     target: Any
     samples: int  #: how many samples the loss is a mean over; batches count by it
     dim: int | None = 0  #: the dimension of the inputs along which they lie; None where the inputs do not show them

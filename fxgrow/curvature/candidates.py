@@ -12,6 +12,7 @@ from fxgrow.curvature.matrices import UNSPLIT, CapturedCall, in_halves
 from fxgrow.curvature.probe import Probe, solving
 from fxgrow.curvature.reading import Reading, for_solving
 from fxgrow.curvature.sample_dimension import samples_in_front
+from fxgrow.execution.ranks import ALONE, Ranks
 
 #: added to the diagonal of the features' correlation matrix, so that constant and repeated features do no harm
 _RIDGE = 1e-6
@@ -47,17 +48,19 @@ class CandidateFeatures:
         return linear, F.gelu(standard @ self.weight.T + self.bias)
 
     @classmethod
-    def drawn(cls, reading: Reading, features: Tensor, count: int, seed: int) -> "CandidateFeatures":
+    def drawn(
+        cls, reading: Reading, features: Tensor, count: int, seed: int, ranks: Ranks = ALONE
+    ) -> "CandidateFeatures":
         """Draw candidates for a site whose features on the first batch are given; nothing is projected out yet."""
         channels = reading.map.neurons
         flat = features.movedim(reading.map.channel_dim, -1).flatten(0, -2)
-        deviation = flat.std(0, correction=0)
+        mean, deviation = ranks.of_first(torch.stack([flat.mean(0), flat.std(0, correction=0)]))
         generator = torch.Generator().manual_seed(seed ^ zlib.crc32(reading.site.path.encode()))
         weight = F.normalize(torch.randn(count, channels, generator=generator, dtype=torch.float64), dim=1)
         bias = torch.randn(count, generator=generator, dtype=torch.float64)
         return cls(
             channel_dim=reading.map.channel_dim,
-            mean=flat.mean(0),
+            mean=mean,
             deviation=torch.where(deviation > 1e-6 * deviation.max(), deviation, torch.ones_like(deviation)),
             weight=weight.to(flat),
             bias=bias.to(flat),
@@ -76,13 +79,13 @@ def fit_candidates(
     products: dict[Reading, tuple[Tensor, Tensor]] = {}
     refusals: dict[str, str] = {}
     for reading, seen in _features(probe, readings):
-        halves = in_halves(probe.batches, seen)
+        halves = in_halves(probe.halves, seen)
         if halves is None:
             refusals[reading.site.path] = UNSPLIT
             continue
         with solving(probe):
             if reading not in drawn:
-                drawn[reading] = CandidateFeatures.drawn(reading, seen[0].input, count, probe.seed)
+                drawn[reading] = CandidateFeatures.drawn(reading, seen[0].input, count, probe.seed, probe.ranks)
             for half, captured in halves:
                 for call in captured:
                     linear, candidates = drawn[reading].raw(call.input)
@@ -90,7 +93,8 @@ def fit_candidates(
                     sums = products.setdefault(reading, (torch.zeros_like(product), torch.zeros_like(product)))
                     sums[half].add_(product)
     fitted: dict[Reading, CandidateFeatures] = {}
-    for reading, sums in products.items():
+    for reading, (one, other) in products.items():
+        sums = probe.ranks.sum(one), probe.ranks.sum(other)
         size = len(sums[0])
         positions = round(min(float(total[-1, size - 1]) for total in sums))  # the constant times itself
         if positions < _POSITIONS_PER_CHANNEL * size:

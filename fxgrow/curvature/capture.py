@@ -3,15 +3,17 @@
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
 import torch.fx as fx
-from torch import Tensor
+from torch import Tensor, nn
 
 from fxgrow.curvature.batches import Batch, tensors_in
 from fxgrow.errors import AnalysisError, FxgrowError, TraceError, first_line
-from fxgrow.execution.calling import bind_placeholders
+from fxgrow.execution.calling import Inputs, bind_placeholders
+from fxgrow.execution.place import Place
 from fxgrow.execution.preservation import preserved
 
 #: maps the model's output and the target to the loss over a batch; None where the model's output holds the loss
@@ -85,6 +87,7 @@ def forward_pass(
     values: Iterable[fx.Node] = (),
     differentiable: Iterable[fx.Node] = (),
     seed: int,
+    place: Place | None = None,
 ) -> Iterator[ForwardPass]:
     """Run one batch and yield what came out; on leaving, the model is as it was.
 
@@ -99,6 +102,7 @@ def forward_pass(
         values: Nodes whose values are recorded.
         differentiable: Nodes whose values are recorded and can be differentiated by, also if all weights are frozen.
         seed: Seeds dropout and its kin, so that a second pass over this batch sees the same masks.
+        place: Where the graph lies in a larger model, which is run; None where it is the model.
 
     Raises:
         AnalysisError: If the loss is not a finite scalar that depends on the model, or if what is overwritten changes
@@ -108,10 +112,10 @@ def forward_pass(
     differentiable = frozenset(differentiable)
     wanted = differentiable | frozenset(values)
     for _ in range(2):  # a copy that nobody else holds is overwritten by nobody
-        with preserved(graph_module, seed=seed), torch.inference_mode(False), torch.enable_grad():
+        with preserved(whole_model(graph_module, place), seed=seed), torch.inference_mode(False), torch.enable_grad():
             recorder = Recorder(graph_module, wanted, differentiable, copied)
             with _own_errors("the model", batch):
-                output = recorder.run(*arguments(graph_module, batch))
+                output = run_recorded(recorder, batch, place)
             mutated = recorder.mutated()
             if not mutated:
                 run = ForwardPass(recorder.values, output, loss_of(loss_fn, output, batch))
@@ -145,6 +149,7 @@ class Recorder(fx.Interpreter):
     ) -> None:
         super().__init__(graph_module)
         self.extra_traceback = False
+        self.graph_module = graph_module
         self.wanted, self.differentiable, self.copied = wanted, differentiable, copied
         self.values: dict[fx.Node, Any] = {}
         self.versions: dict[fx.Node, int] = {}
@@ -170,6 +175,34 @@ class Recorder(fx.Interpreter):
     def mutated(self) -> frozenset[fx.Node]:
         """Return the nodes whose kept values were changed in place since."""
         return frozenset(node for node, version in self.versions.items() if self.values[node]._version != version)
+
+
+def whole_model(graph_module: fx.GraphModule, place: Place | None) -> nn.Module:
+    """Return the model that is run: the one that the graph is a part of, or the graph."""
+    return graph_module if place is None else place.model
+
+
+def run_recorded(recorder: Recorder, batch: Batch, place: Place | None) -> Any:
+    """Run a batch through the graph of `recorder`, or through the model in whose `place` it computes.
+
+    Raises:
+        AnalysisError: If the inputs do not fit, or the model does not call the part exactly once.
+    """
+    if place is None:
+        return recorder.run(*arguments(recorder.graph_module, batch))
+    calls = 0
+
+    def compute(*args: Any, **kwargs: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        return recorder.run(*arguments(recorder.graph_module, replace(batch, inputs=Inputs(args, kwargs))))
+
+    with place.computing(compute):
+        output = Inputs.of(place.model, batch.inputs).call(place.model)
+    if calls != 1:
+        fix = "name a larger part, in which all of its calls lie" if calls else "name a part that is called"
+        raise AnalysisError(f"the model calls it {calls} times for one batch", where=place.path, fix=fix)
+    return output
 
 
 def arguments(graph_module: fx.GraphModule, batch: Batch) -> list[Any]:

@@ -10,10 +10,11 @@ from torch import Tensor
 from fxgrow.curvature.lanczos import RitzPairs, Wanted, lanczos, start_vectors
 from fxgrow.curvature.matrices import CurvatureMatrices, deal_out
 from fxgrow.curvature.scores import SiteScores
-from fxgrow.curvature.statistics import mean_and_error, spearman
+from fxgrow.curvature.statistics import joined, mean_and_error, spearman
+from fxgrow.execution.ranks import ALONE, Ranks
 
-#: how much further from 1 the rank correlation may be at which the halves have settled
-_HALVES_SLACK = 10
+#: of what the positions of a half carry, how much is enough to find vectors on, whose worth all positions then tell
+_SHARE = 0.98
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,8 +77,9 @@ def cross_fit(
     which, unlike the eigenvalue, is not drawn away from zero by the search over directions. Its standard error is that
     of the mean of the single samples' quotients (of the batches', where a site's input does not show the samples). Any
     vector found on one half is honest on the other, so each half gets half the iterations (all of them where they make
-    the result exact), and the error bar costs half as much again as the eigenvalues. Some of it comes back: the
-    solver for all data starts between the halves' vectors, which is worth about two iterations.
+    the result exact), and the error bar costs half as much again as the eigenvalues. With `settled`, they look at the
+    few positions alone that carry nearly all of a matrix (`CapturedCall.heaviest`); quotients are over all of them.
+    Some of the cost comes back: the solver for all data starts between the halves' vectors.
 
     Args:
         halves: The matrices of a site's neurons over either half of the data; or over all of it, where it cannot be
@@ -86,10 +88,10 @@ def cross_fit(
         seed: Seed of the first Lanczos vector.
         wanted: Which end of the spectrum. With ``"largest"`` values are absolute, and a held-out quotient is positive
             where it has the sign of the eigenvalue that its vector was found for.
-        settled: Stop early when the ranking has settled (`fxgrow.curvature.lanczos.lanczos`); the halves, whose vectors
-            need not be exact, when ten times as much is still open.
+        settled: Stop early when the ranking has settled (`fxgrow.curvature.lanczos.lanczos`).
     """
-    whole = CurvatureMatrices(halves[0].map, tuple(call for half in halves for call in half.captured))
+    ranks = halves[0].ranks
+    whole = CurvatureMatrices(halves[0].map, tuple(call for half in halves for call in half.captured), ranks)
     steps = iterations if iterations >= whole.map.features else (iterations + 1) // 2
     random = start_vectors(whole.map.neurons, whole.map.features, seed, whole.captured[0].input)
     if len(halves) == 1:
@@ -97,9 +99,11 @@ def cross_fit(
         overall = tridiagonals.pairs(wanted)
         overall = replace(overall, values=overall.values.abs()) if wanted == "largest" else overall
         return CrossFit(overall, (), None, None, tridiagonals.diagonal.shape[1])
-    nearly = None if settled is None else max(0.0, 1 - _HALVES_SLACK * (1 - settled))
-    found = [lanczos(half, random, steps, settled=nearly).pairs(wanted) for half in halves]
-    tridiagonals = lanczos(whole, _warm_start(found, random), iterations, settled=settled)
+    found = []
+    for half in halves:
+        searched = half if settled is None or steps >= whole.map.features else half.heaviest(_SHARE)
+        found.append(lanczos(searched, random, steps, settled=settled).pairs(wanted))
+    tridiagonals = lanczos(whole, _warm_start(found, random), iterations, settled=settled, apart=1)
     overall = tridiagonals.pairs(wanted)
     crossed = [half.quotients(pairs.vectors) for pairs, half in zip(found, reversed(halves), strict=True)]
     values = [pairs.values for pairs in found]
@@ -108,7 +112,7 @@ def cross_fit(
             (quotients * value.sign(), samples) for value, (quotients, samples) in zip(values, crossed, strict=True)
         ]
         values, overall = [value.abs() for value in values], replace(overall, values=overall.values.abs())
-    held_out, stderr = mean_and_error(crossed)
+    held_out, stderr = mean_and_error(crossed, ranks)
     return CrossFit(overall, (values[0], values[1]), held_out, stderr, tridiagonals.diagonal.shape[1])
 
 
@@ -130,6 +134,7 @@ def least_eigenvalues(
     iterations: int,
     *,
     matrix: str,
+    ranks: Ranks = ALONE,
 ) -> SiteScores:
     """Return least eigenvalues over shares of the data, and held-out quotients of vectors found on either half.
 
@@ -141,16 +146,18 @@ def least_eigenvalues(
         start: Where Lanczos starts, ``(problems, size)``.
         iterations: Lanczos iterations.
         matrix: What the matrices are called.
+        ranks: The ranks that have shares of the data.
     """
-    whole = _least(operator, shares, start, iterations)
+    whole = _least(operator, shares, start, iterations, ranks)
     vectors = whole.vectors.cpu()
-    if len(shares) == 1:
+    first, sizes = ranks.numbered([samples for _, samples in shares])
+    if len(sizes) == 1:
         return SiteScores(whole.values, None, None, matrix, vectors, residuals=whole.residuals)
-    halves = deal_out({index: samples for index, (_, samples) in enumerate(shares)})
-    parts = [[share for index, share in enumerate(shares) if halves[index] == half] for half in (0, 1)]
-    found = [_least(operator, part, start, iterations) for part in parts]
+    halves = deal_out(sizes)
+    parts = [[share for index, share in enumerate(shares, first) if halves[index] == half] for half in (0, 1)]
+    found = [_least(operator, part, start, iterations, ranks) for part in parts]
     crossed = [_quotients(operator, part, pairs.vectors) for pairs, part in zip(found, reversed(parts), strict=True)]
-    held_out, error = mean_and_error(crossed)
+    held_out, error = mean_and_error(crossed, ranks)
     reliability = spearman(found[0].values, found[1].values)
     return SiteScores(
         whole.values, held_out, error, matrix, vectors, reliability=reliability, residuals=whole.residuals
@@ -158,15 +165,19 @@ def least_eigenvalues(
 
 
 def _least(
-    operator: Callable[[Share, Tensor], Tensor], shares: Sequence[tuple[Share, int]], start: Tensor, iterations: int
+    operator: Callable[[Share, Tensor], Tensor],
+    shares: Sequence[tuple[Share, int]],
+    start: Tensor,
+    iterations: int,
+    ranks: Ranks,
 ) -> RitzPairs:
-    total = sum(samples for _, samples in shares)
+    total = ranks.total(sum(samples for _, samples in shares))
 
     def mean(vectors: Tensor) -> Tensor:
         products = torch.zeros_like(vectors)
         for share, samples in shares:
             products += operator(share, vectors) * (samples / total)
-        return products
+        return ranks.sum(products)
 
     return lanczos(mean, start, iterations).pairs("least")
 
@@ -174,5 +185,8 @@ def _least(
 def _quotients(
     operator: Callable[[Share, Tensor], Tensor], shares: Sequence[tuple[Share, int]], vectors: Tensor
 ) -> tuple[Tensor, Tensor]:
-    values = [(vectors * operator(share, vectors)).sum(1).double().cpu() for share, _ in shares]
-    return torch.stack(values), torch.tensor([samples for _, samples in shares], dtype=torch.float64)
+    found = [
+        ((vectors * operator(share, vectors)).sum(1).double().cpu()[None], torch.tensor([float(samples)]).double())
+        for share, samples in shares
+    ]
+    return joined(found, len(vectors))

@@ -104,9 +104,9 @@ def measure_eigenvalues(
         while group:
             reading, captured = group.pop(0)
             path = reading.site.path
-            halves = split_in_halves(captured)
+            halves = split_in_halves(captured, probe.halves)
             del captured
-            parts = [CurvatureMatrices(reading.map, half) for half in halves]
+            parts = [CurvatureMatrices(reading.map, half, probe.ranks) for half in halves]
             found.setdefault(path, []).append(_solve(probe, parts, wanted))
             matrices[path] = reading.matrix
             del halves, parts

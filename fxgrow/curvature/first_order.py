@@ -12,7 +12,8 @@ from fxgrow.curvature.probe import Probe, each_batch, solving
 from fxgrow.curvature.reading import Reading
 from fxgrow.curvature.registry import Measurement, Score
 from fxgrow.curvature.scores import SiteScores
-from fxgrow.curvature.statistics import mean_and_error, spearman
+from fxgrow.curvature.statistics import joined, mean_and_error, spearman
+from fxgrow.execution.ranks import Ranks
 
 #: values of single parts ``(parts, neurons)`` and the samples in each, for either half
 PartValues = tuple[list[tuple[Tensor, Tensor]], list[tuple[Tensor, Tensor]]]
@@ -68,12 +69,16 @@ class ResidualScore(Score):
         refusals: dict[str, str] = {}
         for seen in each_batch(probe, readings):
             for reading, captured in seen.items():
-                halves = in_halves(probe.batches, captured)
+                halves = in_halves(probe.halves, captured)
                 if halves is None:
                     refusals[reading.site.path] = UNSPLIT
                 for half, members in halves or []:
                     values[reading][half].append(_energy(reading, members))
-        sites = {r.site.path: scores_of_means(v, sign=1) for r, v in values.items() if r.site.path not in refusals}
+        sites = {
+            reading.site.path: scores_of_means(found, reading.map.neurons, probe.ranks, sign=1)
+            for reading, found in values.items()
+            if reading.site.path not in refusals
+        }
         return Measurement(sites, refusals)
 
 
@@ -97,7 +102,9 @@ class PaperScore(Score):
                 with solving(probe):
                     gradient = CurvatureMatrices(reading.map, tuple(captured)).gradient()
                 found[reading.site.path].append(gradient.sum(1).clamp(max=0).double().cpu())
-        return Measurement({path: self._scores(torch.stack(batches)) for path, batches in found.items()})
+        ranks = probe.ranks.gather(found)
+        batches = {path: torch.stack([value for rank in ranks for value in rank[path]]) for path in found}
+        return Measurement({path: self._scores(values) for path, values in batches.items()})
 
     def _scores(self, batches: Tensor) -> SiteScores:
         count = len(batches)
@@ -116,12 +123,12 @@ def measure_norms(probe: Probe, readings: Sequence[Reading], *, sign: int) -> Me
     crossed: dict[Reading, PartValues] = {reading: ([], []) for reading in moments}
     for seen in each_batch(probe, list(moments)):
         for reading, captured in seen.items():
-            for half, members in in_halves(probe.batches, captured) or []:
+            for half, members in in_halves(probe.halves, captured) or []:
                 direction = torch.nn.functional.normalize(moments[reading].sums[1 - half], dim=1)
                 with solving(probe):
                     slopes = CurvatureMatrices(reading.map, tuple(members)).slopes(direction)
                 crossed[reading][half].append(slopes)
-    sites = {reading.site.path: _norm_scores(found, crossed[reading], sign) for reading, found in moments.items()}
+    sites = {r.site.path: _norm_scores(found, crossed[r], sign, probe.ranks) for r, found in moments.items()}
     return Measurement(sites, refusals)
 
 
@@ -132,13 +139,17 @@ class _Moments:
     sums: tuple[Tensor, Tensor]
     samples: int = 0
 
+    def over(self, ranks: Ranks) -> "_Moments":
+        """Return the sums over all ranks."""
+        return _Moments((ranks.sum(self.sums[0]), ranks.sum(self.sums[1])), ranks.total(self.samples))
+
 
 def _summed_moments(probe: Probe, readings: Sequence[Reading]) -> tuple[dict[Reading, _Moments], dict[str, str]]:
     moments: dict[Reading, _Moments] = {}
     refusals: dict[str, str] = {}
     for seen in each_batch(probe, readings):
         for reading, captured in seen.items():
-            halves = in_halves(probe.batches, captured)
+            halves = in_halves(probe.halves, captured)
             if halves is None:
                 refusals[reading.site.path] = UNSPLIT
             for half, members in halves or []:
@@ -148,13 +159,13 @@ def _summed_moments(probe: Probe, readings: Sequence[Reading]) -> tuple[dict[Rea
                 found = moments.setdefault(reading, _Moments((torch.zeros_like(total), torch.zeros_like(total))))
                 found.sums[half].add_(total)
                 found.samples += data.samples
-    return moments, refusals
+    return {reading: found.over(probe.ranks) for reading, found in moments.items()}, refusals
 
 
-def _norm_scores(moments: _Moments, crossed: PartValues, sign: int) -> SiteScores:
+def _norm_scores(moments: _Moments, crossed: PartValues, sign: int, ranks: Ranks) -> SiteScores:
     whole = torch.linalg.vector_norm(moments.sums[0] + moments.sums[1], dim=1).double().cpu() / moments.samples
     halves = [torch.linalg.vector_norm(total, dim=1).double().cpu() for total in moments.sums]
-    mean, error = mean_and_error([(torch.cat([v for v, _ in h]), torch.cat([n for _, n in h])) for h in crossed])
+    mean, error = mean_and_error([joined(half, len(whole)) for half in crossed], ranks)
     return SiteScores(sign * whole, sign * mean, error, sign=sign, reliability=spearman(*halves))
 
 
@@ -170,14 +181,8 @@ def _energy(reading: Reading, captured: Sequence[CapturedCall]) -> tuple[Tensor,
     return total / per_part, torch.full((len(total),), per_part, dtype=torch.float64)
 
 
-def scores_of_means(values: PartValues, *, sign: int) -> SiteScores:
+def scores_of_means(values: PartValues, neurons: int, ranks: Ranks, *, sign: int) -> SiteScores:
     """Return scores that are plain means over samples: nothing is fitted, so value and held-out value are the same."""
-    everything = [*values[0], *values[1]]
-    mean, error = mean_and_error([(torch.cat([v for v, _ in everything]), torch.cat([n for _, n in everything]))])
-    return SiteScores(mean, mean, error, sign=sign, reliability=spearman(*(half_mean(half) for half in values)))
-
-
-def half_mean(half: list[tuple[Tensor, Tensor]]) -> Tensor:
-    """Return the mean over samples of the values of one half, ``(neurons,)``."""
-    values, samples = (torch.cat(parts) for parts in zip(*half, strict=True))
-    return (values * samples[:, None]).sum(0) / samples.sum()
+    mean, error = mean_and_error([joined([*values[0], *values[1]], neurons)], ranks)
+    halves = [mean_and_error([joined(half, neurons)], ranks)[0] for half in values]
+    return SiteScores(mean, mean, error, sign=sign, reliability=spearman(*halves))

@@ -16,8 +16,9 @@ from fxgrow.curvature.probe import Probe, solving
 from fxgrow.curvature.reading import Reading
 from fxgrow.curvature.registry import Measurement, Score
 from fxgrow.curvature.scores import SiteScores
-from fxgrow.curvature.statistics import mean_and_error, spearman
+from fxgrow.curvature.statistics import joined, mean_and_error, spearman
 from fxgrow.errors import AnalysisError
+from fxgrow.execution.ranks import Ranks
 
 Metric = Literal["gauss-newton", "fisher"]
 
@@ -56,7 +57,8 @@ class GainScore(Score):
             fix = "choose 'gauss-newton' or 'fisher'"
             raise AnalysisError("no such metric", where=f"metric {self.metric!r}", fix=fix)
         if self.candidates < 1 or self.draws < 1 or not self.damping > 0:
-            raise AnalysisError("candidates, draws and damping must be positive", where="score 'gain'")
+            what = f"candidates={self.candidates}, draws={self.draws}, damping={self.damping} are not all positive"
+            raise AnalysisError(what, where="score 'gain'", fix="give numbers above 0")
 
     def measure(self, probe: Probe) -> Measurement:
         """Score every site, as many at once as the memory allows."""
@@ -67,7 +69,7 @@ class GainScore(Score):
             candidates, refused = fit_candidates(probe, group, self.candidates)
             refusals.update(refused)
             for reading, moments in self._moments(probe, candidates).items():
-                scores[reading.site.path] = moments.scores(self.damping)
+                scores[reading.site.path] = moments.scores(self.damping, probe.ranks)
         return Measurement({path: scores[path] for path in probe.sites if path in scores}, refusals)
 
     def _groups(self, probe: Probe, readings: Sequence[Reading]) -> Iterator[list[Reading]]:
@@ -89,10 +91,9 @@ class GainScore(Score):
         """Run the data once: first moments by sample, and the metric."""
         found: dict[Reading, _Moments] = {reading: _Moments() for reading in candidates}
         nodes = list(dict.fromkeys(node for reading in candidates for node in reading.differentiated))
-        generator = torch.Generator().manual_seed(probe.seed)
         for batch in probe.batches if nodes else ():
             with probe.forward(batch, differentiable=nodes) as run:
-                drawn = self._drawn_gradients(probe, run, batch, nodes, generator)
+                drawn = self._drawn_gradients(probe, run, batch, nodes)
                 gradients = run.gradients(nodes)
                 for reading, moments, half, call in _part_moments(probe, run, batch, candidates, gradients):
                     found[reading].add(half, moments, call)
@@ -102,11 +103,12 @@ class GainScore(Score):
         return found
 
     def _drawn_gradients(
-        self, probe: Probe, run: ForwardPass, batch: Batch, nodes: list[fx.Node], generator: torch.Generator
+        self, probe: Probe, run: ForwardPass, batch: Batch, nodes: list[fx.Node]
     ) -> list[dict[fx.Node, Tensor]]:
         """Return random gradients of the Gauss-Newton metric, scaled as those of the mean loss; none for Fisher's."""
         if self.metric == "fisher":
             return []
+        generator = torch.Generator().manual_seed(probe.seed + batch.index)
         factors = output_factors(probe.loss_fn, run.output, batch)
         drawn = []
         for _ in range(self.draws):
@@ -129,7 +131,7 @@ def _part_moments(
         with solving(probe):
             parts = [
                 (part_moments(features, members, half).double().cpu(), half, members[0])
-                for half, members in in_halves(probe.batches, captured) or []
+                for half, members in in_halves(probe.halves, captured) or []
             ]
         for moments, half, call in parts:
             yield reading, moments, half, call
@@ -155,15 +157,16 @@ class _Moments:
         products = share * torch.bmm(neurons_first.transpose(1, 2), neurons_first)
         self.metric = products if self.metric is None else self.metric + products
 
-    def scores(self, damping: float) -> SiteScores:
+    def scores(self, damping: float, ranks: Ranks) -> SiteScores:
         """Return 1/2 g^T (H + damping)^-1 g and its cross-fitted version."""
         assert self.metric is not None  # moments are added together with their metric
         halves = [
-            (torch.cat(first), torch.cat(samples)) for first, samples in zip(self.first, self.samples, strict=True)
+            joined(zip(first, samples, strict=True), *self.metric.shape[:2])
+            for first, samples in zip(self.first, self.samples, strict=True)
         ]
-        sums = [(first * samples[:, None, None]).sum(0) for first, samples in halves]
-        counts = [float(samples.sum()) for _, samples in halves]
-        metric = _damped(self.metric / sum(counts), damping)
+        sums = [ranks.sum((first * samples[:, None, None]).sum(0)) for first, samples in halves]
+        counts = ranks.sum(torch.stack([samples.sum() for _, samples in halves])).tolist()
+        metric = _damped(ranks.sum(self.metric) / sum(counts), damping)
         means = [total / count for total, count in zip(sums, counts, strict=True)]
         steps = [_solved(metric, mean) for mean in means]
         whole = (sums[0] + sums[1]) / sum(counts)
@@ -172,7 +175,7 @@ class _Moments:
             for (first, samples), step in zip(halves, reversed(steps), strict=True)
         ]
         own = [0.5 * (mean * step).sum(1) for mean, step in zip(means, steps, strict=True)]
-        held_out, error = mean_and_error(crossed)
+        held_out, error = mean_and_error(crossed, ranks)
         values = 0.5 * (whole * _solved(metric, whole)).sum(1)
         return SiteScores(values, held_out, error, sign=1, reliability=spearman(own[0], own[1]))
 

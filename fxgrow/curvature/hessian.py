@@ -1,8 +1,9 @@
 """The neuron's own block of the loss's Hessian: what splitting and branch matrices leave out is in it."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar
 
 import torch
@@ -48,26 +49,33 @@ class HessianScore(Score):
         Raises:
             AnalysisError: If an operation of the model has no second derivative.
         """
-        scores: dict[str, SiteScores] = {}
-        refusals: dict[str, str] = {}
-        for path, site in probe.sites.items():
-            if probe.graph_module.get_parameter(site.weight).requires_grad:
-                scores[path] = self._score(probe, site)
-            else:
-                refusals[path] = "its weight is frozen"
-        return Measurement(scores, refusals)
+        return measure_hessians(probe, {path: {site.weight: 1.0} for path, site in probe.sites.items()}, self.signs)
 
-    def _score(self, probe: Probe, site: Site) -> SiteScores:
+
+def measure_hessians(probe: Probe, coordinates: Mapping[str, Mapping[str, float]], signs: int) -> Measurement:
+    """Find the least eigenvalue of each row's Hessian block, in coordinates that may move several weights at once.
+
+    Args:
+        probe: What to measure on.
+        coordinates: For each site the weights that move with a row of it, each with its factor.
+        signs: K of `HessianScore`.
+
+    Raises:
+        AnalysisError: If an operation of the model has no second derivative.
+    """
+    scores: dict[str, SiteScores] = {}
+    refusals: dict[str, str] = {}
+    for path, site in probe.sites.items():
+        if not all(probe.graph_module.get_parameter(name).requires_grad for name in coordinates[path]):
+            refusals[path] = "its weight is frozen"
+            continue
         rows = site.rows(probe.graph_module).detach()
-        signs = hadamard_signs(site.neurons, self.signs).to(rows)
+        found = hadamard_signs(site.neurons, signs).to(rows)
         start = start_vectors(site.neurons, site.features, probe.seed, rows)
-
-        def operator(batch: Batch, vectors: Tensor) -> Tensor:
-            return _signed_products(probe, site, batch, vectors, signs)
-
-        return least_eigenvalues(
-            operator, [(batch, batch.samples) for batch in probe.batches], start, probe.iterations, matrix="hessian"
-        )
+        products = partial(_signed_products, probe, site, coordinates[path], found)
+        shares = [(batch, batch.samples) for batch in probe.batches]
+        scores[path] = least_eigenvalues(products, shares, start, probe.iterations, matrix="hessian", ranks=probe.ranks)
+    return Measurement(scores, refusals)
 
 
 def hadamard_signs(neurons: int, count: int) -> Tensor:
@@ -83,19 +91,30 @@ def hadamard_signs(neurons: int, count: int) -> Tensor:
     return matrix[:, torch.arange(neurons) % wanted]
 
 
-def _signed_products(probe: Probe, site: Site, batch: Batch, vectors: Tensor, signs: Tensor) -> Tensor:
+def _signed_products(
+    probe: Probe, site: Site, coordinates: Mapping[str, float], signs: Tensor, batch: Batch, vectors: Tensor
+) -> Tensor:
     """Return ``1/K sum_k z^k * (H (z^k * V))`` over one batch, with one forward pass."""
-    weight = probe.graph_module.get_parameter(site.weight)
+    weights, factors = [probe.graph_module.get_parameter(name) for name in coordinates], list(coordinates.values())
     total = torch.zeros_like(vectors)
     with second_derivatives(), probe.forward(batch) as run:
-        (gradient,) = torch.autograd.grad(run.loss, weight, create_graph=True, materialize_grads=True)
-        if not gradient.requires_grad:  # the loss is linear in all weights, or ignores this one
+        gradients = torch.autograd.grad(run.loss, weights, create_graph=True, materialize_grads=True)
+        moved = [(found, factor) for found, factor in zip(gradients, factors, strict=True) if found.requires_grad]
+        if not moved:  # the loss is linear in all weights, or ignores these
             return total
-        check_twice_differentiable(gradient)
+        for gradient, _ in moved:
+            check_twice_differentiable(gradient)
         for sign in signs:
             cotangent = site.map.to_weight(sign[:, None] * vectors)
-            (product,) = torch.autograd.grad(gradient, weight, cotangent, retain_graph=True, materialize_grads=True)
-            total += sign[:, None] * site.map.to_rows(product)
+            products = torch.autograd.grad(
+                [gradient for gradient, _ in moved],
+                weights,
+                [factor * cotangent for _, factor in moved],
+                retain_graph=True,
+                materialize_grads=True,
+            )
+            for product, factor in zip(products, factors, strict=True):
+                total += factor * sign[:, None] * site.map.to_rows(product)
     return total / len(signs)
 
 

@@ -1,5 +1,6 @@
 """Batched Lanczos: extreme eigenvalues of many symmetric matrices at once, each known only by its products."""
 
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
@@ -60,7 +61,9 @@ class Tridiagonals:
         )
 
 
-def lanczos(operator: Operator, start: Tensor, iterations: int, *, settled: float | None = None) -> Tridiagonals:
+def lanczos(
+    operator: Operator, start: Tensor, iterations: int, *, settled: float | None = None, apart: int = 2
+) -> Tridiagonals:
     """Run Lanczos on `problems` symmetric matrices at once.
 
     Every new vector is made orthogonal to the whole basis: next to the products this costs little, and it lets a Krylov
@@ -72,8 +75,9 @@ def lanczos(operator: Operator, start: Tensor, iterations: int, *, settled: floa
         start: The direction in which every Krylov space begins, ``(problems, size)``; it need not be normalised.
         iterations: Products per matrix; cut to `size`.
         settled: If given, stop when the order of the problems by their least Ritz values hardly changes any more: when
-            its rank correlation with the order two iterations before is at least this. Not where `iterations` is
+            its rank correlation with the order of an earlier iteration is at least this. Not where `iterations` is
             enough for exact results.
+        apart: How many iterations lie between the two orders: 1 is enough where `start` is near the eigenvectors.
 
     Returns:
         The basis and the tridiagonal matrices.
@@ -84,7 +88,9 @@ def lanczos(operator: Operator, start: Tensor, iterations: int, *, settled: floa
     diagonal, off_diagonal = start.new_zeros(problems, steps), start.new_zeros(problems, steps)
     basis[:, 0] = torch.nn.functional.normalize(start, dim=1)
     scale = start.new_zeros(problems)
-    order = _Order(settled if steps < size else None)  # where the result is going to be exact, it is let be exact
+    order = _Order(
+        settled if steps < size else None, apart
+    )  # where the result is going to be exact, it is let be exact
     for step in range(steps):
         product = operator(basis[:, step])
         diagonal[:, step] = torch.linalg.vecdot(product, basis[:, step])
@@ -104,18 +110,20 @@ def lanczos(operator: Operator, start: Tensor, iterations: int, *, settled: floa
 
 
 class _Order:
-    """Watches how the order of the problems by their least Ritz values changes every other iteration."""
+    """Watches how the order of the problems by their least Ritz values changes."""
 
-    def __init__(self, settled: float | None) -> None:
+    def __init__(self, settled: float | None, apart: int) -> None:
         self.settled = settled
-        self.values: Tensor | None = None
+        self.values: deque[Tensor] = deque(maxlen=apart + 1)
 
     def has_settled(self, diagonal: Tensor, off_diagonal: Tensor) -> bool:
-        if self.settled is None or diagonal.shape[1] % 2:
+        if self.settled is None:
             return False
         tridiagonals = Tridiagonals(diagonal, diagonal.double().cpu(), off_diagonal.double().cpu())
-        before, self.values = self.values, tridiagonals.eigh()[0][:, 0]
-        correlation = None if before is None else spearman(before, self.values)
+        self.values.append(tridiagonals.eigh()[0][:, 0])
+        if len(self.values) < (self.values.maxlen or 0):
+            return False
+        correlation = spearman(self.values[0], self.values[-1])
         return correlation is not None and correlation >= self.settled
 
 

@@ -11,17 +11,21 @@ which is two matrix products; at a convolution, the convolution with V and its g
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
-from fxgrow.curvature.batches import Batch
+from fxgrow.curvature.statistics import joined
+from fxgrow.execution.ranks import ALONE, Ranks
 from fxgrow.primitives.linear_map import LinearMap
 
 #: why a score that is made of two halves has none
 UNSPLIT = "one batch that does not show its samples here cannot be halved; give at least two batches"
 #: numbers in one block of the product X V^T, so that it stays in the cache between its two uses
 _BLOCK = 1 << 20
+#: share of the positions above which leaving the others out saves less than it costs to copy
+_WORTH_A_COPY = 0.9
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,6 +55,22 @@ class CapturedCall:
             source=(self.source[0], half),
         )
 
+    def heaviest(self, share: float, *, spatial: bool) -> "CapturedCall":
+        """Return the fewest positions that carry a share of ``sum_t |c_t| |x_t|^2``; whole samples of a convolution.
+
+        What is left out changes no matrix by more than ``1/N sum |c_it| |x_t|^2`` over what is left out, in any norm.
+        """
+        x, c = self.input, self.coefficients
+        if not spatial:
+            x, c = x.flatten(0, -2), c.flatten(0, -2)
+        weights = torch.linalg.vector_norm(c.flatten(1), dim=1) * torch.linalg.vector_norm(x.flatten(1), dim=1).square()
+        carried = weights.sort(descending=True).values.cumsum(0)
+        count = int((carried < share * carried[-1]).sum()) + 1
+        if count > _WORTH_A_COPY * len(weights):
+            return self
+        chosen = weights.topk(count).indices.sort().values
+        return replace(self, input=x.index_select(0, chosen), coefficients=c.index_select(0, chosen), parts=1)
+
 
 @dataclass(frozen=True, eq=False)
 class CurvatureMatrices:
@@ -58,11 +78,12 @@ class CurvatureMatrices:
 
     map: LinearMap
     captured: tuple[CapturedCall, ...]
+    ranks: Ranks = ALONE  #: which have other parts of the data; what is asked of all of it is asked of all of them
 
-    @property
+    @cached_property
     def samples(self) -> int:
         """The number of samples, each counted once however often a batch calls the site."""
-        return sum({call.source: call.samples for call in self.captured}.values())
+        return self.ranks.total(sum({call.source: call.samples for call in self.captured}.values()))
 
     def __call__(self, vectors: Tensor) -> Tensor:
         """Return ``S_i v_i`` for vectors v, one for each neuron; both are ``(neurons, features)``."""
@@ -70,7 +91,12 @@ class CurvatureMatrices:
         for call in self.captured:
             product = self._matrix_product if not self.map.spatial else self._convolution
             product(call, vectors, total)
-        return total / self.samples
+        return self.ranks.sum(total) / self.samples
+
+    def heaviest(self, share: float) -> "CurvatureMatrices":
+        """Return the matrices over the positions that carry most of them (`CapturedCall.heaviest`)."""
+        captured = tuple(call.heaviest(share, spatial=self.map.spatial > 0) for call in self.captured)
+        return CurvatureMatrices(self.map, captured, self.ranks)
 
     def gradient(self) -> Tensor:
         """Return ``1/N sum_t c_it x_t``, the first-order term beside S_i, ``(neurons, features)``."""
@@ -80,10 +106,10 @@ class CurvatureMatrices:
                 rows = torch.zeros_like(total, requires_grad=True)
                 (product,) = torch.autograd.grad(self.map(call.input, rows), rows, call.coefficients)
             total += product
-        return total / self.samples
+        return self.ranks.sum(total) / self.samples
 
     def quotients(self, vectors: Tensor) -> tuple[Tensor, Tensor]:
-        """Return ``v_i^T S_i v_i`` over each part of the data by itself, and how many samples each part has.
+        """Return ``v_i^T S_i v_i`` over each part of this rank's data by itself, and how many samples each part has.
 
         Returns:
             Quotients ``(parts, neurons)``, whose mean weighted by samples is that of the whole; samples ``(parts,)``.
@@ -101,7 +127,7 @@ class CurvatureMatrices:
             quotients = self._part_sums(call, vectors, power) * (call.parts / call.samples)
             sums[call.source] = sums[call.source] + quotients if call.source in sums else quotients
             samples[call.source] = torch.full((call.parts,), call.samples / call.parts, dtype=torch.float64)
-        return torch.cat(list(sums.values())), torch.cat(list(samples.values()))
+        return joined(zip(sums.values(), samples.values(), strict=True), self.map.neurons)
 
     def _matrix_product(self, call: CapturedCall, vectors: Tensor, total: Tensor) -> None:
         inputs, coefficients = call.input.flatten(0, -2), call.coefficients.flatten(0, -2)
@@ -132,27 +158,37 @@ def _blocks(inputs: Tensor, coefficients: Tensor, step: int) -> Iterator[tuple[T
     return zip(torch.split(inputs, step), torch.split(coefficients, step), strict=True)
 
 
-def split_in_halves(captured: Iterable[CapturedCall]) -> list[tuple[CapturedCall, ...]]:
+def split_in_halves(
+    captured: Iterable[CapturedCall], halves: Mapping[int, int] | None = None
+) -> list[tuple[CapturedCall, ...]]:
     """Split probe data into two halves of whole samples.
 
-    Several batches are dealt out whole (`deal_out`); the samples of a single batch are dealt out in turn. A single
-    batch that does not show which rows belong to which sample stays whole.
+    Several batches are dealt out whole; the samples of a single batch are dealt out in turn. A single batch that does
+    not show which rows belong to which sample stays whole.
+
+    Args:
+        captured: What a site saw on this rank.
+        halves: The half of each batch, those of other ranks included (`deal_out`); of these batches alone if None.
     """
     captured = tuple(captured)
-    if len({call.source for call in captured}) == 1:
+    dealt = halves or deal_out({call.source[0]: call.samples for call in captured})
+    if len(dealt) == 1:
         if any(call.parts < 2 for call in captured):
             return [captured]
         return [tuple(call.half(half) for call in captured) for half in (0, 1)]
-    halves = deal_out({call.source[0]: call.samples for call in captured})
-    return [tuple(call for call in captured if halves[call.source[0]] == half) for half in (0, 1)]
+    return [tuple(call for call in captured if dealt[call.source[0]] == half) for half in (0, 1)]
 
 
 def in_halves(
-    batches: Sequence[Batch], captured: Sequence[CapturedCall]
+    halves: Mapping[int, int], captured: Sequence[CapturedCall]
 ) -> list[tuple[int, list[CapturedCall]]] | None:
-    """Return what a site saw in one batch, by half; None where a single batch does not show its samples."""
-    if len(batches) > 1:
-        halves = deal_out({batch.index: batch.samples for batch in batches})
+    """Return what a site saw in one batch, by half; None where a single batch does not show its samples.
+
+    Args:
+        halves: The half of each batch, on all ranks (`deal_out`).
+        captured: What the site saw.
+    """
+    if len(halves) > 1:
         return [(halves[captured[0].source[0]], list(captured))]
     if any(call.parts < 2 for call in captured):
         return None

@@ -7,6 +7,7 @@ all batches of some sites (`captured_groups`).
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import torch
 import torch.fx as fx
@@ -14,12 +15,14 @@ from torch import Tensor
 
 from fxgrow.curvature.batches import Batch
 from fxgrow.curvature.capture import ForwardPass, LossFunction, forward_pass
-from fxgrow.curvature.matrices import CapturedCall
+from fxgrow.curvature.matrices import CapturedCall, deal_out
 from fxgrow.curvature.reading import Reading
-from fxgrow.curvature.sample_dimension import SampleDimension, find_sample_dimensions
+from fxgrow.curvature.sample_dimension import SampleDimension, find_sample_dimensions, given_to_part
 from fxgrow.errors import AnalysisError
 from fxgrow.execution.inputs import device_of
+from fxgrow.execution.place import Place
 from fxgrow.execution.preservation import preserved
+from fxgrow.execution.ranks import ALONE, Ranks
 from fxgrow.graph.sites import Site
 
 #: how many tensors of the size of all Lanczos vectors are alive at once, for each iteration: the basis and a copy
@@ -36,15 +39,28 @@ class Probe:
     sites: Mapping[str, Site]  #: the sites to score, by module path
     iterations: int
     seed: int
-    settled: float | None  #: stop Lanczos when the rank correlation with two iterations before reaches this
+    settled: float | None  #: stop Lanczos when the rank correlation with an earlier iteration reaches this
     max_memory: int  #: bytes that captured tensors and solvers may take, beside a training step's own memory
+    place: Place | None = None  #: where the graph lies in a larger model, which is run
+    ranks: Ranks = ALONE  #: which have other batches of the probe data
+    #: the samples of every batch on all ranks, by `Batch.index`; those of `batches` if left out
+    sizes: Mapping[int, int] = field(default_factory=dict)
     _dimensions: dict[fx.Node, SampleDimension | None] = field(default_factory=dict, init=False)
     _reached: dict[str, Tensor] = field(default_factory=dict, init=False)
 
+    def __post_init__(self) -> None:
+        if not self.sizes:
+            object.__setattr__(self, "sizes", {batch.index: batch.samples for batch in self.batches})
+
     @property
     def samples(self) -> int:
-        """The number of samples of probe data, N."""
-        return sum(batch.samples for batch in self.batches)
+        """The number of samples of probe data on all ranks, N."""
+        return sum(self.sizes.values())
+
+    @cached_property
+    def halves(self) -> Mapping[int, int]:
+        """The half of the data, 0 or 1, that every batch belongs to."""
+        return deal_out(self.sizes)
 
     def forward(
         self, batch: Batch, *, values: Iterable[fx.Node] = (), differentiable: Iterable[fx.Node] = ()
@@ -60,13 +76,15 @@ class Probe:
             values=values,
             differentiable=differentiable,
             seed=self.seed + batch.index,
+            place=self.place,
         )
 
     def dimensions(self, nodes: Iterable[fx.Node]) -> Mapping[fx.Node, SampleDimension | None]:
         """Return where the samples lie in the values at some nodes, at least (`find_sample_dimensions`)."""
         unknown = [node for node in nodes if node not in self._dimensions]
         if unknown:
-            self._dimensions.update(find_sample_dimensions(self.graph_module, unknown, self.batches[0]))
+            batch = self.batches[0] if self.place is None else given_to_part(self.batches[0], self.place)
+            self._dimensions.update(find_sample_dimensions(self.graph_module, unknown, batch))
         return self._dimensions
 
     def note(self, reading: Reading, values: Mapping[fx.Node, Tensor], gradients: Mapping[fx.Node, Tensor]) -> None:
@@ -84,6 +102,7 @@ class Probe:
         zeros are therefore taken for small numbers, where they are trained.
         """
         self._look_at([site for path, site in self.sites.items() if path not in self._reached])
+        self._share_reached()
         dark = [site for path, site in self.sites.items() if not bool(self._reached[path].all())]
         zeros = [p for p in self.graph_module.parameters() if p.requires_grad and bool((p == 0).any())]
         if dark and zeros:
@@ -93,10 +112,17 @@ class Probe:
                     small = 1e-3 * torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
                     parameter.copy_(torch.where(parameter == 0, small.to(parameter), parameter))
                 self._look_at(dark)
+            self._share_reached()
         return self._reached
 
+    def _share_reached(self) -> None:
+        """Let every rank know what any of them has seen."""
+        for path, site in self.sites.items():
+            seen = self._reached.get(path, torch.zeros(site.neurons, dtype=torch.bool))
+            self._reached[path] = self.ranks.largest(seen.int()).bool()
+
     def _look_at(self, sites: Sequence[Site]) -> None:
-        """Run batches until all neurons of some sites were seen to get a gradient, or all batches were run."""
+        """Run this rank's batches until all neurons of some sites were seen to get a gradient, or all were run."""
         readings = [Reading.branch(site) for site in sites]
         for batch in self.batches:
             readings = [r for r in readings if not bool(self._reached.get(r.site.path, torch.zeros(1)).all())]
@@ -145,11 +171,11 @@ def captured_groups(probe: Probe, readings: Iterable[Reading]) -> Iterator[list[
 def _first_group(
     probe: Probe, readings: list[Reading], run: ForwardPass, batch: Batch
 ) -> tuple[list[Reading], list[Reading]]:
-    """Return the readings that fit together, in order, and the rest."""
+    """Return the readings that fit together, in order, and the rest; the same on all ranks."""
     group: list[Reading] = []
     captured = working = 0
-    for index, reading in enumerate(readings):
-        inputs, coefficients = _bytes(probe, reading, run, batch)
+    sizes = probe.ranks.largest(torch.tensor([_bytes(probe, reading, run, batch) for reading in readings]))
+    for index, (reading, (inputs, coefficients)) in enumerate(zip(readings, sizes.tolist(), strict=True)):
         captured += inputs + coefficients
         working = max(working, _working_bytes(probe, reading, run, inputs + coefficients))
         if captured + working > probe.max_memory:
@@ -162,8 +188,8 @@ def _first_group(
 
 
 def _bytes(probe: Probe, reading: Reading, run: ForwardPass, batch: Batch) -> tuple[int, int]:
-    """Return the bytes of the inputs and of the coefficients of a reading over all probe data."""
-    share = probe.samples / batch.samples
+    """Return the bytes of the inputs and of the coefficients of a reading over the probe data of this rank."""
+    share = sum(batch.samples for batch in probe.batches) / batch.samples
     inputs = sum(_size(run.values[node]) for node in reading.inputs)
     coefficients = sum(_size(run.values[node]) for node in reading.differentiated)
     return int(inputs * share), int(coefficients * share) * reading.map.neurons // reading.site.neurons
@@ -174,18 +200,23 @@ def _size(value: Tensor) -> int:
 
 
 def _working_bytes(probe: Probe, reading: Reading, run: ForwardPass, captured: int) -> int:
-    """Return the bytes that solving takes: the Lanczos basis, and for a single batch the halves that are copied."""
+    """Return the bytes that solving takes: the Lanczos basis, and what is copied of that which was captured."""
     itemsize: int = max(run.values[reading.inputs[0]].element_size(), 4)
     steps = min(probe.iterations, reading.map.features)
     basis = _BASIS_COPIES * steps * reading.map.neurons * reading.map.features * itemsize
-    return basis + (captured if len(probe.batches) == 1 else 0)
+    return basis + int(captured * (_copies(probe) - 1))
+
+
+def _copies(probe: Probe) -> float:
+    """Return how often what a site read lies in memory: halves of one batch are copies, and so is what carries one."""
+    return 1.0 + (len(probe.sizes) == 1) + (0.5 if probe.settled is not None else 0.0)
 
 
 def _in_rows(probe: Probe, reading: Reading, run: ForwardPass, inputs: int, coefficients: int) -> list[Reading]:
     """Divide a reading into several of fewer rows, each of which fits."""
     neurons = reading.map.neurons
     working = _working_bytes(probe, reading, run, inputs + coefficients)
-    fixed = inputs * (2 if len(probe.batches) == 1 else 1)
+    fixed = int(inputs * _copies(probe))
     per_row = (inputs + coefficients + working - fixed) / neurons
     rows = int((probe.max_memory - fixed) / per_row)
     if rows < 1 or reading.map.groups > 1:

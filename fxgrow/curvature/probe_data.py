@@ -13,7 +13,9 @@ from fxgrow.curvature.batches import Batch, as_inputs, tensors_in, to_device
 from fxgrow.curvature.sample_dimension import run_in_eval, samples_lie_along
 from fxgrow.errors import AnalysisError, first_line
 from fxgrow.execution.inputs import device_of
+from fxgrow.execution.place import Place
 from fxgrow.execution.randomness import preserved_randomness
+from fxgrow.execution.ranks import ALONE, Ranks
 
 #: with fewer the least eigenvalue is mostly noise: with 64 images, 29 % of it was really there (docs/curvature.md)
 ENOUGH_SAMPLES = 256
@@ -34,6 +36,8 @@ def read_batches(
     max_samples: int | None = None,
     samples: CountSamples | None = None,
     targets: bool = True,
+    place: Place | None = None,
+    ranks: Ranks = ALONE,
 ) -> tuple[Batch, ...]:
     """Read batches from any iterable, until there are `max_samples`, and move them to the model's device.
 
@@ -45,29 +49,31 @@ def read_batches(
         batches: Pairs ``(inputs, target)``; inputs are a tensor, a tuple of inputs or a dict by keyword. What was read
             before is taken as it is.
         seed: Seed of the random state while they are read.
-        max_samples: Stop when there are this many samples; None reads all.
+        max_samples: Stop when there are this many samples, on all ranks together; None reads all.
         samples: Says how many samples a batch holds; found by `SampleCounter` if None.
         targets: Whether the batches are pairs; else they are inputs alone, of a model that computes its own loss.
+        place: Where the graph lies in a larger model, which the batches are for.
+        ranks: The ranks, each of which reads batches of its own.
 
     Raises:
         AnalysisError: If there is no batch, one is not a pair with a tensor among its inputs, or nothing says how many
             samples batches of different sizes have.
     """
-    device, counter, found = device_of(graph_module), SampleCounter(graph_module, samples), list[Batch]()
+    device, counter, found = device_of(graph_module), SampleCounter(graph_module, samples, place), list[Batch]()
     with preserved_randomness(seed):
         for index, item in enumerate(_checked(batches)):
             if isinstance(item, Batch):
                 found.append(item)
                 continue
-            inputs, target = _pair(index, item) if targets else (item, None)
+            inputs, target = pair_of(index, item) if targets else (item, None)
             inputs, target = as_inputs(index, inputs, device), to_device(target, device)
             found = counter.add(found, Batch(index, inputs, target, 0), item)
-            if max_samples is not None and sum(batch.samples for batch in found) >= max_samples:
+            if max_samples is not None and ranks.count * sum(batch.samples for batch in found) >= max_samples:
                 break
     if not found:
         fix = "give pairs (inputs, target); an iterator that was already used up is empty too"
         raise AnalysisError("there is no batch in it", where="batches", fix=fix)
-    check_samples(sum(batch.samples for batch in found))
+    check_samples(ranks.total(sum(batch.samples for batch in found)))
     return tuple(found)
 
 
@@ -81,7 +87,12 @@ def _checked(batches: Any) -> Iterable[Any]:
     return found
 
 
-def _pair(index: int, item: Any) -> tuple[Any, Any]:
+def pair_of(index: int, item: Any) -> tuple[Any, Any]:
+    """Return inputs and target of one item that `batches` yielded.
+
+    Raises:
+        AnalysisError: If it is no pair.
+    """
     if not isinstance(item, tuple | list) or len(item) != 2:
         fix = "let batches yield such pairs, or give loss_fn=None for a model that computes its loss itself"
         raise AnalysisError("it is not a pair (inputs, target)", where=f"batch {index}", fix=fix)
@@ -122,10 +133,11 @@ class SampleCounter:
     Args:
         graph_module: The model.
         given: The user's function.
+        place: Where it lies in a larger model, which the batches are for.
     """
 
-    def __init__(self, graph_module: fx.GraphModule, given: CountSamples | None) -> None:
-        self.graph_module, self.given = graph_module, given
+    def __init__(self, graph_module: fx.GraphModule, given: CountSamples | None, place: Place | None = None) -> None:
+        self.graph_module, self.given, self.place = graph_module, given, place
         self.rule: _Rule | None = None
 
     def add(self, batches: Sequence[Batch], batch: Batch, item: Any) -> list[Batch]:
@@ -201,12 +213,13 @@ class SampleCounter:
         return next((dim for dim in dims if self._lie_along(batch, dim)), None)
 
     def _lie_along(self, batch: Batch, dim: int) -> bool:
-        return samples_lie_along(self.graph_module, replace(batch, samples=_first(batch).shape[dim], dim=dim))
+        along = replace(batch, samples=_first(batch).shape[dim], dim=dim)
+        return samples_lie_along(self.graph_module, along, self.place)
 
     def _output_sizes(self, batch: Batch) -> set[int]:
         nodes = frozenset(self.graph_module.graph.output_node().all_input_nodes)
         try:
-            values = run_in_eval(self.graph_module, batch, nodes).values.values()
+            values = run_in_eval(self.graph_module, batch, nodes, self.place).values.values()
         except Exception:  # the model's own code; where the batch is scored, its error is told
             return set()
         return {len(value) for value in values if isinstance(value, Tensor) and value.ndim}

@@ -33,6 +33,7 @@ class Reading:
     differentiated: tuple[fx.Node, ...]  #: one for each call
     regions: tuple[ElementwiseRegion, ...] = ()  #: one for each call; empty for the branch matrix
     rows: slice | None = None  #: the neurons to read; all of them if None
+    signs: tuple[int, ...] = ()  #: of the coefficients of each call; all 1 if empty
 
     @classmethod
     def branch(cls, site: Site) -> "Reading":
@@ -124,7 +125,8 @@ class Reading:
         dimensions: Mapping[fx.Node, SampleDimension | None],
     ) -> tuple[Tensor, Tensor, int]:
         """Return input and coefficients of one call, and into how many parts of whole samples they divide."""
-        coefficients = for_solving(gradients[self.differentiated[index]]) * batch.samples  # of the sum of the losses
+        scale = batch.samples * (self.signs[index] if self.signs else 1)  # of the sum of the losses
+        coefficients = for_solving(gradients[self.differentiated[index]]) * scale
         if not torch.isfinite(coefficients.sum()):
             what = f"its gradient is not finite in batch {batch.index}, though the loss is"
             raise AnalysisError(what, where=self.site.path, fix="score it in float32, or an earlier state of it")

@@ -34,10 +34,14 @@ _BUILT_IN: dict[str, str] = {
     "gain": "fxgrow.curvature.gain:GainScore",
     "residual": "fxgrow.curvature.first_order:ResidualScore",
     "gradient": "fxgrow.curvature.first_order:GradientScore",
+    "half-step": "fxgrow.curvature.half_steps:HalfStepScore",
+    "half-step-gradient": "fxgrow.curvature.half_steps:HalfStepGradientScore",
+    "half-step-hessian": "fxgrow.curvature.half_steps:HalfStepHessianScore",
     "paper": "fxgrow.curvature.first_order:PaperScore",
     "random": "fxgrow.curvature.registry:RandomScore",
     "uniform": "fxgrow.curvature.registry:UniformScore",
 }
+_MEND = "mend or uninstall the package that declares it"
 
 
 @dataclass(frozen=True)
@@ -102,7 +106,8 @@ def find_score(name: str) -> type[Score]:
             raise AnalysisError("no such score", where=where, fix=fix)
         found = _load(entries[0], where)
     if not (isinstance(found, type) and issubclass(found, Score)):
-        raise AnalysisError("its entry point names no subclass of fxgrow.curvature.Score", where=where)
+        what = "its entry point names no subclass of fxgrow.curvature.Score"
+        raise AnalysisError(what, where=where, fix=_MEND)
     return found
 
 
@@ -110,8 +115,7 @@ def _load(entry: object, where: str) -> object:
     try:
         return entry.load()  # type: ignore[attr-defined]
     except (ImportError, AttributeError) as error:
-        fix = "mend or uninstall the package that declares it"
-        raise AnalysisError(f"its entry point cannot be loaded: {error}", where=where, fix=fix) from error
+        raise AnalysisError(f"its entry point cannot be loaded: {error}", where=where, fix=_MEND) from error
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,9 @@ import torch
 import torch.fx as fx
 from torch import Tensor
 
-from fxgrow.curvature.batches import Batch
-from fxgrow.curvature.capture import Recorder, arguments
+from fxgrow.curvature.batches import Batch, tensors_in
+from fxgrow.curvature.capture import Recorder, run_recorded, whole_model
+from fxgrow.execution.place import Place
 from fxgrow.execution.preservation import preserved
 from fxgrow.execution.structures import chosen
 
@@ -51,7 +52,15 @@ def find_sample_dimensions(
     return dict.fromkeys(nodes, unknown) | _changes(graph_module, nodes, batch, [0, 0])
 
 
-def samples_lie_along(graph_module: fx.GraphModule, batch: Batch) -> bool:
+def given_to_part(batch: Batch, place: Place) -> Batch:
+    """Return what the part at `place` is given when the model runs on `batch`, and where the samples lie in it."""
+    inputs = place.inputs(batch.inputs)
+    first = next((tensor for tensor in tensors_in(inputs) if tensor.ndim), None)
+    sizes = () if first is None else first.shape[:2]
+    return replace(batch, inputs=inputs, dim=next((d for d, size in enumerate(sizes) if size == batch.samples), None))
+
+
+def samples_lie_along(graph_module: fx.GraphModule, batch: Batch, place: Place | None = None) -> bool:
     """Whether the model keeps apart what lies along the dimension `batch.dim` of its inputs, as samples are.
 
     Neither of two entries may have a part in what the output has of the other. Asked both ways, since a text's later
@@ -59,20 +68,24 @@ def samples_lie_along(graph_module: fx.GraphModule, batch: Batch) -> bool:
     """
     outputs = frozenset(graph_module.graph.output_node().all_input_nodes)
     for repeated in ([0, 0], [1, 1]):
-        dimensions = _changes(graph_module, outputs, batch, repeated)
+        dimensions = _changes(graph_module, outputs, batch, repeated, place)
         if not dimensions or None in dimensions.values():
             return False
     return True
 
 
 def _changes(
-    graph_module: fx.GraphModule, nodes: frozenset[fx.Node], batch: Batch, repeated: list[int]
+    graph_module: fx.GraphModule,
+    nodes: frozenset[fx.Node],
+    batch: Batch,
+    repeated: list[int],
+    place: Place | None = None,
 ) -> dict[fx.Node, SampleDimension | None]:
     """Return where the values of two samples change when one is `repeated` in the place of both; nothing if nowhere."""
     if batch.samples < 2 or batch.dim is None:
         return {}
     try:
-        two, alike = (_values(graph_module, nodes, batch, samples) for samples in ([0, 1], repeated))
+        two, alike = (_values(graph_module, nodes, batch, samples, place) for samples in ([0, 1], repeated))
     except Exception:  # the model's own code runs here, and may insist on its own batch size
         return {}
     changed = {node: _differs(value, alike[node]) for node, value in two.items() if value.ndim}
@@ -105,21 +118,31 @@ def samples_in_front(
     return value, 1
 
 
-def run_in_eval(graph_module: fx.GraphModule, batch: Batch, nodes: frozenset[fx.Node] = frozenset()) -> Recorder:
+def run_in_eval(
+    graph_module: fx.GraphModule,
+    batch: Batch,
+    nodes: frozenset[fx.Node] = frozenset(),
+    place: Place | None = None,
+) -> Recorder:
     """Run a batch in eval mode without gradients, leaving no trace; the values at `nodes` are kept."""
-    with preserved(graph_module, seed=0), torch.no_grad():
-        graph_module.eval()
+    model = whole_model(graph_module, place)
+    with preserved(model, seed=0), torch.no_grad():
+        model.eval()
         recorder = Recorder(graph_module, nodes, frozenset(), nodes)
-        recorder.run(*arguments(graph_module, batch))
+        run_recorded(recorder, batch, place)
     return recorder
 
 
 def _values(
-    graph_module: fx.GraphModule, nodes: frozenset[fx.Node], batch: Batch, samples: list[int]
+    graph_module: fx.GraphModule,
+    nodes: frozenset[fx.Node],
+    batch: Batch,
+    samples: list[int],
+    place: Place | None,
 ) -> dict[fx.Node, Tensor]:
     assert batch.dim is not None  # they can be chosen then
     few = replace(batch, inputs=chosen(batch.inputs, samples, of=batch.samples, dim=batch.dim), samples=len(samples))
-    values = run_in_eval(graph_module, few, nodes).values
+    values = run_in_eval(graph_module, few, nodes, place).values
     return {node: value for node, value in values.items() if isinstance(value, Tensor)}
 
 

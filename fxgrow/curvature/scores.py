@@ -11,9 +11,7 @@ from fxgrow.errors import PlanError
 from fxgrow.graph.sites import find_sites
 from fxgrow.record.annotations import NO_GRADIENT, ScoreAnnotation, annotate, annotation
 from fxgrow.record.digest import digest
-
-#: A score is significant where its held-out value lies this many standard errors from zero.
-SIGNIFICANCE = 2.0
+from fxgrow.record.evidence import SIGNIFICANCE, SiteEvidence, site_evidence
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,6 +121,10 @@ class Scores(Mapping[str, SiteScores]):
         for path, scores in self.items():
             for call in sites[path].calls:
                 annotate(call, scores=self._annotation(scores))
+
+    def evidence(self) -> tuple[SiteEvidence, ...]:
+        """Return the scores of each site in a few numbers, as the growth history keeps them."""
+        return site_evidence({path: self._annotation(scores) for path, scores in self.items()})
 
     @classmethod
     def from_annotations(cls, graph_module: fx.GraphModule) -> "Scores":

@@ -37,11 +37,12 @@ class Spectrum:
     trace: float
     nodes: Tensor
     weights: Tensor  #: they sum to 1
+    rounding: float = 0.0  #: what is nearer to zero than this cannot be told from zero in the products' precision
 
     @property
     def negative_share(self) -> float:
-        """The estimated share of negative eigenvalues."""
-        return float(self.weights[self.nodes < 0].sum())
+        """The estimated share of eigenvalues that are negative beyond rounding error."""
+        return float(self.weights[self.nodes < -self.rounding].sum())
 
     def density(self, points: int = 256, width: float = 0.01) -> tuple[Tensor, Tensor]:
         """Return points from end to end, and the density there, each node spread to a normal distribution.
@@ -125,7 +126,13 @@ def _dense(operator: HessianOperator) -> Spectrum:
     matrix = (operator @ torch.eye(size, dtype=operator.dtype, device=operator.device)).double().cpu()
     values = torch.linalg.eigvalsh((matrix + matrix.T) / 2)
     weights = torch.full((size,), 1 / size, dtype=torch.float64)
-    return Spectrum(size, float(values[0]), float(values[-1]), float(values.sum()), values, weights)
+    least, greatest = float(values[0]), float(values[-1])
+    return Spectrum(size, least, greatest, float(values.sum()), values, weights, _rounding(operator, least, greatest))
+
+
+def _rounding(operator: HessianOperator, least: float, greatest: float) -> float:
+    """Return the usual bound on the error of a small eigenvalue: the norm times the size times the unit roundoff."""
+    return max(abs(least), abs(greatest)) * operator.shape[0] * torch.finfo(operator.dtype).eps
 
 
 def _sparse(
@@ -143,6 +150,7 @@ def _sparse(
         trace=_trace(operator, products, seed),
         nodes=values.flatten(),
         weights=coordinates[:, 0].square().flatten() / repeats,
+        rounding=_rounding(operator, least, greatest),
     )
 
 

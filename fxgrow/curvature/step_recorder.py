@@ -12,7 +12,7 @@ from fxgrow.curvature.batches import Batch, as_inputs
 from fxgrow.curvature.capture import Recorder, arguments
 from fxgrow.curvature.cross_fit import cross_fit
 from fxgrow.curvature.eigen import splittable
-from fxgrow.curvature.matrices import CapturedCall, CurvatureMatrices, split_in_halves
+from fxgrow.curvature.matrices import CapturedCall, CurvatureMatrices, deal_out, split_in_halves
 from fxgrow.curvature.probe import without_autograd
 from fxgrow.curvature.probe_data import CountSamples, SampleCounter, check_samples
 from fxgrow.curvature.reading import Reading
@@ -20,6 +20,7 @@ from fxgrow.curvature.sample_dimension import SampleDimension, find_sample_dimen
 from fxgrow.curvature.scores import Scores, SiteScores
 from fxgrow.errors import AnalysisError
 from fxgrow.execution.inputs import device_of
+from fxgrow.execution.ranks import Group, Ranks
 from fxgrow.graph.sites import find_sites
 from fxgrow.primitives.unwrapping import unwrap
 from fxgrow.record.digest import digest
@@ -57,7 +58,7 @@ class StepRecorder:
         growable = {path: site for path, site in chosen.items() if site.refusal is None}
         if not growable:
             reasons = "; ".join(f"{path}: {reason}" for path, reason in self.refusals.items())
-            raise AnalysisError(f"none of its sites can grow ({reasons})", where="the traced model")
+            raise AnalysisError(f"none of its sites can grow ({reasons})", where="the traced model", fix="name others")
         readings, unsplittable = splittable(self.graph_module, growable)
         self.readings = [*readings, *(Reading.branch(growable[path]) for path in unsplittable)]
         self._captured: dict[Reading, list[CapturedCall]] = {reading: [] for reading in self.readings}
@@ -88,9 +89,16 @@ class StepRecorder:
         return output
 
     def scores(
-        self, *, iterations: int = DEFAULT_ITERATIONS, settled: float | None = DEFAULT_SETTLED, seed: int = 0
+        self,
+        *,
+        iterations: int = DEFAULT_ITERATIONS,
+        settled: float | None = DEFAULT_SETTLED,
+        seed: int = 0,
+        group: Group = None,
     ) -> Scores:
         """Return the scores on all batches since the last call, write them on the nodes, and forget the batches.
+
+        Under torch.distributed the batches of all ranks count (`group`, as for `fxgrow.analyze`).
 
         Raises:
             AnalysisError: If backward was not called, or an in-place operation has changed what was recorded.
@@ -98,28 +106,33 @@ class StepRecorder:
         self._collect()
         if not self._captured[self.readings[0]]:
             raise AnalysisError("no step has been recorded", where="scores", fix="call the recorder, then backward")
-        samples = CurvatureMatrices(self.readings[0].map, tuple(self._captured[self.readings[0]])).samples
-        check_samples(samples)
+        ranks = Ranks(group)
+        own = {call.source[0]: call.samples for call in self._captured[self.readings[0]]}
+        first, sizes = ranks.numbered(list(own.values()))
+        to_own = min(own) - first  # from numbers over all ranks to those of this recorder
+        halves = {index + to_own: half for index, half in deal_out(sizes).items()}
+        check_samples(sum(sizes.values()))
         found: dict[str, SiteScores] = {}
         for reading in self.readings:
-            halves = split_in_halves(self._captured[reading])
+            parts = split_in_halves(self._captured[reading], halves)
             self._captured[reading] = []
             with without_autograd(self.graph_module):
                 fitted = cross_fit(
-                    [CurvatureMatrices(reading.map, half) for half in halves],
+                    [CurvatureMatrices(reading.map, part, ranks) for part in parts],
                     iterations=iterations,
                     seed=seed,
                     settled=settled,
                 )
             found[reading.site.path] = fitted.scores(sign=-1, matrix=reading.matrix)
-        marked, dark = only_reached(found, self._reached)
+        reached = {path: ranks.largest(rows.int()).bool() for path, rows in self._reached.items()}
+        marked, dark = only_reached(found, reached)
         self._reached = {}
         ordered = {path: marked[path] for path in find_sites(self.graph_module) if path in marked}
         scores = Scores(
             ordered,
             score="eigen",
             digest=digest(self.graph_module),
-            samples=samples,
+            samples=sum(sizes.values()),
             refusals={**self.refusals, **dark},
         )
         scores.annotate(self.graph_module)

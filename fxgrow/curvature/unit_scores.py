@@ -21,6 +21,7 @@ from fxgrow.curvature.sample_dimension import find_sample_dimensions
 from fxgrow.curvature.scores import Scores, SiteScores
 from fxgrow.curvature.units import UnitGroup, find_units, rows_of_units
 from fxgrow.errors import AnalysisError
+from fxgrow.execution.ranks import Group, Ranks
 from fxgrow.graph.selection import matches
 from fxgrow.primitives.unwrapping import unwrap
 from fxgrow.record.digest import digest
@@ -36,6 +37,7 @@ def analyze_units(
     seed: int = 0,
     max_samples: int | None = None,
     samples: CountSamples | None = None,
+    group: Group = None,
 ) -> Scores:
     """Return the splitting score of every attention head and gated neuron, by the module path of its layer.
 
@@ -58,31 +60,40 @@ def analyze_units(
         seed: Seed of the first Lanczos vector.
         max_samples: Stop reading batches when there are this many samples.
         samples: Says how many samples a batch holds, as for `fxgrow.analyze`.
+        group: The process group over which scores are reduced, as for `fxgrow.analyze`.
 
     Raises:
         AnalysisError: If a pattern matches no layer with such units, or the batches or the loss do not fit.
     """
     graph_module = unwrap(traced)
     groups = _select(find_units(graph_module), list(units))
+    ranks = Ranks(group)
     read = read_batches(
-        graph_module, batches, seed=seed, max_samples=max_samples, samples=samples, targets=loss_fn is not None
+        graph_module,
+        batches,
+        seed=seed,
+        max_samples=max_samples,
+        samples=samples,
+        targets=loss_fn is not None,
+        ranks=ranks,
     )
+    first, sizes = ranks.numbered([batch.samples for batch in read])
     scores: dict[str, SiteScores] = {}
     refusals: dict[str, str] = {}
-    for path, group in groups.items():
-        seen = [_capture(graph_module, loss_fn, batch, group, seed) for batch in read]
+    for path, layer in groups.items():
+        seen = [_capture(graph_module, loss_fn, b, layer, seed + i) for i, b in enumerate(read, first)]
         with without_autograd(graph_module):
-            rows = rows_of_units(group, graph_module, seen[0].values)
+            rows = rows_of_units(layer, graph_module, seen[0].values)
             if isinstance(rows, str):
                 refusals[path] = rows
                 continue
-            surrogate = _Surrogate(graph_module, group, rows)
+            surrogate = _Surrogate(graph_module, layer, rows)
             start = start_vectors(len(rows[0]), surrogate.size, seed, surrogate.weights[0])
             shares = [
-                (share, share.samples) for share in (seen if len(seen) > 1 else _halves(graph_module, group, seen[0]))
+                (share, share.samples) for share in (seen if len(sizes) > 1 else _halves(graph_module, layer, seen[0]))
             ]
-            scores[path] = least_eigenvalues(surrogate, shares, start, iterations, matrix="splitting")
-    counted = sum(batch.samples for batch in read)
+            scores[path] = least_eigenvalues(surrogate, shares, start, iterations, matrix="splitting", ranks=ranks)
+    counted = sum(sizes.values())
     return Scores(scores, score="splitting", digest=digest(graph_module), samples=counted, refusals=refusals)
 
 
@@ -98,9 +109,7 @@ class _Seen:
 
 def _capture(graph_module: fx.GraphModule, loss_fn: LossFunction, batch: Batch, group: UnitGroup, seed: int) -> _Seen:
     nodes = [*group.inputs, *group.boundary]
-    with forward_pass(
-        graph_module, loss_fn, batch, values=nodes, differentiable=[group.output], seed=seed + batch.index
-    ) as run:
+    with forward_pass(graph_module, loss_fn, batch, values=nodes, differentiable=[group.output], seed=seed) as run:
         gradient = for_solving(run.gradients([group.output])[group.output])
         return _Seen(batch, batch.samples, {node: _detached(run.values[node]) for node in nodes}, gradient)
 

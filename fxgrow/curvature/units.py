@@ -1,33 +1,23 @@
 """Units of several rows: attention heads and gated neurons, found in the graph."""
 
-import operator
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 import torch.fx as fx
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from fxgrow.curvature.elementwise import region_after
 from fxgrow.graph.activations import elementwise
+from fxgrow.graph.operations import Operations, operations_of
 from fxgrow.graph.sites import Site, find_sites, site_input
 from fxgrow.record.location import module_path
 
 Kind = Literal["head", "gated"]
 
-_FUSED_ATTENTION: set[Any] = {F.scaled_dot_product_attention, torch.ops.aten.scaled_dot_product_attention.default}
-_MATRIX_PRODUCTS: set[Any] = {operator.matmul, torch.matmul, "matmul", "__matmul__"}
-_PRODUCTS: set[Any] = {operator.mul, torch.mul, torch.ops.aten.mul.Tensor, "mul"}
-_SOFTMAXES: set[Any] = {
-    F.softmax,
-    torch.softmax,
-    torch.ops.aten.softmax.int,
-    torch.ops.aten._softmax.default,
-    "softmax",
-}
-_PASSED_ON: set[Any] = {F.dropout, "to", "type_as", "float"}
+#: what passes the weights of an attention on to its product with the values
+_PASSED_ON = frozenset({"_to_copy", "dropout", "native_dropout", "to", "type_as"})
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,9 +51,9 @@ class UnitGroup:
 def find_units(graph_module: fx.GraphModule) -> dict[str, UnitGroup]:
     """Return the attentions' heads and the gated layers' neurons, by the layer's module path, in graph order."""
     sites = {call: site for site in find_sites(graph_module).values() for call in site.calls}
-    found: dict[str, UnitGroup] = {}
+    operations, found = operations_of(graph_module), dict[str, UnitGroup]()
     for node in graph_module.graph.nodes:
-        kind = _kind(graph_module, node, sites)
+        kind = _kind(graph_module, node, operations)
         if kind is None:
             continue
         inner, calls, boundary = _behind(node, sites)
@@ -125,30 +115,27 @@ def _owners(ones: Tensor, numbered: Tensor) -> Tensor | None:
     return nearest.long() - 1 if bool(pure.all()) else None
 
 
-def _kind(graph_module: fx.GraphModule, node: fx.Node, sites: Mapping[fx.Node, Site]) -> Kind | None:
-    if node.target in _FUSED_ATTENTION:
+def _kind(graph_module: fx.GraphModule, node: fx.Node, operations: Operations) -> Kind | None:
+    calls = operations[node].calls if node.op in ("call_function", "call_method") else frozenset()
+    if "scaled_dot_product_attention" in calls:
         return "head"
     arguments = [argument for argument in node.args if isinstance(argument, fx.Node)]
-    if node.target in _MATRIX_PRODUCTS and len(arguments) == 2 and _is_softmax(graph_module, arguments[0]):
+    if len(arguments) != 2:
+        return None
+    if "matmul" in calls and _is_softmax(operations, arguments[0]):
         return "head"
-    if node.target in _PRODUCTS and len(arguments) == 2 and arguments[0] is not arguments[1]:
-        activated = [argument for argument in arguments if elementwise(graph_module, argument) is not None]
+    if calls == {"mul"} and arguments[0] is not arguments[1]:
+        activated = [argument for argument in arguments if elementwise(graph_module, argument, operations)]
         return "gated" if activated else None
     return None
 
 
-def _is_softmax(graph_module: fx.GraphModule, node: fx.Node) -> bool:
+def _is_softmax(operations: Operations, node: fx.Node) -> bool:
     """Whether `node` is a softmax, or passes one on through dropout or a change of type."""
-    if node.op == "call_module":
-        module = graph_module.get_submodule(str(node.target))
-        if isinstance(module, nn.Softmax):
-            return True
-        passes_on = isinstance(module, nn.Dropout | nn.Identity)
-    else:
-        if node.target in _SOFTMAXES:
-            return True
-        passes_on = node.target in _PASSED_ON
-    return passes_on and bool(node.all_input_nodes) and _is_softmax(graph_module, node.all_input_nodes[0])
+    calls = operations[node].calls
+    if {"softmax", "_softmax"} & calls:
+        return True
+    return calls <= _PASSED_ON and bool(node.all_input_nodes) and _is_softmax(operations, node.all_input_nodes[0])
 
 
 def _is_gated(graph_module: fx.GraphModule, calls: list[fx.Node]) -> bool:

@@ -1,12 +1,14 @@
 """The datasets that the sources return: normalised float images with integer labels."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import Dataset
+
+from fxgrow.errors import DataError
 
 
 class ImageDataset(Dataset[tuple[Tensor, int]]):
@@ -32,6 +34,7 @@ class ImageDataset(Dataset[tuple[Tensor, int]]):
         self.num_classes = num_classes
         self.image_size = image_size
         self.channels = channels
+        self.mean, self.std = tuple(mean), tuple(std)  #: of each stored channel, for values in [0, 1]
         self._mean = torch.tensor(mean).view(-1, 1, 1)
         self._std = torch.tensor(std).view(-1, 1, 1)
 
@@ -39,7 +42,11 @@ class ImageDataset(Dataset[tuple[Tensor, int]]):
         """Resize, normalise and recolour images ``(batch, channels, height, width)`` with values in [0, 1]."""
         if self.image_size is not None and tuple(images.shape[-2:]) != self.image_size:
             images = F.interpolate(images, self.image_size, mode="bilinear", antialias=True, align_corners=False)
-        return _with_channels((images - self._mean) / self._std, self.channels)
+        return self.recolour((images - self._mean) / self._std)
+
+    def recolour(self, images: Tensor) -> Tensor:
+        """Give images ``(batch, channels, height, width)`` the channels that were asked for."""
+        return _with_channels(images, self.channels)
 
     def __len__(self) -> int:
         """Return the number of images."""
@@ -47,6 +54,14 @@ class ImageDataset(Dataset[tuple[Tensor, int]]):
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         """Return one image and its label."""
+        raise NotImplementedError
+
+    def picture(self, index: int) -> tuple[Any, int]:
+        """Return one image as it is stored, a PIL image for transforms that take one, and its label.
+
+        Raises:
+            DataError: If what is stored is no picture.
+        """
         raise NotImplementedError
 
     def tensors(self) -> tuple[Tensor, Tensor]:
@@ -77,37 +92,56 @@ class StoredImages(ImageDataset):
         image = _unit_range(self._images[index].unsqueeze(0))
         return self.prepare(image)[0], int(self._labels[index])
 
+    def picture(self, index: int) -> tuple[Any, int]:
+        """Return one image as a PIL image, and its label."""
+        from PIL import Image
+
+        image = self._images[index]
+        if image.dtype != torch.uint8 and (image.min() < 0 or image.max() > 1):
+            fix = "use it without transforms for pictures"
+            raise DataError("its values are no colours", where=f"image {index}", fix=fix)
+        pixels = image if image.dtype == torch.uint8 else (255 * image).round().clamp(0, 255).to(torch.uint8)
+        return Image.fromarray(pixels.permute(1, 2, 0).squeeze(-1).numpy()), int(self._labels[index])
+
     def tensors(self) -> tuple[Tensor, Tensor]:
         """Return all images ``(n, channels, height, width)`` and labels ``(n,)`` in memory."""
         return self.prepare(_unit_range(self._images)), self._labels
 
 
 class LabelledFiles(Protocol):
-    """What torchvision's datasets offer: a length, and an image ``(channels, height, width)`` with its label."""
+    """What torchvision's datasets offer: a length, and a PIL image with its label."""
 
     def __len__(self) -> int: ...
-    def __getitem__(self, index: int, /) -> tuple[Tensor, int]: ...
+    def __getitem__(self, index: int, /) -> tuple[Any, int]: ...
 
 
 class FileImages(ImageDataset):
     """Chosen images of a dataset that decodes one file at a time.
 
     Args:
-        files: The dataset, whose images are float in [0, 1].
+        files: The dataset, of PIL images.
         indices: Which of its images belong to this split.
+        decode: Makes a PIL image a tensor ``(channels, height, width)``, float in [0, 1], of the size asked for.
         options: As for `ImageDataset`.
     """
 
-    def __init__(self, files: LabelledFiles, indices: Sequence[int], **options: Any) -> None:
+    def __init__(
+        self, files: LabelledFiles, indices: Sequence[int], decode: Callable[[Any], Tensor], **options: Any
+    ) -> None:
         super().__init__(**options)
-        self._files, self._indices = files, indices
+        self._files, self._indices, self._decode = files, indices, decode
 
     def __len__(self) -> int:
         return len(self._indices)
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        image, label = self._files[self._indices[index]]
-        return self.prepare(image.unsqueeze(0))[0], label
+        image, label = self.picture(index)
+        return self.prepare(self._decode(image).unsqueeze(0))[0], label
+
+    def picture(self, index: int) -> tuple[Any, int]:
+        """Return one image as the file holds it, and its label."""
+        picture, label = self._files[self._indices[index]]
+        return picture, label
 
 
 def stratified_split(labels: Tensor, *, test_share: float, seed: int) -> tuple[Tensor, Tensor]:

@@ -13,12 +13,14 @@ from torch import Tensor
 
 from fxgrow.data.datasets import FileImages, ImageDataset, StoredImages, stratified_split
 from fxgrow.errors import DataError, did_you_mean
+from fxgrow.execution.randomness import preserved_randomness
 
 _IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 _CIFAR10 = {"mean": (0.4914, 0.4822, 0.4465), "std": (0.2470, 0.2435, 0.2616)}
 _CIFAR100 = {"mean": (0.5071, 0.4865, 0.4409), "std": (0.2673, 0.2564, 0.2762)}
 _MNIST = {"mean": (0.1307,), "std": (0.3081,)}
 _DIGITS = {"mean": (0.3053,), "std": (0.3760,)}
+_AS_STORED = {"mean": (0.0,), "std": (1.0,)}
 _TRAIN_FOLDERS, _TEST_FOLDERS = ("train",), ("val", "valid", "validation", "test")
 
 
@@ -51,7 +53,9 @@ def open_source(
 
     Args:
         spec: ``mnist5k`` (5,000 MNIST digits, 4,000 of them for training), ``digits`` (1,797 digits of 8 x 8), or
-            ``imagefolder:PATH``, ``cifar10:PATH``, ``cifar100:PATH`` for files that are already there.
+            ``imagefolder:PATH``, ``cifar10:PATH``, ``cifar100:PATH`` for files that are already there. ``mnist1d`` is
+            the public benchmark of that name (Greydanus and Kobak, ICML 2024, arXiv 2011.14439), made by its own
+            generator: 4,000 series of 40 numbers to train on, 1,000 to test on, as images of 1 x 40.
         train: The training part, or the test part.
         image_size: Height and width to resize to; one number means a square. None keeps the stored size (224 for an
             image folder, whose images differ in size).
@@ -123,6 +127,23 @@ def _open_digits(request: _Request) -> ImageDataset:
     return _split(images, torch.from_numpy(bunch.target).long(), request, _DIGITS)
 
 
+def _open_mnist1d(request: _Request) -> ImageDataset:
+    _require("mnist1d.data", request.spec, "mnist1d")
+    made = _mnist1d()
+    series, labels = (made[name if request.train else f"{name}_test"] for name in ("x", "y"))
+    images = torch.from_numpy(series).float().view(-1, 1, 1, series.shape[-1])
+    return StoredImages(images, torch.from_numpy(labels).long(), num_classes=10, **_AS_STORED, **request.shape)
+
+
+@cache
+def _mnist1d() -> dict[str, Any]:
+    """Generate the series; the generator seeds Python and numpy, whose state comes back."""
+    module = importlib.import_module("mnist1d.data")
+    with preserved_randomness():
+        made: dict[str, Any] = module.make_dataset(module.get_dataset_args())
+    return made
+
+
 def _split(images: Tensor, labels: Tensor, request: _Request, statistics: dict[str, Any]) -> ImageDataset:
     chosen = stratified_split(labels, test_share=0.2, seed=request.seed)[0 if request.train else 1]
     return StoredImages(images[chosen], labels[chosen], num_classes=10, **statistics, **request.shape)
@@ -158,7 +179,7 @@ def _open_imagefolder(request: _Request) -> ImageDataset:
     own = _own_split(request.path, request.train)
     size = request.image_size or (224, 224)
     try:
-        files = datasets.ImageFolder(str(own or request.path), transform=_decode(request.spec, size))
+        files = datasets.ImageFolder(str(own or request.path))
     except FileNotFoundError as error:
         fix = "make one folder for each class, with images in it"
         raise DataError("it holds no images in class folders", where=request.spec, fix=fix) from error
@@ -170,7 +191,7 @@ def _open_imagefolder(request: _Request) -> ImageDataset:
         fix = "give two images or more to a class, or make folders train/ and val/"
         raise DataError("no class has an image to spare for the test part", where=request.spec, fix=fix)
     options = {"image_size": size, "channels": request.channels, **_IMAGENET}
-    return FileImages(files, indices, num_classes=len(files.classes), **options)
+    return FileImages(files, indices, _decode(request.spec, size), num_classes=len(files.classes), **options)
 
 
 def _own_split(path: Path, train: bool) -> Path | None:
@@ -199,6 +220,7 @@ class _Source:
 _SOURCES = {
     "mnist5k": _Source(_open_mnist5k, needs_path=False),
     "digits": _Source(_open_digits, needs_path=False),
+    "mnist1d": _Source(_open_mnist1d, needs_path=False),
     "imagefolder": _Source(_open_imagefolder, needs_path=True),
     "cifar10": _Source(_open_cifar10, needs_path=True),
     "cifar100": _Source(_open_cifar100, needs_path=True),

@@ -1,10 +1,11 @@
 """``fxgrow demo`` on the command line. Importing this module is quick: torch comes with `run`."""
 
 import argparse
-import logging
-import warnings
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from fxgrow.runs import Settings
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,6 +33,24 @@ def budget(text: str) -> float:
     return int(text) if text.isdigit() else float(text)
 
 
+def settings_of(args: argparse.Namespace) -> "Settings":
+    """Return the recipe ``demo`` with what the options say.
+
+    Raises:
+        FxgrowError: If an option does not fit.
+    """
+    from fxgrow.runs import read_recipe
+
+    changes = {
+        "epochs": args.epochs,
+        "seed": args.seed,
+        "compile": not args.no_compile,
+        "growth.events": args.events,
+        "growth.budget": args.budget,
+    }
+    return read_recipe("demo", changes)
+
+
 def run(args: argparse.Namespace) -> int:
     """Run the demo and return the exit status.
 
@@ -41,30 +60,13 @@ def run(args: argparse.Namespace) -> int:
     from rich.console import Console
 
     from fxgrow.demo.experiment import run_demo
-    from fxgrow.demo.settings import Settings
-    from fxgrow.training import CompileWarning
+    from fxgrow.runs.command import compile_warnings_on, set_threads
+    from fxgrow.runs.folder import check_folder
 
-    settings = Settings(
-        epochs=args.epochs,
-        seed=args.seed,
-        events=args.events,
-        budget=args.budget,
-        out=args.out,
-        compare=args.compare,
-        compile=not args.no_compile,
-        threads=args.threads,
-        force=args.force,
-    )
+    settings = settings_of(args)
+    check_folder(args.out, force=args.force)
+    set_threads(args.threads)
     console = Console(highlight=False)
-    # A CUDA build of torch says there once that this machine has no GPU, which is no news to a demo on the CPU.
-    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
-
-    def show(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
-        if issubclass(category, CompileWarning):
-            console.print(str(message), style="yellow", soft_wrap=True)
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("default", CompileWarning)
-        warnings.showwarning = show
-        run_demo(settings, console)
+    with compile_warnings_on(console):
+        run_demo(settings, args.out, console, compare=args.compare)
     return 0

@@ -4,63 +4,71 @@ import os
 import platform
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
-import torch.fx as fx
 from rich.console import Console
 
-from fxgrow.demo.loop import Digits, EpochMetrics, load_digits, train
-from fxgrow.demo.model import NAME, NARROW, build, build_uniform, flops
-from fxgrow.demo.output import MODEL, write_results
-from fxgrow.demo.progress import TrainingProgress
-from fxgrow.demo.report import results_table
-from fxgrow.demo.settings import Settings
-from fxgrow.primitives.modules import parameter_count
+from fxgrow.demo.output import write_results
+from fxgrow.demo.uniform import uniform_settings
+from fxgrow.results import MODEL
+from fxgrow.runs.growing import growth_schedule
+from fxgrow.runs.metrics import EpochMetrics
+from fxgrow.runs.progress import TrainingProgress
+from fxgrow.runs.report import results_table
+from fxgrow.runs.run import Run
+from fxgrow.runs.settings import Settings
 
 
-def run_demo(settings: Settings, console: Console) -> dict[str, Sequence[EpochMetrics]]:
+def run_demo(
+    settings: Settings, out: Path, console: Console, *, compare: bool = False
+) -> dict[str, Sequence[EpochMetrics]]:
     """Run the demo and return the metrics by model: ``grown``, and with `compare` ``base`` and ``uniform``.
+
+    Args:
+        settings: The recipe ``demo``, or one like it.
+        out: Where model, metrics and plot are written, when all is done.
+        console: Where to write.
+        compare: Whether the base is trained too, and a uniform model of the grown one's size.
 
     Raises:
         FxgrowError: If the data, the output folder or a growth event is refused. Nothing is written then.
     """
-    if settings.threads is not None:
-        torch.set_num_threads(settings.threads)
+    growth_schedule(settings)  # events that do not fit are refused before anything is loaded
     started = time.monotonic()
-    digits = load_digits(settings)
-    base = build(settings.shape, NARROW, seed=settings.seed)
-    _introduce(settings, digits, base, console)
-    runs: dict[str, Sequence[EpochMetrics]] = {}
-    runs["grown"], grown = _train("grown", base, digits, settings, console)
-    if settings.compare:
+    grown = Run(settings, "grown")
+    _introduce(grown, console)
+    runs: dict[str, Sequence[EpochMetrics]] = {"grown": _train(grown, console)}
+    if compare:
         console.print("For comparison: the base without growth, and a uniform model of the final size.")
-        runs["base"], _ = _train("base", build(settings.shape, NARROW, seed=settings.seed), digits, settings, console)
-        uniform = build_uniform(settings.shape, parameter_count(grown), seed=settings.seed)
-        runs["uniform"], _ = _train("uniform", uniform, digits, settings, console)
-    write_results(settings.out, grown, runs)
-    console.print(results_table(runs))
-    console.print(f"{time.monotonic() - started:.0f} s in all. Written: {settings.out}/ (model, metrics, plot)")
-    console.print(f"Look at what grew:  fxgrow inspect {Path(settings.out) / MODEL}", soft_wrap=True)
+        base = replace(settings, growth=None)
+        runs["base"] = _train(Run(base, "base"), console)
+        runs["uniform"] = _train(Run(uniform_settings(base, grown.growing.parameters), "uniform"), console)
+    grown.growing.measure_scores()
+    write_results(settings, out, grown.growing.graph_module, runs)
+    console.print(results_table(runs, f"Test results on {grown.batches.sizes[1]:,} digits"))
+    console.print(f"{time.monotonic() - started:.0f} s in all. Written: {out}/ (recipe, metrics, model, plot)")
+    console.print(f"Look at what grew:  fxgrow inspect {out / MODEL}", soft_wrap=True)
+    console.print(f"In the browser:     fxgrow report {out} -o report.html", soft_wrap=True)
     return runs
 
 
-def _train(
-    name: str, traced: fx.GraphModule, digits: Digits, settings: Settings, console: Console
-) -> tuple[list[EpochMetrics], fx.GraphModule]:
-    steps = len(digits.train_images) // settings.batch_size
-    with TrainingProgress(console, settings, name, steps) as progress:
-        return train(name, traced, digits, settings, progress, grows=name == "grown")
+def _train(run: Run, console: Console) -> Sequence[EpochMetrics]:
+    with TrainingProgress(console, run) as progress:
+        run.train(progress)
+    return run.metrics
 
 
-def _introduce(settings: Settings, digits: Digits, base: fx.GraphModule, console: Console) -> None:
-    shape = settings.shape
+def _introduce(run: Run, console: Console) -> None:
+    settings, shape, (train, test) = run.settings, run.settings.model.arguments, run.batches.sizes
     console.print(
-        f"timm {NAME}: {shape.depth} blocks, width {shape.embed_dim}, {shape.heads} heads, mlp_ratio {NARROW:g}, "
-        f"patch {shape.patch_size}; {parameter_count(base):,} parameters, {flops(base) / 1e6:.1f} MFLOPs an image"
+        f"timm {settings.model.name.partition(':')[2]}: {shape['depth']} blocks, width {shape['embed_dim']}, "
+        f"{shape['num_heads']} heads, mlp_ratio {shape['mlp_ratio']:g}, patch {shape['patch_size']}; "
+        f"{run.growing.parameters:,} parameters, {run.growing.flops / 1e6:.1f} MFLOPs an image"
     )
     console.print(
-        f"{len(digits.train_images):,} MNIST digits to train on, {len(digits.test_images):,} to test on; seed "
+        f"{train:,} MNIST digits to train on, {test:,} to test on; seed "
         f"{settings.seed}; torch {torch.__version__} on {torch.get_num_threads()} of {os.cpu_count()} "
         f"{platform.machine()} cores, {'compiled block by block' if settings.compile else 'eager'}"
     )

@@ -1,24 +1,28 @@
 """What the demo leaves behind: the model, the metrics and a plot, all of them or none."""
 
-import csv
-import dataclasses
 import os
 import shutil
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from tempfile import mkdtemp
 
 import torch.fx as fx
 
-from fxgrow.demo.loop import EpochMetrics
 from fxgrow.errors import FileError
 from fxgrow.files import save
+from fxgrow.results import METRICS, MODEL, RECIPE
+from fxgrow.runs.metrics import EpochMetrics, write_metrics
+from fxgrow.runs.reading import as_toml
+from fxgrow.runs.settings import Settings
 
-MODEL, METRICS, PLOT = "model.pt", "metrics.csv", "plot.png"
+PLOT = "plot.png"
 
 
-def write_results(out: Path, grown: fx.GraphModule, runs: Mapping[str, Sequence[EpochMetrics]]) -> None:
-    """Write model.pt, metrics.csv and plot.png into `out`; other files in it are left alone.
+def write_results(
+    settings: Settings, out: Path, grown: fx.GraphModule, runs: Mapping[str, Sequence[EpochMetrics]]
+) -> None:
+    """Write recipe.toml, metrics.csv, model.pt and plot.png into `out`; other files in it are left alone.
 
     The files are written beside `out` first and moved when all of them are complete.
 
@@ -30,25 +34,17 @@ def write_results(out: Path, grown: fx.GraphModule, runs: Mapping[str, Sequence[
         partial = Path(mkdtemp(prefix=f".{out.name}-", dir=out.parent))
         try:
             save(grown, partial / MODEL)
-            write_metrics(partial / METRICS, runs)
+            (partial / RECIPE).write_text(as_toml(settings), encoding="utf-8")
+            write_metrics(partial / METRICS, chain.from_iterable(runs.values()))
             plot(partial / PLOT, runs)
             out.mkdir(exist_ok=True)
-            for name in (MODEL, METRICS, PLOT):
+            for name in (MODEL, METRICS, RECIPE, PLOT):
                 os.replace(partial / name, out / name)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
     except OSError as error:
         reason = error.strerror or str(error)
         raise FileError(f"it cannot be written: {reason}", where=str(out), fix="choose another --out") from error
-
-
-def write_metrics(path: Path, runs: Mapping[str, Sequence[EpochMetrics]]) -> None:
-    """Write one line for each epoch of each model."""
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, [field.name for field in dataclasses.fields(EpochMetrics)])
-        writer.writeheader()
-        for metrics in runs.values():
-            writer.writerows(dataclasses.asdict(line) for line in metrics)
 
 
 def plot(path: Path, runs: Mapping[str, Sequence[EpochMetrics]]) -> None:

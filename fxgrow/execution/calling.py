@@ -70,10 +70,10 @@ def bind_placeholders(graph_module: fx.GraphModule, given: Any) -> dict[fx.Node,
     inputs = Inputs.of(graph_module, _spread(given, by_name))
     if len(inputs.args) > len(placeholders):
         what = f"{len(inputs.args)} inputs were given where the graph takes {len(placeholders)}"
-        raise TraceError(what, where="example inputs")
+        raise TraceError(what, where="example inputs", fix=f"give one for each of {', '.join(by_name)}")
     unknown = sorted(set(inputs.kwargs) - set(by_name))
     if unknown:
-        raise TraceError(f"no input has this name; the inputs are {', '.join(by_name)}", where=unknown[0])
+        raise TraceError("no input has this name", where=unknown[0], fix=f"choose among {', '.join(by_name)}")
     bound = dict(zip(placeholders, inputs.args, strict=False))
     bound |= {by_name[name]: value for name, value in inputs.kwargs.items()}
     for node in placeholders:

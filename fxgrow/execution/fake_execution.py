@@ -1,7 +1,7 @@
 """Running single nodes of a graph with fake tensors: shapes and dtypes without data."""
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
@@ -22,8 +22,9 @@ from fxgrow.errors import TraceError, first_line
 from fxgrow.execution.inputs import device_of, input_metadata
 from fxgrow.execution.randomness import preserved_randomness
 from fxgrow.execution.snapshot import Snapshot
-from fxgrow.execution.structures import mapped
+from fxgrow.execution.structures import holds_tensor, mapped
 from fxgrow.primitives.modules import fetch_attribute, qualified_name
+from fxgrow.record.annotations import annotate, annotation
 from fxgrow.record.location import module_path, spelled_operation
 
 _NEED_DATA = (
@@ -32,6 +33,7 @@ _NEED_DATA = (
     UnsupportedFakeTensorException,
     UnsupportedOperatorException,
 )
+_SMALL = 256  #: integer inputs of so many numbers at most are looked into where shapes depend on values
 _TORCHS = ("torch.", "_operator.", "builtins.")
 _ERRORS = (RuntimeError, ValueError, TypeError, IndexError, AttributeError, KeyError, ArithmeticError, AssertionError)
 #: Lends the module at a path for the length of a block.
@@ -42,7 +44,8 @@ class ShapeError(TraceError):
     """A node cannot be evaluated on the shapes of its inputs."""
 
     def __init__(self, what: str, node: fx.Node) -> None:
-        super().__init__(what, where=module_path(node) or "the model")
+        fix = "give inputs of the shapes and dtypes that the model takes"
+        super().__init__(what, where=module_path(node) or "the model", fix=fix)
         self.node = node
 
 
@@ -62,11 +65,48 @@ class FakeExecution(fx.Interpreter):
         self.training = training
         self.fake_mode = FakeTensorMode(allow_non_fake_inputs=True)
         self.device = device_of(root)
+        self._given: dict[fx.Node, Tensor] = {}
         self.guessed: set[fx.Node] = set()  # numbers, or shapes, that follow from values and not from shapes
 
     def set_input(self, node: fx.Node, value: Any) -> None:
         """Give a placeholder the shapes of `value`, in place of those that it carries."""
         self.env[node] = mapped(value, self._fake)
+        if isinstance(value, Tensor) and not value.is_floating_point() and value.numel() <= _SMALL:
+            self._given[node] = value
+
+    def held(self, node: fx.Node) -> Any:
+        """Return what `node` holds where that follows from small integer inputs alone, as the lengths of a batch.
+
+        The inputs are noted on their placeholders: whoever runs the graph on shapes later must know them too.
+
+        Returns:
+            The value; None where it follows from anything else.
+        """
+        found: dict[fx.Node, Any] = {}
+        for value in sorted(ancestors(node)):  # each once, and none before what it is computed from
+            found[value] = self._held(value, found)
+            if found[value] is None:
+                return None
+        return found[node]
+
+    def _held(self, node: fx.Node, known: Mapping[fx.Node, Any]) -> Any:
+        if node in self.env and not holds_tensor(self.env[node]):
+            return self.env[node]
+        if node.op == "placeholder":
+            return self._given_to(node)
+        if node.op not in ("call_function", "call_method"):
+            return None
+        with unset_fake_temporarily(), self._steady(node):
+            return self._evaluate(node, known, self._borrowed)
+
+    def _given_to(self, node: fx.Node) -> Tensor | None:
+        known = annotation(node).get("values")
+        if node not in self._given and known is not None and node in self.env:
+            self._given[node] = torch.tensor(known, dtype=self.env[node].dtype)
+        value = self._given.get(node)
+        if value is not None and known is None:
+            annotate(node, values=value.tolist())
+        return value
 
     def compute(self, node: fx.Node) -> Any:
         """Evaluate `node` on the values of its inputs, which were computed before or carry metadata.
@@ -132,10 +172,11 @@ class FakeExecution(fx.Interpreter):
         return node.op == "call_function" and not qualified_name(node.target).startswith(_TORCHS)
 
     def _run_on_data(self, node: fx.Node, inputs: Mapping[fx.Node, Any]) -> Any:
-        """Evaluate a node whose shapes or control flow depend on values, on ones in place of its inputs."""
+        """Evaluate a node whose shapes or control flow depend on values, on ones where they are not known."""
         with unset_fake_temporarily(), self._steady(node):
-            ones = {value: mapped(inputs[value], _ones) for value in inputs}
-            result = mapped(self._evaluate(node, ones, self._borrowed), _leaf)
+            found = {value: self.held(value) for value in inputs}
+            data = {value: mapped(inputs[value], _ones) if held is None else held for value, held in found.items()}
+            result = mapped(self._evaluate(node, data, self._borrowed), _leaf)
         return mapped(result, self._fake)
 
     def _evaluate(self, node: fx.Node, inputs: Mapping[fx.Node, Any], borrowed: Borrowed) -> Any:
@@ -208,6 +249,16 @@ def _quiet() -> Iterator[None]:
         yield
     finally:
         logger.disabled = before
+
+
+def ancestors(node: fx.Node, known: Collection[fx.Node] = ()) -> set[fx.Node]:
+    """Return a node and all that its value follows from, up to nodes that are `known`."""
+    found, pending = {node}, [node]
+    while pending:  # each node is put in once
+        sources = {value for value in pending.pop().all_input_nodes if value not in known} - found
+        found |= sources
+        pending.extend(sources)
+    return found
 
 
 def is_foreign(module: nn.Module) -> bool:

@@ -11,7 +11,7 @@ from fxgrow.errors import first_line
 from fxgrow.execution.calling import Inputs
 from fxgrow.execution.fast_paths import without_fast_paths
 from fxgrow.execution.preservation import preserved
-from fxgrow.execution.structures import flatten
+from fxgrow.execution.structures import flatten, kinds_of
 from fxgrow.primitives.unwrapping import DataParallel, bare, layers
 
 _Named = Sequence[tuple[str, nn.Parameter]]
@@ -23,6 +23,7 @@ class Observation:
     """What one run of a model gave, by name."""
 
     outputs: dict[str, Tensor]
+    kinds: dict[str, str]  #: the classes of the tuples, dicts and other structures in which the outputs lie
     gradients: dict[str, Tensor | None]  #: None for a parameter that no output depends on
     buffers: dict[str, Tensor]
 
@@ -75,7 +76,8 @@ def _run(
         outputs = dict(flatten(value))
         found = _gradients(named, outputs, seed, differentiate) if differentiate is not None else {}
         buffers = {name: buffer.detach().clone() for name, buffer in named.named_buffers()} if mode == "train" else {}
-        return Observation({name: tensor.detach().clone() for name, tensor in outputs.items()}, found, buffers)
+        copies = {name: tensor.detach().clone() for name, tensor in outputs.items()}
+        return Observation(copies, kinds_of(value), found, buffers)
 
 
 def _gradients(

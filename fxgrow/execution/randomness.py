@@ -2,7 +2,7 @@
 
 import random
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -43,6 +43,40 @@ def random_state() -> tuple[object, ...]:
         numpy_state.get("pos"),
         bytes(numpy_state["key"]) if numpy else b"",
     )
+
+
+def random_state_dict() -> dict[str, Any]:
+    """Return the random state of torch (the CPU and the accelerator), Python and numpy, as `torch.load` takes it."""
+    numpy, accelerator = _numpy(), _accelerator()
+    state: dict[str, Any] = {"torch": torch.get_rng_state(), "python": random.getstate()}
+    if accelerator is not None:
+        state["accelerator"] = accelerator.get_rng_state()
+    if numpy:
+        name, keys, *rest = numpy.random.get_state()
+        state["numpy"] = (name, torch.from_numpy(keys.astype("int64")), *rest)
+    return state
+
+
+def load_random_state_dict(state: Mapping[str, Any]) -> None:
+    """Go on with the random numbers that follow those before `random_state_dict`; other devices are left alone."""
+    numpy, accelerator = _numpy(), _accelerator()
+    torch.set_rng_state(state["torch"].cpu())
+    version, words, gauss = state["python"]
+    random.setstate((version, tuple(words), gauss))
+    if accelerator is not None and "accelerator" in state:
+        accelerator.set_rng_state(state["accelerator"].cpu())
+    if numpy and "numpy" in state:
+        name, keys, *rest = state["numpy"]
+        numpy.random.set_state((name, keys.cpu().numpy().astype("uint32"), *rest))
+
+
+def _accelerator() -> Any:
+    """Return torch's module for the accelerator of this machine, if it is in use and has a random state."""
+    if not torch.accelerator.is_available():
+        return None
+    module = torch.get_device_module(torch.accelerator.current_accelerator())
+    used = getattr(module, "is_initialized", lambda: True)()
+    return module if used and hasattr(module, "get_rng_state") else None
 
 
 def _numpy() -> Any:

@@ -23,7 +23,7 @@ from fxgrow.execution.fake_execution import ShapeError as ShapeError
 from fxgrow.execution.inputs import example_inputs_of as example_inputs_of
 from fxgrow.execution.randomness import preserved_randomness
 from fxgrow.execution.structures import flatten, holds_tensor, mapped
-from fxgrow.record.annotations import annotate
+from fxgrow.record.annotations import annotate, annotation
 
 _aten = torch.ops.aten
 
@@ -125,3 +125,10 @@ def _integer_bounds(value: object) -> list[int] | None:
     """Return the least and the greatest number in the integer tensors of `value`."""
     integers = [t for _, t in flatten(value) if not t.is_floating_point() and t.dtype != torch.bool and t.numel()]
     return [min(int(t.min()) for t in integers), max(int(t.max()) for t in integers)] if integers else None
+
+
+def flops_per_sample(graph_module: fx.GraphModule) -> int:
+    """Return the FLOPs of a forward pass for one sample, as the nodes carry them; 0 without shapes."""
+    placeholders = [node.meta.get("tensor_meta") for node in graph_module.graph.find_nodes(op="placeholder")]
+    batch = next((int(meta.shape[0]) for meta in placeholders if len(getattr(meta, "shape", ()))), 1)
+    return sum(annotation(node).get("flops", 0) for node in graph_module.graph.nodes) // batch

@@ -1,15 +1,19 @@
 """Structures of tensors: tuples, lists, mappings, dataclasses, and other objects with tensors in their attributes."""
 
 import copy
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from typing import Any
 
 import torch
+import torch.fx as fx
 from torch import Tensor, nn
-from torch.fx.immutable_collections import immutable_dict
+from torch.fx.immutable_collections import immutable_dict, immutable_list
 from torch.fx.passes.shape_prop import TensorMetadata
 
+#: torch.fx's own kinds, and one that is a dict to who reads it
+_PLAIN: dict[type, type] = {immutable_dict: dict, immutable_list: list, defaultdict: dict}
 Function = Callable[[Any], Any]
 #: what is looked for in an object that is no dataclass; it may point back to itself by others
 _PARTS = (Tensor, TensorMetadata, Mapping, tuple, list, bool, int, float, str, type(None))
@@ -17,7 +21,7 @@ _PARTS = (Tensor, TensorMetadata, Mapping, tuple, list, bool, int, float, str, t
 
 def parts_of(value: Any) -> dict[Any, Any] | None:
     """Return the items or attributes of a structure by index, key or name; None for anything else."""
-    if isinstance(value, Tensor | TensorMetadata | nn.Module | type):
+    if isinstance(value, Tensor | TensorMetadata | nn.Module | fx.Node | fx.Proxy | type):
         return None
     if isinstance(value, Mapping):
         return dict(value)
@@ -73,6 +77,19 @@ def flatten(value: Any, name: str = "output") -> Iterator[tuple[str, Tensor]]:
         yield name, value
     for key, part in (parts_of(value) or {}).items():
         yield from flatten(part, f"{name}.{key}" if by_attribute(value) else f"{name}[{key!r}]")
+
+
+def kinds_of(value: Any, name: str = "output") -> dict[str, str]:
+    """Return the class of each tuple, list, mapping or object in a structure, by the name that `flatten` gives it."""
+    parts = parts_of(value)
+    if parts is None:
+        return {}
+    found = {
+        name: next((kind.__name__ for base, kind in _PLAIN.items() if isinstance(value, base)), type(value).__name__)
+    }
+    for key, part in parts.items():
+        found |= kinds_of(part, f"{name}.{key}" if by_attribute(value) else f"{name}[{key!r}]")
+    return found
 
 
 def batch_size_of(inputs: Any) -> int:

@@ -14,6 +14,23 @@ from fxgrow.errors import FileError
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
+def check_output(path: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
+    """Check that a file may be written at `path`, before the work whose result it shall hold; return where it goes.
+
+    Raises:
+        FileError: If it exists already and may not be replaced, or if its folder is missing.
+    """
+    target = Path(os.path.realpath(path))  # a link is followed, or the rename would replace the link
+    if target.is_dir():
+        raise FileError("it is a directory", where=str(path), fix="name a file in it")
+    if target.exists() and not overwrite:
+        fix = "choose another name, or allow it with --force (overwrite=True)"
+        raise FileError("it exists already", where=str(path), fix=fix)
+    if not target.parent.is_dir():
+        raise FileError("its folder does not exist", where=str(path), fix=f"mkdir -p {target.parent}")
+    return target
+
+
 @contextmanager
 def whole_or_nothing(target: Path) -> Iterator[IO[bytes]]:
     """Open a new file for writing that takes the place of `target` when the block ends well, and vanishes otherwise.
@@ -45,6 +62,12 @@ def whole_or_nothing(target: Path) -> Iterator[IO[bytes]]:
         raise FileError(_reason(cause), where=str(target), fix=_way_out(cause)) from error
     finally:
         name.unlink(missing_ok=True)
+
+
+def readable_path(stream: IO[bytes]) -> str:
+    """Return a path at which what was written to a file of `whole_or_nothing` can be read before it has a name."""
+    stream.flush()
+    return stream.name if isinstance(stream.name, str) else f"/proc/self/fd/{stream.fileno()}"
 
 
 def _nameless(folder: Path) -> IO[bytes] | None:

@@ -11,7 +11,7 @@ import torch
 
 from fxgrow.errors import FileError
 from fxgrow.files.atomic import whole_or_nothing
-from fxgrow.files.layout import checksum_of_state
+from fxgrow.files.checksums import checksum_of_state
 from fxgrow.files.reading import load_plain
 
 _SUFFIX = ".ckpt"

@@ -9,7 +9,7 @@ import enum
 import re
 import sys
 from collections import OrderedDict, UserDict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import is_dataclass, make_dataclass
 from typing import Any
 
@@ -44,7 +44,9 @@ def to_spec(value: Any) -> Any:
     parts = parts_of(value)
     if parts is None or not all(isinstance(key, int | str) for key in parts):
         fix = "give forward a default for it, and leave it out"
-        raise FileError(f"a {type(value).__qualname__} among its inputs cannot be held by a file", fix=fix)
+        raise FileError(
+            f"a {type(value).__qualname__} among its inputs cannot be held by a file", where="the model", fix=fix
+        )
     if type(value) is tuple:
         return [to_spec(part) for part in parts.values()]
     return {"type": _spelled(type(value)), "items": [[key, to_spec(part)] for key, part in parts.items()]}
@@ -69,15 +71,6 @@ def from_spec(spec: Any, build: Build) -> Any:
     return {key: from_spec(item, build) for key, item in spec.items()}
 
 
-def tensor_specs(spec: Any) -> Iterator[tuple[tuple[int, ...], str]]:
-    """Yield shape and dtype of each tensor in an input that `to_spec` described."""
-    if isinstance(spec, dict) and set(spec) == {"shape", "dtype"}:
-        yield tuple(spec["shape"]), spec["dtype"]
-    elif isinstance(spec, dict | list):
-        for item in spec.values() if isinstance(spec, dict) else spec:
-            yield from tensor_specs(item)
-
-
 def _spelled(kind: type) -> str:
     return f"{kind.__module__}:{kind.__qualname__}"
 
@@ -97,7 +90,7 @@ def _constant(kind: str, name: str) -> Any:
     loaded = _loaded(kind)
     if loaded is None or not issubclass(loaded, enum.Enum) or name not in loaded.__members__:
         what = f"an input of its model is {name} of {kind}, which is not loaded"
-        raise FileError(what, fix=f"import {kind.partition(':')[0]} first")
+        raise FileError(what, where="the model", fix=f"import {kind.partition(':')[0]} first")
     return loaded[name]
 
 

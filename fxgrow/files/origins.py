@@ -14,6 +14,9 @@ REFUSED_ARGUMENTS = frozenset(
     {"pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path", "cache_dir"}
 )
 
+#: how the base of a file is given
+GIVE_BASE = "fxgrow.load(path, base=model), or --base MODULE:CALLABLE"
+
 
 def build_base(origin: Origin | None, where: str) -> nn.Module:
     """Build the base model from its origin, with random weights.
@@ -21,11 +24,11 @@ def build_base(origin: Origin | None, where: str) -> nn.Module:
     Raises:
         FileError: If the origin is not known, or timm cannot build it.
     """
+    fix = f"give the model that was traced: {GIVE_BASE}"
     if origin is None:
-        fix = "give the model that was traced: fxgrow.load(path, base=model), or --base MODULE:CALLABLE"
         raise FileError("it does not say where its base model comes from", where=where, fix=fix)
     if origin.source != "timm":
-        raise FileError(f"its base comes from {origin.spelling}, an unknown source", where=where, fix="give base=")
+        raise FileError(f"its base comes from {origin.spelling}, an unknown source", where=where, fix=fix)
     return create_timm_model(origin.name, origin.arguments, where=where)
 
 

@@ -9,8 +9,11 @@ import torch
 from torch import Tensor
 
 from fxgrow.errors import FileError, first_line
-from fxgrow.files.diagnosis import check_archive, describe_foreign, describe_pickle
-from fxgrow.files.layout import FORMAT, TABLE, VERSION, checksum_of_plain, checksum_of_tensor
+from fxgrow.files.archive import check_archive
+from fxgrow.files.checksums import checksum_of_tensor
+from fxgrow.files.diagnosis import describe_foreign, describe_pickle
+from fxgrow.files.layout import FORMAT, TABLE, VERSION, checksum_of_plain
+from fxgrow.files.safetensors_file import is_safetensors, read_metadata
 from fxgrow.files.schema import check_document, table_from_plain
 from fxgrow.files.table import Table
 
@@ -29,27 +32,15 @@ class Contents:
         return {**self.buffers, **self.state_dict}
 
 
-def read_table(path: str | os.PathLike[str]) -> Table:
-    """Return what a file says of its model, as plain data: no model code is imported and nothing is executed.
-
-    The weights are read too, but only to check that they are intact.
-
-    Raises:
-        FileError: If there is no such file, if it is not a model of fxgrow, or if it is damaged.
-
-    Example:
-        >>> [row.target for row in fxgrow.files.read_table("model.pt").nodes if row.site]  # doctest: +SKIP
-    """
-    return read(path).table
-
-
 def read(path: str | os.PathLike[str]) -> Contents:
     """Return the contents of a file, after checking every byte that matters.
 
     Raises:
-        FileError: As for `read_table`.
+        FileError: If there is no such file, if it is not a model of fxgrow, or if it is damaged.
     """
     where = str(path)
+    if is_safetensors(path):
+        return _read_safetensors(path)
     document = load_plain(path)
     if not isinstance(document, dict) or document.get("format") != FORMAT:
         raise describe_foreign(document, where)
@@ -61,11 +52,25 @@ def read(path: str | os.PathLike[str]) -> Contents:
         raise FileError(what, where=where, fix=fix)
     try:
         check_document(document)
+        _check_tensors(document)
         _check(document, where)
         return Contents(table_from_plain(document[TABLE]), document["state_dict"], document["buffers"])
     except ValueError as error:
         what = f"it is not laid out as format version {version} ({first_line(error)[:200]})"
         raise FileError(what, where=where, fix="write it again with fxgrow.save") from error
+
+
+def _read_safetensors(path: str | os.PathLike[str]) -> Contents:
+    table, document = read_metadata(path)
+    try:
+        from safetensors.torch import load_file
+    except ImportError as error:
+        what, fix = "it needs safetensors, which is not installed", "pip install 'fxgrow[export]'"
+        raise FileError(what, where=str(path), fix=fix) from error
+    tensors = load_file(path)
+    tensors |= {name: tensors[same] for name, same in document["aliases"].items()}
+    buffers = {name: tensors.pop(name) for name in document["buffers"]}
+    return Contents(table, tensors, buffers)
 
 
 def load_plain(path: str | os.PathLike[str]) -> Any:
@@ -83,6 +88,20 @@ def load_plain(path: str | os.PathLike[str]) -> Any:
         raise
     except Exception as error:  # torch raises UnpicklingError, RuntimeError, EOFError, AttributeError, … for bad bytes
         raise describe_pickle(path, error, where) from error
+
+
+def _check_tensors(document: Mapping[str, Any]) -> None:
+    for name, tensor in [*document["state_dict"].items(), *document["buffers"].items()]:
+        _check_tensor(name, tensor)
+
+
+def _check_tensor(name: Any, tensor: Any) -> None:
+    if not isinstance(name, str) or not isinstance(tensor, Tensor):
+        raise ValueError(f"its state holds {str(name)[:60]!r}, a {type(tensor).__qualname__}")
+    if tensor.layout != torch.strided or tensor.device.type != "cpu" or tensor.is_quantized:
+        raise ValueError(f"the tensor {name[:60]!r} is not a plain one on the CPU")
+    if tensor.numel() * tensor.element_size() != tensor.untyped_storage().nbytes():
+        raise ValueError(f"the tensor {name[:60]!r} of {tensor.numel():,} numbers does not fill its bytes")
 
 
 def _check(document: Mapping[str, Any], where: str) -> None:

@@ -8,7 +8,8 @@ from torch import Tensor, nn
 from fxgrow.errors import FileError, FxgrowError
 from fxgrow.execution.shapes import complete_shapes
 from fxgrow.files.diagnosis import PickledFileError
-from fxgrow.files.origins import build_base
+from fxgrow.files.differences import difference
+from fxgrow.files.origins import GIVE_BASE, build_base
 from fxgrow.files.pickles import unpickle
 from fxgrow.files.reading import Contents, read
 from fxgrow.files.retracing import give_dtypes, trace_again
@@ -78,9 +79,16 @@ def _replay(traced: fx.GraphModule, contents: Contents, where: str) -> fx.GraphM
         failure = error
     if failure is None and _fits(grown, contents):
         return grown
+    seen = difference(traced if failure else grown, contents.table)
+    differs = f": {seen}" if seen else ""
     if before != expected:
-        fix = "give the model that was traced, built with the same arguments"
-        raise FileError("the base is another model than the one that was traced", where=where, fix=fix) from failure
+        fix = f"give the model as it was when it was saved: {GIVE_BASE}"
+        raise FileError(
+            f"the base is another model than the one that was traced{differs}", where=where, fix=fix
+        ) from failure
+    if failure is None and seen:
+        fix = f"make the same change to its base before it is traced, and give that: {GIVE_BASE}"
+        raise FileError(f"it was changed by hand after it was traced{differs}", where=where, fix=fix)
     reason = f"cannot be replayed ({failure})" if failure else "gives another graph than the file's when replayed"
     fix = f"use the versions that wrote it ({_versions(table)})"
     raise FileError(f"its edit log {reason}", where=where, fix=fix) from failure

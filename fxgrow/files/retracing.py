@@ -1,6 +1,5 @@
 """Trace a base model again as it was traced when its file was written."""
 
-import copy
 import inspect
 from collections.abc import Mapping
 from typing import Any
@@ -15,6 +14,7 @@ from fxgrow.execution.structures import flatten
 from fxgrow.files.input_values import from_spec
 from fxgrow.files.reading import Contents
 from fxgrow.files.table import InputSpec, Table
+from fxgrow.primitives.copying import deep_copy
 from fxgrow.primitives.unwrapping import bare
 
 
@@ -30,7 +30,7 @@ def trace_again(base: nn.Module, contents: Contents, where: str) -> fx.GraphModu
     Raises:
         FileError: If the model cannot be traced so.
     """
-    base = copy.deepcopy(bare(base)).cpu()
+    base = deep_copy(bare(base)).cpu()
     give_dtypes(base, contents.tensors)
     record = contents.table.record
     try:

@@ -6,12 +6,10 @@ named once and read only nodes before them, provenance is whole, scores have one
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import msgspec
-import torch
-from torch import Tensor
 
 from fxgrow.files.layout import TABLE
 from fxgrow.files.table import NodeRow, Table
@@ -29,6 +27,7 @@ def table_from_plain(plain: Any) -> Table:
     """
     check_plain(plain)
     table = msgspec.convert(plain, Table)
+    _check_inputs(table)
     _check_nodes(table)
     return table
 
@@ -37,7 +36,7 @@ def check_document(document: Mapping[str, Any]) -> None:
     """Check the parts of a file by their kinds and sizes, before the first of them is read through.
 
     Raises:
-        ValueError: If a part is of another kind, has too many nodes, or has a tensor that is larger than its bytes.
+        ValueError: If a part is of another kind, or has too many nodes.
     """
     for part in (TABLE, "state_dict", "buffers", "checksums"):
         if not isinstance(document.get(part), dict):
@@ -45,17 +44,6 @@ def check_document(document: Mapping[str, Any]) -> None:
     nodes = document[TABLE].get("nodes")
     if isinstance(nodes, list) and len(nodes) > MAX_NODES:
         raise ValueError(f"it has {len(nodes):,} nodes, and {MAX_NODES:,} is the limit")
-    for name, tensor in [*document["state_dict"].items(), *document["buffers"].items()]:
-        _check_tensor(name, tensor)
-
-
-def _check_tensor(name: Any, tensor: Any) -> None:
-    if not isinstance(name, str) or not isinstance(tensor, Tensor):
-        raise ValueError(f"its state holds {str(name)[:60]!r}, a {type(tensor).__qualname__}")
-    if tensor.layout != torch.strided or tensor.device.type != "cpu" or tensor.is_quantized:
-        raise ValueError(f"the tensor {name[:60]!r} is not a plain one on the CPU")
-    if tensor.numel() * tensor.element_size() != tensor.untyped_storage().nbytes():
-        raise ValueError(f"the tensor {name[:60]!r} of {tensor.numel():,} numbers does not fill its bytes")
 
 
 def json_schema() -> dict[str, Any]:
@@ -63,35 +51,61 @@ def json_schema() -> dict[str, Any]:
     return msgspec.json.schema(Table)
 
 
-def check_plain(value: Any, where: str = "table", depth: int = 0) -> None:
+class _UnfitError(Exception):
+    """Something is not plain data. Its place is put together on the way out: where all is well that costs nothing."""
+
+    def __init__(self, what: str) -> None:
+        self.what, self.place = what, [""]
+
+
+def check_plain(value: Any) -> None:
     """Check that a value is plain data: dicts with string keys, lists, strings, finite numbers of 64 bits, None.
 
     Raises:
         ValueError: If it is not; the message names the field.
     """
-    if depth > MAX_DEPTH:
-        raise ValueError(f"{where[:100]} is nested more than {MAX_DEPTH} deep")
-    if type(value) is dict:
-        for key, item in value.items():
-            if type(key) is not str:
-                raise ValueError(f"{where} has a key that is not a string")
-            check_plain(item, f"{where}.{key[:60]}", depth + 1)
-    elif type(value) is list:
-        for index, item in enumerate(value):
-            check_plain(item, f"{where}[{index}]", depth + 1)
-    else:
-        _check_scalar(value, where)
+    try:
+        _check(value, 0)
+    except _UnfitError as unfit:
+        raise ValueError(f"table{''.join(reversed(unfit.place))[:100]} {unfit.what}") from None
 
 
-def _check_scalar(value: Any, where: str) -> None:
-    if type(value) is float and not math.isfinite(value):
-        raise ValueError(f"{where} is {value}, not a finite number")
-    if type(value) is int and not -(2**63) <= value < 2**63:
-        raise ValueError(f"{where} does not fit into 64 bits")
-    if type(value) is str and len(value) > MAX_TEXT:
-        raise ValueError(f"{where} is longer than {MAX_TEXT:,} characters")
-    if value is not None and type(value) not in (bool, int, float, str):
-        raise ValueError(f"{where} is a {type(value).__qualname__}, which is not plain data")
+def _check(value: Any, depth: int) -> None:
+    kind = type(value)
+    if kind is dict or kind is list:
+        if depth > MAX_DEPTH:
+            raise _UnfitError(f"is nested more than {MAX_DEPTH} deep")
+        _check_items(value.items() if kind is dict else enumerate(value), kind, depth)
+    elif kind is float:
+        if not math.isfinite(value):
+            raise _UnfitError(f"is {value}, not a finite number")
+    elif kind is int:
+        if not -(2**63) <= value < 2**63:
+            raise _UnfitError("does not fit into 64 bits")
+    elif kind is str:
+        if len(value) > MAX_TEXT:
+            raise _UnfitError(f"is longer than {MAX_TEXT:,} characters")
+    elif value is not None and kind is not bool:
+        raise _UnfitError(f"is a {kind.__qualname__}, which is not plain data")
+
+
+def _check_items(items: Iterable[tuple[Any, Any]], kind: type, depth: int) -> None:
+    key: Any = None
+    try:
+        for key, item in items:
+            if kind is dict and type(key) is not str:
+                raise ValueError("table has a key that is not a string")
+            _check(item, depth + 1)
+    except _UnfitError as unfit:
+        unfit.place.append(f".{key[:60]}" if kind is dict else f"[{key}]")
+        raise
+
+
+def _check_inputs(table: Table) -> None:
+    for given in table.inputs:
+        for shape, dtype in given.tensors:
+            if not all(type(size) is int and size >= 0 for size in shape) or not isinstance(dtype, str):
+                raise ValueError(f"input {given.name[:60]!r} has a tensor that is not described by sizes and a dtype")
 
 
 def _check_nodes(table: Table) -> None:

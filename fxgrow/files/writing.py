@@ -1,7 +1,6 @@
 """Write a model as one file, wholly or not at all."""
 
 import os
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -9,59 +8,56 @@ import torch.fx as fx
 from torch import Tensor, nn
 
 from fxgrow.errors import FileError
-from fxgrow.files.atomic import whole_or_nothing
-from fxgrow.files.layout import FORMAT, TABLE, VERSION, checksum_of_plain, checksum_of_tensor
+from fxgrow.files.atomic import check_output, readable_path, whole_or_nothing
+from fxgrow.files.checksums import checksum_of_tensor
+from fxgrow.files.describing import describe
+from fxgrow.files.layout import FORMAT, TABLE, VERSION, checksum_of_plain
 from fxgrow.files.plain import to_plain
+from fxgrow.files.proof import prove
+from fxgrow.files.reading import read
 from fxgrow.files.retracing import example_inputs
-from fxgrow.files.table import Table, describe
+from fxgrow.files.table import Table
 from fxgrow.primitives.unwrapping import unwrap
 
 
-def save(graph_module: nn.Module, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
+def save(graph_module: nn.Module, path: str | os.PathLike[str], *, overwrite: bool = False, check: bool = True) -> None:
     """Write `graph_module` to one file that `torch.load(weights_only=True)` can read.
 
     The file holds the graph as a table, the edit log and the history, the weights, and checksums; no code. It appears
-    when it is whole: an older file survives any failure.
+    when it is whole and proven: it is read back, and the model that comes out of it is compared with this one, as far
+    as that can be done without the base (`fxgrow.files.proof.prove`). An older file survives any failure.
 
     Args:
         graph_module: The model, as `fxgrow.trace` or `fxgrow.grow` returned it; also compiled, or wrapped in
             DistributedDataParallel.
         path: Where to write.
         overwrite: Whether a file that is there already may be replaced.
+        check: Whether the file is read back; the proof holds the model in memory twice and runs it.
 
     Raises:
         FileError: If `graph_module` holds state that is not a tensor or was traced with inputs that a file cannot hold,
-            or if the file exists already or cannot be written.
+            if `load` would not give it back, or if the file exists already or cannot be written.
         TraceError: If `graph_module` is not traced.
 
     Example:
         >>> fxgrow.save(grown, "model.pt", overwrite=True)  # doctest: +SKIP
     """
     target = check_output(path, overwrite=overwrite)
-    document = _document(unwrap(graph_module))
+    traced = unwrap(graph_module)
+    document = document_of(traced)
     with whole_or_nothing(target) as stream:
         torch.save(document, stream)
+        if check:
+            prove(traced, read(readable_path(stream)), str(path))
         check_output(path, overwrite=overwrite)  # somebody may have written it meanwhile
 
 
-def check_output(path: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
-    """Check that a file may be written at `path`, before the work whose result it shall hold; return where it goes.
+def document_of(graph_module: fx.GraphModule) -> dict[str, Any]:
+    """Return what a file holds of a model (`fxgrow.files.layout`).
 
     Raises:
-        FileError: If it exists already and may not be replaced, or if its folder is missing.
+        FileError: If the model holds what a file cannot.
     """
-    target = Path(os.path.realpath(path))  # a link is followed, or the rename would replace the link
-    if target.is_dir():
-        raise FileError("it is a directory", where=str(path), fix="name a file in it")
-    if target.exists() and not overwrite:
-        fix = "choose another name, or allow it with --force (overwrite=True)"
-        raise FileError("it exists already", where=str(path), fix=fix)
-    if not target.parent.is_dir():
-        raise FileError("its folder does not exist", where=str(path), fix=f"mkdir -p {target.parent}")
-    return target
-
-
-def _document(graph_module: fx.GraphModule) -> dict[str, Any]:
     from fxgrow import __version__
 
     described = describe(graph_module)

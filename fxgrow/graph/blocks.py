@@ -11,10 +11,12 @@ from torch import nn
 
 from fxgrow.errors import PassError
 from fxgrow.graph.branch_ends import readers_of_tensors, tensors_read
+from fxgrow.graph.interiors import Interiors, common_path, modules_of
 from fxgrow.graph.regions import Region
 from fxgrow.graph.residual import Ancestry, ResidualStep, find_steps
 from fxgrow.graph.structure import structure_of
-from fxgrow.record.location import numbered
+from fxgrow.record.location import name_of
+from fxgrow.record.numbering import numbered
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,7 @@ def steps_between(graph_module: fx.GraphModule, region: Region) -> tuple[Residua
             if value.op == "call_module" and isinstance(graph_module.get_submodule(str(value.target)), nn.Identity):
                 value = value.all_input_nodes[0]
                 continue
-            what = f"it is not residual: {value.name} is not the sum of a value and what is computed from it"
+            what = f"it is not residual: {name_of(value)} is not the sum of a value and what is computed from it"
             raise PassError(what, where=region.path, fix="name a block that adds to its input")
         found.insert(0, step)
         value = step.entry
@@ -86,8 +88,9 @@ def steps_between(graph_module: fx.GraphModule, region: Region) -> tuple[Residua
 class _Finder:
     def __init__(self, graph_module: fx.GraphModule) -> None:
         self.graph_module = graph_module
-        self.ancestry = Ancestry(graph_module.graph)
-        self.steps = find_steps(graph_module, self.ancestry)
+        ancestry = Ancestry(graph_module.graph)
+        self.interiors = Interiors(graph_module, ancestry)
+        self.steps = find_steps(graph_module, ancestry)
 
     def chains(self) -> list[list[ResidualStep]]:
         """Return the steps in chains, each of which begins where the one before it ends."""
@@ -98,7 +101,7 @@ class _Finder:
 
     def blocks_of(self, index: int, chain: Sequence[ResidualStep]) -> list[Block]:
         """Group the steps of a chain at the outermost numbered containers at which blocks repeat."""
-        paths = [_common_path(self._modules(self.interior([step]))) for step in chain]
+        paths = [common_path(modules_of(self.interior([step]))) for step in chain]
         deepest = max(len(_numbers(path)) for path in paths)
         blocks: list[Block] = []
         for level in range(1, max(deepest, 1) + 1):
@@ -110,56 +113,17 @@ class _Finder:
 
     def _block(self, chain: int, steps: Sequence[ResidualStep], path: str) -> Block:
         nodes = self.interior(steps)
-        block = Block(path or next(iter(self._modules(nodes)), steps[-1].exit.name), tuple(steps), nodes, chain)
+        block = Block(path or next(iter(modules_of(nodes)), steps[-1].exit.name), tuple(steps), nodes, chain)
         kind = hashlib.sha256(repr(structure_of(self.graph_module, nodes, steps[0].entry)).encode()).hexdigest()[:16]
         return replace(block, kind=kind, refusal=self._refusal(block))
 
     def interior(self, steps: Sequence[ResidualStep]) -> tuple[fx.Node, ...]:
-        """Return the nodes between entry and exit, with what only they read, and checks of what they compute."""
-        entry, exit_node = steps[0].entry, steps[-1].exit
-        inside = {
-            node
-            for node in self.graph_module.graph.nodes
-            if self.ancestry.depends(node, entry) and (node is exit_node or self.ancestry.depends(exit_node, node))
-        }
-        known = 0
-        while len(inside) > known:
-            known = len(inside)
-            self._add_sizes(inside, exit_node)
-            self._add_sources(inside, entry)
-        return tuple(node for node in self.graph_module.graph.nodes if node in inside)
-
-    def _add_sizes(self, inside: set[fx.Node], exit_node: fx.Node) -> None:
-        """Add what is computed from sizes and parameters inside, and what leads nowhere: assertions on sizes."""
-        for node in self.graph_module.graph.nodes:
-            computed = node not in self.useful or not self.ancestry.depends_on_any(node, self._given)
-            if computed and any(value in inside and value is not exit_node for value in node.all_input_nodes):
-                inside.add(node)
-
-    def _add_sources(self, inside: set[fx.Node], entry: fx.Node) -> None:
-        """Add what only nodes inside read, and is not computed from the model's inputs: parameters, sizes, modes."""
-        for node in reversed(self.graph_module.graph.nodes):
-            readers = [user for user in node.users if user in self.useful]
-            own = node is not entry and readers and all(reader in inside for reader in readers)
-            if own and not self.ancestry.depends_on_any(node, self._given):
-                inside.add(node)
-
-    @cached_property
-    def useful(self) -> set[fx.Node]:
-        """What the output is computed from."""
-        output = self.graph_module.graph.output_node()
-        return {n for n in self.graph_module.graph.nodes if n is output or self.ancestry.depends(output, n)}
-
-    @cached_property
-    def _given(self) -> int:
-        return self.ancestry.mask(*self.graph_module.graph.find_nodes(op="placeholder"))
+        """Return the nodes of some steps."""
+        return self.interiors.between(steps[0].entry, steps[-1].exit)
 
     @cached_property
     def _readers(self) -> dict[int, list[fx.Node]]:
         return readers_of_tensors(self.graph_module)
-
-    def _modules(self, nodes: Iterable[fx.Node]) -> list[str]:
-        return [str(node.target) for node in nodes if node.op in ("call_module", "get_attr")]
 
     def _refusal(self, block: Block) -> str | None:
         inside = set(block.nodes)
@@ -206,12 +170,3 @@ def _container(path: Sequence[str], level: int) -> str | None:
 
 def _numbers(path: Sequence[str]) -> list[int]:
     return [index for index, part in enumerate(path) if numbered(part)]
-
-
-def _common_path(targets: Sequence[str]) -> list[str]:
-    paths = [target.split(".") for target in targets]
-    if not paths:
-        return []
-    shortest = min(paths, key=len)
-    length = next((i for i, part in enumerate(shortest) if any(p[i] != part for p in paths)), len(shortest))
-    return shortest[:length]

@@ -1,6 +1,5 @@
 """What ends a residual branch: the parameters whose scale is the branch's scale."""
 
-import operator
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,23 +9,22 @@ import torch.fx as fx
 import torch.nn.functional as F
 from torch import nn
 
+from fxgrow.graph.operations import operations_of
 from fxgrow.graph.residual import Ancestry, is_sum
 from fxgrow.graph.sites import Site, find_sites
 from fxgrow.primitives.modules import fetch_attribute
 
 _NORMS = (nn.LayerNorm, nn.RMSNorm, nn.GroupNorm, nn.modules.batchnorm._BatchNorm)
 _NORM_FUNCTIONS = {F.layer_norm: ("weight", 2), F.group_norm: ("weight", 2), F.rms_norm: ("weight", 2)}
-_PRODUCTS = {operator.mul, operator.imul, torch.mul}
-#: operations that are linear in their first tensor, and pass gradients on where it is zero
-_SCALINGS = {operator.truediv, operator.neg, torch.div, torch.neg}
-_VIEWS = {
-    "chunk", "clone", "contiguous", "dropout", "flatten", "getitem", "movedim", "permute", "reshape", "roll",
-    "squeeze", "swapaxes", "to", "transpose", "unflatten", "unsqueeze", "view",
-}  # fmt: skip
-#: by name, as timm and torchvision have stochastic depth each of their own
-_PASSING = {
-    "Identity", "Dropout", "Dropout1d", "Dropout2d", "Dropout3d", "DropPath", "StochasticDepth", "Flatten"
-}  # fmt: skip
+#: operations that are linear in their first tensor and pass gradients on where it is zero, of which torch has no tag
+_LINEAR = frozenset({
+    "_reshape_alias", "_to_copy", "_unsafe_view", "alias", "chunk", "clone", "contiguous", "div", "dropout", "flatten",
+    "movedim", "native_dropout", "neg", "permute", "reshape", "roll", "select", "slice", "split", "split_with_sizes",
+    "squeeze", "swapaxes", "t", "to", "transpose", "true_divide", "truediv", "unbind", "unflatten", "unsafe_chunk",
+    "unsafe_split", "unsqueeze", "view",
+})  # fmt: skip
+#: by name, as timm and torchvision have stochastic depth each of their own, a product with a random number
+_STOCHASTIC_DEPTH = {"DropPath", "StochasticDepth"}
 
 
 @dataclass(frozen=True)
@@ -44,6 +42,7 @@ class BranchEnds:
 
     def __init__(self, graph_module: fx.GraphModule, ancestry: Ancestry | None = None) -> None:
         self.graph_module = graph_module
+        self.operations = operations_of(graph_module)
         self.ancestry = ancestry or Ancestry(graph_module.graph)
         self.sites: dict[fx.Node, Site] = {
             call: site for site in find_sites(graph_module).values() for call in site.calls
@@ -58,14 +57,31 @@ class BranchEnds:
         own = self._parameters(value)
         if own is not None:
             return (End(value, own, linear=True),) if own and self._private(own) else ()
-        if is_sum(value):
+        if is_sum(self.operations, value):
             parts = [self.of(part) for part in value.args[:2] if isinstance(part, fx.Node)]
             return tuple(end for part in parts for end in part) if all(parts) else ()
-        if value.op == "call_function" and value.target in _PRODUCTS:
+        if self._multiplies(value):
             return self._of_product(value)
         if self._passes(value) and value.args and isinstance(value.args[0], fx.Node):
             return self.of(value.args[0])
         return ()
+
+    def obstacle(self, value: fx.Node, source: fx.Node) -> fx.Node | None:
+        """Return what stands between two values so that the one is no multiple of the other; None where it is.
+
+        Scales, views and dropout stand in nobody's way; sums and norms do.
+        """
+        while value is not source:
+            factors = [factor for factor in value.args if isinstance(factor, fx.Node)]
+            behind = [factor for factor in factors if factor is source or self.ancestry.depends(factor, source)]
+            scales = self._multiplies(value) and len(behind) == 1
+            if not scales and (not self._passes(value) or value.args[:1] != tuple(behind)):
+                return value
+            (value,) = behind
+        return None
+
+    def _multiplies(self, value: fx.Node) -> bool:
+        return value.op != "call_module" and self.operations[value].calls == {"mul"}
 
     def _of_product(self, value: fx.Node) -> tuple[End, ...]:
         factors = [factor for factor in value.args if isinstance(factor, fx.Node)]
@@ -107,11 +123,12 @@ class BranchEnds:
         """Say whether a node is linear in its first tensor and holds no parameters."""
         if node.op == "call_module":
             module = self.graph_module.get_submodule(str(node.target))
-            return not [*module.parameters(), *module.buffers()] and type(module).__name__ in _PASSING
-        if node.target in _SCALINGS:
-            return True
-        name = node.target if node.op == "call_method" else getattr(node.target, "__name__", "")
-        return node.op in ("call_method", "call_function") and name in (_VIEWS | {"mul"})
+            if [*module.parameters(), *module.buffers()]:
+                return False
+            if type(module).__name__ in _STOCHASTIC_DEPTH:
+                return True
+        found = self.operations[node]
+        return bool(found.reads or found.shares) and found.calls <= _LINEAR
 
 
 def readers_of_tensors(graph_module: fx.GraphModule) -> dict[int, list[fx.Node]]:

@@ -14,7 +14,7 @@ from torch._ops import OpOverload
 
 from fxgrow.graph.descriptions import described
 from fxgrow.graph.operation import Operation, any_of
-from fxgrow.graph.spelling import overwritten_argument
+from fxgrow.graph.spelling import overwritten_argument, plain_operator
 from fxgrow.graph.unseen import (
     SECRET_READS,
     SECRET_VIEWS,
@@ -23,6 +23,7 @@ from fxgrow.graph.unseen import (
     TRUTHS,
     is_arithmetic,
     is_pointwise,
+    operation_name,
     runs_foreign_code,
 )
 from fxgrow.primitives.modules import qualified_name
@@ -51,7 +52,8 @@ def declared(graph_module: fx.GraphModule, node: fx.Node) -> Operation:
     elif node.target is operator.getitem:
         found = Operation(everything, shares=everything)
     elif is_arithmetic(node):
-        found = Operation(everything, pointwise=_name(node) not in TRUTHS | {"matmul", "imatmul"})
+        name = plain_operator(node.target).__name__
+        found = Operation(everything, pointwise=name not in TRUTHS | {"matmul"}, calls=frozenset([name]))
     elif qualified_name(node.target).startswith("fxgrow.primitives."):
         found = Operation(everything)
     else:
@@ -82,6 +84,7 @@ def _called_by_name(node: fx.Node, everything: frozenset[int]) -> Operation:
         else _viewed(node, overloads, everything),
         draws=torch.Tag.nondeterministic_seeded in tags,
         pointwise=name not in TRUTHS and all(map(is_pointwise, overloads)),
+        calls=frozenset(map(operation_name, overloads)),
     )  # fmt: skip
 
 

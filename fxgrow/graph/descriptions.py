@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.fx.passes.shape_prop import TensorMetadata
 
 from fxgrow.execution.inputs import device_of
+from fxgrow.execution.structures import parts_of
 from fxgrow.primitives.modules import fetch_attribute
 
 _PLAIN = (bool, int, float, complex, str, bytes, type(None),
@@ -86,10 +87,9 @@ def _number(description: Hashable) -> int:
 def _layout(metadata: Any) -> Hashable:
     if isinstance(metadata, TensorMetadata):
         return tuple(metadata.shape), metadata.dtype, metadata.stride
-    if isinstance(metadata, Mapping):
-        return tuple((key, _layout(value)) for key, value in metadata.items())
-    if isinstance(metadata, tuple | list):
-        return type(metadata).__name__, tuple(_layout(value) for value in metadata)
+    parts = parts_of(metadata)
+    if parts is not None:
+        return type(metadata).__name__, tuple((key, _layout(value)) for key, value in parts.items())
     return _spelled(metadata, {})
 
 

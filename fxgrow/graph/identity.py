@@ -7,11 +7,14 @@ are loaded.
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch.fx as fx
 from torch import Tensor, nn
+
+from fxgrow.graph.sharing import share
 
 #: Says in a tensor what a module is at the moment; None where there is nothing to say.
 Write = Callable[[Any], Tensor | None]
@@ -27,6 +30,19 @@ def become(graph_module: fx.GraphModule, rewritten: fx.GraphModule) -> None:
     _adopt(graph_module, rewritten)
     graph_module.meta = rewritten.meta
     graph_module.graph = rewritten.graph  # recompiles, once
+
+
+@contextmanager
+def same_on_failure(*graph_modules: fx.GraphModule) -> Iterator[None]:
+    """Let graphs become what they were if the block fails, whatever it raises; the graph is the same object again."""
+    before = [(graph_module, share(graph_module), graph_module.graph) for graph_module in graph_modules]
+    try:
+        yield
+    except BaseException:
+        for graph_module, shared, graph in before:
+            become(graph_module, shared)
+            graph_module.graph = graph  # its nodes are known to whoever runs it
+        raise
 
 
 def attach_state(module: nn.Module, key: str, write: Write, read: Read) -> None:
@@ -59,7 +75,9 @@ def _adopt(known: nn.Module, made: nn.Module) -> None:
     ):
         registry.clear()
         registry.update(values)  # type: ignore[arg-type]
-    known._non_persistent_buffers_set = set(made._non_persistent_buffers_set)
+    passing = set(made._non_persistent_buffers_set)
+    known._non_persistent_buffers_set.clear()
+    known._non_persistent_buffers_set.update(passing)
 
 
 def _write(key: str, write: Write, module: nn.Module, state: dict[str, Any], prefix: str, _: object) -> None:

@@ -1,16 +1,15 @@
 """The graph as networkx sees it: where a residual edge may go, and how deep each neuron is."""
 
-from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import networkx as nx
 import torch.fx as fx
 
 from fxgrow.errors import PassError
 from fxgrow.graph.sites import find_sites
+from fxgrow.record.depth import Step, depths
 from fxgrow.record.facts import kept
-from fxgrow.record.provenance import edge_of, part_of
+from fxgrow.record.provenance import edge_of, part_of, provenance_of
 
 
 @kept(notes=True)
@@ -64,15 +63,15 @@ def check_residual_edge(network: "nx.DiGraph[str]", read: str, grown: str, *, sa
     backwards = network.nodes[grown]["position"] < network.nodes[read]["position"]
     if backwards and nx.has_path(network, grown, read):
         raise PassError(
-            f"a residual edge from {read} to {grown} would close a cycle, since {read} is computed from {grown}",
-            where="residual edge",
+            "the edge would close a cycle: what it reads is computed from what it is added to",
+            where=f"{read} -> {grown}",
             fix="read a value that comes before the one that grows",
         )
     shapes = network.nodes[read]["shape"], network.nodes[grown]["shape"]
     if same_shape and None not in shapes and shapes[0] != shapes[1]:
         raise PassError(
-            f"{read} has shape {shapes[0]} and {grown} has shape {shapes[1]}",
-            where="residual edge",
+            f"what it reads has shape {shapes[0]}, and what it is added to {shapes[1]}",
+            where=f"{read} -> {grown}",
             fix="connect two values of one shape",
         )
 
@@ -83,66 +82,14 @@ def depth_map(graph_module: fx.GraphModule) -> Mapping[str, list[int]]:
 
     A neuron that nothing was added to has depth 0. A pseudo-layer that reads another value of the same site stands
     behind what was grown there before and is one deeper; pseudo-layers beside each other count once. What was grown
-    inside a pseudo-layer adds to the depth of the rows that it serves.
+    inside a pseudo-layer adds to the depth of the rows that it serves. A half-step counts like a pseudo-layer for the
+    rows that it repeats, and what grew on its own rows adds to their depth.
 
     Example:
         ``depth_map(grown)["blocks.0.mlp.fc1"].count(0)`` neurons did not grow.
     """
-    layers = _pseudo_layers(graph_module)
-    edges: dict[str, list[fx.Node]] = defaultdict(list)
-    for node in graph_module.graph.nodes:
-        edge = edge_of(node)
-        if edge is not None and edge.rows is not None:  # a bare residual edge adds no depth
-            edges[edge.site].append(node)
-    return {path: _depths(site.neurons, edges[path], layers) for path, site in find_sites(graph_module).items()}
-
-
-@dataclass
-class _PseudoLayerNodes:
-    """The nodes of one pseudo-layer, those of pseudo-layers inside it included, in graph order."""
-
-    nodes: dict[fx.Node, None]
-
-    @property
-    def reads(self) -> set[fx.Node]:
-        """The values outside that its nodes read."""
-        return {value for node in self.nodes for value in node.all_input_nodes if value not in self.nodes}
-
-    @property
-    def nested(self) -> int:
-        """The longest chain of pseudo-layers inside."""
-        longest: dict[fx.Node, int] = {}
-        for node in self.nodes:
-            before = max((longest.get(source, 0) for source in node.all_input_nodes), default=0)
-            longest[node] = before + (edge_of(node) is not None)
-        return max(longest.values(), default=0)
-
-
-def _pseudo_layers(graph_module: fx.GraphModule) -> dict[str, _PseudoLayerNodes]:
-    """Return the nodes of every pseudo-layer, by its module path."""
-    layers: dict[str, _PseudoLayerNodes] = defaultdict(lambda: _PseudoLayerNodes({}))
-    for node in graph_module.graph.nodes:
-        part = part_of(node)
-        if part is None:
-            continue
-        # the edge that brings a pseudo-layer's output back lies inside the layers around it, but not inside itself
-        parts = (part.site if edge_of(node) else part.path).split(".")
-        for ancestor in (".".join(parts[:length]) for length in range(1, len(parts) + 1)):
-            layers[ancestor].nodes[node] = None
-    return dict(layers)
-
-
-def _depths(neurons: int, edges: list[fx.Node], layers: dict[str, _PseudoLayerNodes]) -> list[int]:
-    """Follow a site's residual edges in graph order, keeping the depth of each neuron at each value on the way."""
-    at: dict[fx.Node, list[int]] = {}
-    deepest = [0] * neurons
-    for edge in edges:
-        made = edge_of(edge)
-        assert made is not None
-        before = at.setdefault(edge.all_input_nodes[0], [0] * neurons)
-        layer = layers[made.path]
-        behind = max((max(at[value]) for value in layer.reads if value in at), default=0)
-        depth, rows = behind + 1 + layer.nested, set(made.rows or ())
-        at[edge] = [max(old, depth) if row in rows else old for row, old in enumerate(before)]
-        deepest = [max(pair) for pair in zip(deepest, at[edge], strict=True)]
-    return deepest
+    steps = [
+        Step.of(node.name, (source.name for source in node.all_input_nodes), provenance_of(node))
+        for node in graph_module.graph.nodes
+    ]
+    return depths(steps, {path: site.neurons for path, site in find_sites(graph_module).items()})

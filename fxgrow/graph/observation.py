@@ -16,7 +16,7 @@ from fxgrow.execution.fake_execution import Borrowed, FakeExecution
 from fxgrow.execution.randomness import preserved_randomness, random_state
 from fxgrow.execution.structures import flatten
 from fxgrow.graph.operation import Operation, any_of
-from fxgrow.graph.unseen import draws, is_pointwise
+from fxgrow.graph.unseen import draws, is_pointwise, operation_name
 
 _COMPOSITE = torch._C.DispatchKey.CompositeImplicitAutograd
 
@@ -78,6 +78,7 @@ class _Watch(TorchDispatchMode):
         self.written: set[int] = set()
         self.shown: dict[int, set[int]] = defaultdict(set)  # storages whose memory a storage may be
         self.draws, self.pointwise = False, True
+        self.calls: set[str] = set()
         self.alive: list[Any] = []  # or a storage that is let go could give its name to another one
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -96,6 +97,7 @@ class _Watch(TorchDispatchMode):
 
     def _note(self, func: OpOverload, args: Any, kwargs: Any, result: Any, whole: bool) -> None:
         self.alive += (args, kwargs, result)
+        self.calls.add(operation_name(func))
         self.draws |= draws(func, args, kwargs)
         if not whole:
             self.read |= set(_storages((args, kwargs)))
@@ -126,6 +128,7 @@ class _Watch(TorchDispatchMode):
             moves=frozenset((*moved, *(name for name, own in owned.items() if own & written))),
             draws=self.draws,
             pointwise=self.pointwise and bool(read) and len(tensors) == 1 and tensors[0].is_floating_point(),
+            calls=frozenset(self.calls),
         )
 
     def _behind(self, storages: set[int]) -> set[int]:

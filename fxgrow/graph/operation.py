@@ -23,6 +23,8 @@ class Operation:
     draws: bool = False  #: whether it may draw from the global random state, of torch, Python or numpy
     #: whether its value is a tensor of real numbers, each a function of the numbers at the same place of its inputs
     pointwise: bool = False
+    #: the names of the operations of torch that it calls, whole and in parts, in-place forms by their namesakes
+    calls: frozenset[str] = frozenset()
     #: whether it runs code that torch does not own, which may do what no operation of torch shows: print, count, log
     foreign: bool = False
     #: whether torch knows all this, from a run or from schemas; where it does not, the worst is assumed
@@ -38,6 +40,7 @@ class Operation:
             moves=self.moves | other.moves,
             draws=self.draws or other.draws,
             pointwise=self.pointwise and other.pointwise,
+            calls=self.calls | other.calls,
             foreign=self.foreign or other.foreign,
             known=self.known and other.known,
         )

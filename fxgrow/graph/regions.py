@@ -1,5 +1,6 @@
 """The part of a graph that a module stands for, found by its path: its nodes, its entry and its exit."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import networkx as nx
@@ -7,6 +8,7 @@ import torch.fx as fx
 
 from fxgrow.errors import PassError
 from fxgrow.graph.network import shape_of
+from fxgrow.record.location import name_of
 from fxgrow.record.provenance import edge_of, part_of
 
 _SOURCE, _SINK = "(outside)", "(the rest of the graph)"
@@ -36,8 +38,8 @@ def find_region(graph_module: fx.GraphModule, path: str) -> Region:
     members = members_of(graph_module, path)
     escaping = [node for node in members if any(user not in members for user in node.users)]
     if len(escaping) != 1:
-        names = ", ".join(node.name for node in escaping) or "nothing"
-        raise PassError(f"{names} of it is read outside, and not one value", where=path, fix="name a single block")
+        fix = "name a single block, whose module is called once"
+        raise PassError(f"{_listed(escaping)} of it is read outside, and not one value", where=path, fix=fix)
     entries = _entries(members, escaping[0])
     network: nx.DiGraph[str] = nx.DiGraph()
     network.add_edges_from((source.name, node.name) for node in members for source in node.all_input_nodes)
@@ -51,8 +53,8 @@ def find_region(graph_module: fx.GraphModule, path: str) -> Region:
         above = dominators[above]
     entry = next((node for node in entries if node.name == above), None)
     if entry is None:
-        names = ", ".join(node.name for node in entries)
-        raise PassError(f"it reads {names}, and not one value", where=path, fix="name a block with a single input")
+        fix = "name a block with a single input"
+        raise PassError(f"it reads {_listed(entries)}, and not one value", where=path, fix=fix)
     return Region(path, tuple(members), entry, escaping[0])
 
 
@@ -94,8 +96,8 @@ def value_at(graph_module: fx.GraphModule, path: str) -> fx.Node:
     members = members_of(graph_module, path)
     escaping = [node for node in members if any(user not in members for user in node.users)]
     if len(escaping) != 1:
-        names = ", ".join(node.name for node in escaping) or "nothing"
-        raise PassError(f"{names} of it is read outside, and not one value", where=path, fix="name a module inside it")
+        fix = "name a module inside it"
+        raise PassError(f"{_listed(escaping)} of it is read outside, and not one value", where=path, fix=fix)
     return _grown(escaping[0])
 
 
@@ -136,3 +138,7 @@ def _entries(members: dict[fx.Node, None], exit_node: fx.Node) -> list[fx.Node]:
         return [node for node in outside if shape_of(node) == shape]
     computed = [node for node in outside if node.op != "placeholder"]
     return computed or list(outside)
+
+
+def _listed(nodes: Iterable[fx.Node]) -> str:
+    return ", ".join(map(name_of, nodes)) or "nothing"

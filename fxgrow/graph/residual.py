@@ -1,6 +1,5 @@
 """Residual steps: where a graph adds to a value what it has computed from it, ``y = x + f(x)``."""
 
-import operator
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -11,9 +10,9 @@ from torch import nn
 
 from fxgrow.graph.declared import reads_only_sizes
 from fxgrow.graph.network import shape_of
+from fxgrow.graph.operations import Operations, operations_of
 from fxgrow.primitives.residual import add_rows
 
-_ADDITIONS = {operator.add, operator.iadd, torch.add, torch.ops.aten.add.Tensor}
 #: f(f(x)) = f(x): behind the sum such an activation leaves alone what has been through it before
 _IDEMPOTENT: dict[object, str] = {
     nn.ReLU: "relu", nn.ReLU6: "relu6", F.relu: "relu", torch.relu: "relu", F.relu6: "relu6"
@@ -63,22 +62,24 @@ class Ancestry:
 
 def find_steps(graph_module: fx.GraphModule, ancestry: Ancestry | None = None) -> dict[fx.Node, ResidualStep]:
     """Return the residual steps of a graph by their exits, in graph order; those inside a branch are among them."""
-    ancestry = ancestry or Ancestry(graph_module.graph)
+    ancestry, operations = ancestry or Ancestry(graph_module.graph), operations_of(graph_module)
     steps: dict[fx.Node, ResidualStep] = {}
     for node in graph_module.graph.nodes:
-        step = _step(graph_module, node, ancestry)
+        step = _step(graph_module, operations, node, ancestry)
         if step is not None:
             steps[step.exit] = step
     return steps
 
 
-def _step(graph_module: fx.GraphModule, total: fx.Node, ancestry: Ancestry) -> ResidualStep | None:
-    if not is_sum(total):
+def _step(
+    graph_module: fx.GraphModule, operations: Operations, total: fx.Node, ancestry: Ancestry
+) -> ResidualStep | None:
+    if not is_sum(operations, total):
         return None
     reader = next(iter(total.users)) if len(total.users) == 1 else None
-    if reader is not None and _part_of(total, reader, ancestry):
+    if reader is not None and _part_of(operations, total, reader, ancestry):
         return None
-    terms = list(_terms(total, ancestry))
+    terms = list(_terms(operations, total, ancestry))
     found = _entry_among(graph_module, terms, ancestry)
     if found is None or len(terms) < 2:
         return None
@@ -90,23 +91,24 @@ def _step(graph_module: fx.GraphModule, total: fx.Node, ancestry: Ancestry) -> R
     return ResidualStep(entry, branches, total, total, identity_at_zero=True)
 
 
-def is_sum(node: fx.Node) -> bool:
+def is_sum(operations: Operations, node: fx.Node) -> bool:
     """Say whether `node` adds two values of one shape, or a value to some channels of another."""
     if len(node.args) < 2 or not all(isinstance(value, fx.Node) for value in node.args[:2]):
         return False
     if node.op == "call_function" and node.target is add_rows:
         return True
-    adds = node.target in _ADDITIONS if node.op == "call_function" else (node.op, node.target) == ("call_method", "add")
     first, second = node.args[:2]
-    return adds and not node.kwargs and shape_of(first) == shape_of(second)  # type: ignore[arg-type]
+    if node.kwargs or shape_of(first) != shape_of(second):  # type: ignore[arg-type]
+        return False
+    return node.op != "call_module" and operations[node].calls == {"add"}
 
 
-def _terms(total: fx.Node, ancestry: Ancestry) -> Iterator[fx.Node]:
+def _terms(operations: Operations, total: fx.Node, ancestry: Ancestry) -> Iterator[fx.Node]:
     """Yield what a sum adds up, its parts taken apart."""
     for part in total.args[:2]:
         assert isinstance(part, fx.Node)
-        if _part_of(part, total, ancestry):
-            yield from _terms(part, ancestry)
+        if _part_of(operations, part, total, ancestry):
+            yield from _terms(operations, part, ancestry)
         else:
             yield part
 
@@ -127,9 +129,9 @@ def _entry_among(
     return None
 
 
-def _part_of(part: fx.Node, total: fx.Node, ancestry: Ancestry) -> bool:
+def _part_of(operations: Operations, part: fx.Node, total: fx.Node, ancestry: Ancestry) -> bool:
     """Say whether two sums are one sum of three, as ``x + f(x)`` in ``(x + f(x)) + g(x)``."""
-    if not is_sum(part) or not is_sum(total) or len(part.users) > 1:
+    if not is_sum(operations, part) or not is_sum(operations, total) or len(part.users) > 1:
         return False
     others = [other for other in total.args[:2] if isinstance(other, fx.Node) and other is not part]
     return not any(ancestry.depends(other, part) or ancestry.depends(part, other) for other in others)

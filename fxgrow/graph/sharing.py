@@ -4,7 +4,7 @@ import copy
 
 import torch.fx as fx
 
-from fxgrow.graph.state import adopt_state
+from fxgrow.graph.likeness import graph_module_like
 from fxgrow.record.annotations import KEY
 from fxgrow.record.record import record_of
 
@@ -15,8 +15,6 @@ def share(graph_module: fx.GraphModule) -> fx.GraphModule:
     Editing the copy (nodes, submodules added under new names) leaves the original as it was. Parameters and
     buffers that the graph does not reference are carried over too: a state_dict keeps its names.
     """
-    graph = copy.deepcopy(graph_module.graph)
-    shared = fx.GraphModule(graph_module, graph, type(graph_module).__name__)
-    adopt_state(graph_module, shared)
+    shared = graph_module_like(graph_module, copy.deepcopy(graph_module.graph))
     shared.meta = {**graph_module.meta, KEY: record_of(graph_module)}
     return shared

@@ -2,7 +2,7 @@
 
 import operator
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
@@ -103,7 +103,7 @@ def find_sites(graph_module: fx.GraphModule) -> Mapping[str, Site]:
             calls[path].append(node)
     owners = _owners_by_parameter(graph_module, found)
     sites = {
-        path: Site(path, linear, tuple(calls[path]), weight, bias, _refusal(graph_module, path, weight, owners))
+        path: Site(path, linear, tuple(calls[path]), weight, bias, _refusal(graph_module, calls[path], weight, owners))
         for path, (linear, weight, bias) in found.items()
     }
     return MappingProxyType(sites)
@@ -215,11 +215,15 @@ def _owners_by_parameter(
     return owners
 
 
-def _refusal(graph_module: fx.GraphModule, path: str, weight: str, owners: dict[int, set[str]]) -> str | None:
+def _refusal(
+    graph_module: fx.GraphModule, calls: Sequence[fx.Node], weight: str, owners: dict[int, set[str]]
+) -> str | None:
     parameter = graph_module.get_parameter(weight)
     if not parameter.is_floating_point():
         return f"its weight is {parameter.dtype}, not floating point"
     tied = sorted(owners[id(parameter)] - {weight})
     if tied:
         return f"its weight is tied to {', '.join(tied)}"
+    if any(call.op == "call_module" and call.all_input_nodes[1:] for call in calls):
+        return "it is called with output_size: how far its output reaches follows from more than its input"
     return None

@@ -69,6 +69,11 @@ def functional_form(node: fx.Node) -> str | Callable[..., Any] | None:
     return None
 
 
+def plain_operator(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return the operator of Python that returns what an in-place one writes; any other function as it is."""
+    return _OPERATORS.get(function, function)
+
+
 def _in_place(graph_module: fx.GraphModule, node: fx.Node) -> bool:
     if node.op == "call_module":
         return getattr(graph_module.get_submodule(str(node.target)), "inplace", False) is True

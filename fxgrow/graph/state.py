@@ -3,13 +3,15 @@
 import torch.fx as fx
 from torch import nn
 
+from fxgrow.graph.state_hooks import adopt_state_hooks
+
 
 def adopt_state(source: nn.Module, graph_module: fx.GraphModule) -> None:
     """Give `graph_module`, which was made from `source`, the same parameter and buffer names in the same order.
 
     torch.fx copies what the graph references, in the graph's order, makes every buffer persistent, and knows a module
     that lies at two paths by one of them. What the graph does not reference is attached too, so that a state_dict of
-    one loads strictly into the other.
+    one loads strictly into the other; so are the hooks by which a module takes checkpoints with other names.
     """
     counterparts: dict[nn.Module, nn.Module] = {}
     for path, module in source.named_modules(remove_duplicate=False):
@@ -18,6 +20,7 @@ def adopt_state(source: nn.Module, graph_module: fx.GraphModule) -> None:
             counterparts.setdefault(module, counterpart)
             if counterpart is not module:
                 _adopt_tensors(module, counterpart)
+                adopt_state_hooks(module, counterpart)
     keep_state_order(source, graph_module)
 
 

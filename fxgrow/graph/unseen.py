@@ -46,6 +46,11 @@ def draws(func: OpOverload, args: Sequence[Any], kwargs: Mapping[str, Any]) -> b
     return not idle and not (given.get("p") == 0 and "train" in given)
 
 
+def operation_name(func: OpOverload) -> str:
+    """Return the name of an operation of torch, of its in-place form too: ``add`` for ``aten::add_.Tensor``."""
+    return func._schema.name.partition("::")[2].removesuffix("_")
+
+
 def is_pointwise(func: OpOverload) -> bool:
     """Say whether an operation of torch applies one function to the numbers at each place."""
     return torch.Tag.pointwise in func.tags or func._schema.name.partition("::")[2] in UNTAGGED

@@ -7,70 +7,62 @@ and on real images no score has yet beaten spreading evenly. `even` is therefore
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass
 
 from torch import Tensor
 
-from fxgrow.curvature.scores import SiteScores
 from fxgrow.errors import PlanError, did_you_mean
-from fxgrow.graph.sites import Site
-from fxgrow.operators import PseudoLayer
-from fxgrow.primitives.linear_map import LinearMap
+from fxgrow.growth.places import Price
 
-Allocation = Callable[[Mapping[str, Site], Mapping[str, SiteScores], type[PseudoLayer], int], dict[str, int]]
+#: from prices, and what may be spent, to how many grow at each site
+Allocation = Callable[[Price, int], dict[str, int]]
 
 #: `even` parts sites of one shape only where keeping them equal would leave more than this share unspent.
 _UNSPENT = 0.03
 
 
-def even(
-    sites: Mapping[str, Site], scores: Mapping[str, SiteScores], operator: type[PseudoLayer], budget: int
-) -> dict[str, int]:
+def even(price: Price, budget: int) -> dict[str, int]:
     """Give every site the same number of parameters; what a site cannot use goes to the others.
 
     The scores decide which neurons of a site grow, not how many. Sites of one shape get the same number of neurons
     where that spends nearly all of the budget: equal blocks then stay equal, and are compiled once.
     """
-    shapes: dict[tuple[LinearMap, int], list[str]] = defaultdict(list)
-    for path, site in sites.items():
-        shapes[site.map, scores[path].eligible].append(path)
-    purse = _Purse(sites, scores, operator, budget)
-    purse.share_out({tuple(paths): float(len(paths)) for paths in shapes.values()})
+    alike: dict[Hashable, list[str]] = defaultdict(list)
+    for path, place in price.places.items():
+        alike[place.alike].append(path)
+    purse = _Purse(price, budget)
+    purse.share_out({tuple(paths): float(len(paths)) for paths in alike.values()})
     if purse.rest > _UNSPENT * budget:
-        purse.add_neurons([(path,) for path in sites])
+        purse.add_neurons([(path,) for path in price.places])
     return purse.chosen
 
 
-def proportional(
-    sites: Mapping[str, Site], scores: Mapping[str, SiteScores], operator: type[PseudoLayer], budget: int
-) -> dict[str, int]:
+def proportional(price: Price, budget: int) -> dict[str, int]:
     """Give every site parameters in proportion to the positive part of its neurons' held-out priorities.
 
     Raises:
         PlanError: If no neuron of any site asks for growth.
     """
-    weights = {path: float(scores[path].priority.clamp(min=0).sum()) for path in sites}
+    weights = {path: float(place.priority.clamp(min=0).sum()) for path, place in price.places.items()}
     if not any(weights.values()):
         raise PlanError(
             "no neuron's held-out score asks for growth", where="allocation 'proportional'", fix="use 'even'"
         )
-    purse = _Purse(sites, scores, operator, budget)
+    purse = _Purse(price, budget)
     purse.share_out({(path,): weight for path, weight in weights.items() if weight > 0})
     return purse.chosen
 
 
-def greedy(
-    sites: Mapping[str, Site], scores: Mapping[str, SiteScores], operator: type[PseudoLayer], budget: int
-) -> dict[str, int]:
+def greedy(price: Price, budget: int) -> dict[str, int]:
     """Grow the neurons with the highest priority per parameter, wherever they are, until the budget is spent."""
     offers = [
-        (float(priority) / operator.parameter_count(site.map, 1), path)
-        for path, site in sites.items()
-        for priority in scores[path].priority
+        (float(priority) / price.of(path, 1), path)
+        for path, place in price.places.items()
+        for priority in place.priority
         if priority > -math.inf
     ]
-    purse = _Purse(sites, scores, operator, budget)
+    purse = _Purse(price, budget)
     for _, path in sorted(offers, key=lambda offer: -offer[0]):
         purse.add_neurons([(path,)])
     return purse.chosen
@@ -80,13 +72,11 @@ def greedy(
 class _Purse:
     """A budget that is being spent. Sites that stand together in a group get the same number of neurons."""
 
-    sites: Mapping[str, Site]
-    scores: Mapping[str, SiteScores]
-    operator: type[PseudoLayer]
-    rest: int  #: parameters that are not spent yet
+    price: Price
+    rest: int  #: what is not spent yet
 
     def __post_init__(self) -> None:
-        self.chosen = dict.fromkeys(self.sites, 0)
+        self.chosen = dict.fromkeys(self.price.places, 0)
 
     def share_out(self, weights: Mapping[tuple[str, ...], float]) -> None:
         """Share what is left out among groups of sites, by weight.
@@ -103,9 +93,9 @@ class _Purse:
         self.add_neurons(sorted(weights, key=lambda group: self.chosen[group[0]]))
 
     def add_neurons(self, groups: Iterable[tuple[str, ...]]) -> None:
-        """Add one more neuron to each site of each group in turn, where the rest pays for it."""
+        """Add the next neurons to each site of each group in turn, where the rest pays for them."""
         for group in groups:
-            rows = self.chosen[group[0]] + 1
+            rows = self.price.budget.portion(self.chosen[group[0]] + 1)
             if rows <= self._limit(group) and self._price(group, rows) - self._spent(group) <= self.rest:
                 self._buy(group, rows)
 
@@ -117,11 +107,11 @@ class _Purse:
         return self._price(group, self.chosen[group[0]])
 
     def _price(self, group: tuple[str, ...], rows: int) -> int:
-        return len(group) * self.operator.parameter_count(self.sites[group[0]].map, rows) if rows else 0
+        return sum(self.price.of(path, rows) for path in group)
 
     def _limit(self, group: tuple[str, ...]) -> int:
         """Return how many neurons of each site of a group may grow."""
-        return min(self.scores[path].eligible for path in group)
+        return self.price.budget.at_most(min(self.price.places[path].limit for path in group))
 
     def _most_rows(self, group: tuple[str, ...], budget: int) -> int:
         """Return the largest number of rows that `budget` pays for, by bisection: the cost grows with the rows."""
@@ -129,7 +119,7 @@ class _Purse:
         while low < high:
             middle = (low + high + 1) // 2
             low, high = (middle, high) if self._price(group, middle) <= budget else (low, middle - 1)
-        return low
+        return self.price.budget.at_most(low)
 
 
 ALLOCATIONS: dict[str, Allocation] = {"even": even, "proportional": proportional, "greedy": greedy}
@@ -147,10 +137,9 @@ def find_allocation(name: str) -> Allocation:
     return ALLOCATIONS[name]
 
 
-def best_rows(scores: SiteScores, count: int) -> tuple[int, ...]:
-    """Return the `count` neurons with the highest priority, ascending; ties go to the lower index."""
-    order = _stable_descending(scores.priority)[:count]
-    return tuple(sorted(int(row) for row in order))
+def best(priority: Tensor, count: int) -> tuple[int, ...]:
+    """Return the `count` neurons or units with the highest priority, ascending; ties go to the lower index."""
+    return tuple(sorted(int(row) for row in _stable_descending(priority)[:count]))
 
 
 def _stable_descending(values: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ from torch import nn
 
 from fxgrow.curvature.scores import Scores
 from fxgrow.graph.memory import overwrites
+from fxgrow.growth.budget import Budget
 from fxgrow.growth.plan import plan
 from fxgrow.optimizers import Optimizers
 from fxgrow.passes.functionalize_inplace import FunctionalizeInplace
@@ -18,7 +19,7 @@ def grow(
     traced: nn.Module,
     scores: Scores,
     *,
-    budget: float = 0.10,
+    budget: Budget | float = 0.10,
     operator: str = "serial",
     allocation: str = "even",
     include: tuple[str, ...] | list[str] = (),
@@ -27,7 +28,7 @@ def grow(
     seed: int = 0,
     context: Mapping[str, Any] | None = None,
 ) -> fx.GraphModule:
-    """Return a grown copy of `traced` that computes the same function.
+    """Return a grown copy of `traced` that computes the same function, but for half-steps, which change it.
 
     The result shares the parameters of `traced`, which stays as it was: an optimizer that holds them stays valid. The
     parameters that were added are listed by `fxgrow.new_parameters`; given an `optimizer`, they are added to the groups
@@ -36,8 +37,9 @@ def grow(
     Args:
         traced: A traced model, from `fxgrow.trace` or from plain ``torch.fx.symbolic_trace``.
         scores: What `fxgrow.analyze` measured on it.
-        budget: Parameters to add at most: a float is a fraction of the model's, an int a number.
-        operator: The kind of pseudo-layer (`fxgrow.operators`).
+        budget: Parameters to add at most: a float is a fraction of the model's, an int a number; or a `Budget`
+            (`fxgrow.plan`).
+        operator: The kind of pseudo-layer (`fxgrow.operators`), or ``"half-step"`` or ``"half-step-apart"``.
         allocation: How the budget is shared out among sites (`fxgrow.plan`).
         include: Module paths or shell patterns of the only sites that may grow.
         exclude: Module paths or shell patterns of sites that may not.
@@ -64,4 +66,4 @@ def grow(
     )
     functional = FunctionalizeInplace()(traced).graph_module if overwrites(traced) else traced
     grown = decided.edit(scores)(functional, optimizer).graph_module
-    return remember(grown, context, budget=decided.budget, allocation=decided.allocation)
+    return remember(grown, context, budget=decided.budget, allocation=decided.allocation, scores=scores.evidence())

@@ -7,12 +7,12 @@ from torch import Tensor, nn
 
 from fxgrow.curvature.scores import Scores, SiteScores
 from fxgrow.errors import PlanError
-from fxgrow.graph.sites import Site
-from fxgrow.growth.allocation import best_rows, find_allocation
-from fxgrow.growth.budget import resolve_budget
+from fxgrow.growth.allocation import best, find_allocation
+from fxgrow.growth.budget import Budget, as_budget, resolve_budget
 from fxgrow.growth.eligibility import eligible_sites
-from fxgrow.operators import PseudoLayer, find_operator
-from fxgrow.passes.insert_pseudo_layers import InsertPseudoLayers
+from fxgrow.growth.kinds import find_kind
+from fxgrow.growth.places import Price
+from fxgrow.passes.base import Pass
 from fxgrow.primitives.unwrapping import unwrap
 from fxgrow.record.record import Evidence
 
@@ -21,20 +21,22 @@ from fxgrow.record.record import Evidence
 class Plan:
     """An edit that is not yet made. `str` of a plan is a pipeline that `fxgrow.passes.parse` reads back."""
 
-    rows: Mapping[str, tuple[int, ...]]  #: the neurons that grow, by site
+    #: the neurons that grow, by site; with half-steps the hidden units, by their row, and heads, by their number
+    rows: Mapping[str, tuple[int, ...]]
     operator: str
     seed: int
-    budget: int  #: parameters that may be added
+    budget: int  #: parameters that may be added; of a budget of FLOPs, what they come to
     cost: int  #: parameters that the edit adds
     allocation: str
+    members: Mapping[str, tuple[int, ...]]  #: the rows that these are made of, by site
 
-    def edit(self, scores: Scores) -> InsertPseudoLayers:
+    def edit(self, scores: Scores) -> Pass:
         """Return the plan as a pass, with the eigenvectors of the chosen rows to start from, and their scores."""
-        evidence = {path: _evidence(scores.score, scores[path], rows) for path, rows in self.rows.items()}
-        return InsertPseudoLayers(self.rows, self.operator, self.seed, _Directions(self.rows, scores), evidence)
+        evidence = {path: _evidence(scores.score, scores[path], rows) for path, rows in self.members.items()}
+        return find_kind(self.operator).edit(self.rows, self.seed, _Directions(self.members, scores), evidence)
 
     def __str__(self) -> str:
-        return str(InsertPseudoLayers(self.rows, self.operator, self.seed))
+        return str(find_kind(self.operator).edit(self.rows, self.seed))
 
 
 def _evidence(score: str, scores: SiteScores, rows: tuple[int, ...]) -> Evidence:
@@ -73,7 +75,7 @@ def plan(
     traced: nn.Module,
     scores: Scores,
     *,
-    budget: float = 0.10,
+    budget: Budget | float = 0.10,
     operator: str = "serial",
     allocation: str = "even",
     include: tuple[str, ...] | list[str] = (),
@@ -88,8 +90,11 @@ def plan(
     Args:
         traced: The graph that is to grow.
         scores: What `fxgrow.analyze` measured on it.
-        budget: Parameters to add at most: a float is a fraction of the model's, an int a number.
-        operator: The kind of pseudo-layer. ``"serial"``, the default, adds depth; see `fxgrow.operators`.
+        budget: Parameters to add at most: a float is a fraction of the model's, an int a number. A `Budget` can count
+            FLOPs, and says in which portions neurons grow.
+        operator: The kind of pseudo-layer. ``"serial"``, the default, adds depth; see `fxgrow.operators`. Or
+            ``"half-step"``, for half-steps of hidden units and heads, which *change the function*, and
+            ``"half-step-apart"``, whose halves start apart along the scores' eigenvectors (`docs/half_steps.md`).
         allocation: ``"even"`` (every site the same number of parameters), ``"proportional"`` (by held-out scores) or
             ``"greedy"`` (best score per parameter first, wherever it is).
         include: Module paths or shell patterns of the only sites that may grow.
@@ -103,28 +108,39 @@ def plan(
     """
     traced = unwrap(traced)
     scores.check(traced)
-    kind, allocate = find_operator(operator), find_allocation(allocation)
-    limit = resolve_budget(traced, budget)
-    nest = kind.reads == "input"
+    kind, allocate = find_kind(operator), find_allocation(allocation)
+    chosen = as_budget(budget)
+    limit = resolve_budget(chosen.size_of(traced), chosen.total)
     sites = eligible_sites(
         traced,
         [path for path in scores if scores[path].eligible],
         scores.refusals,
         include=tuple(include),
         exclude=tuple(exclude),
-        nest=nest,
+        nest=kind.nests,
     )
-    if not sites:
+    places, refusals = kind.places(traced, sites, scores)
+    for path in include:
+        if path in refusals:
+            what = f"operator {operator!r} cannot go there: {refusals[path]}"
+            raise PlanError(what, where=path, fix="leave it out of include")
+    if not places:
         raise PlanError(
-            "no site is left to grow" + _told(scores.refusals),
+            "no site is left to grow" + _told({**scores.refusals, **refusals}),
             where="include and exclude" if include or exclude else "the model",
             fix="name sites in include=, or see with `fxgrow inspect` why each site cannot grow",
         )
-    _check_affordable(sites, kind, limit)
-    counts = allocate(sites, scores, kind, limit)
-    rows = {path: best_rows(scores[path], count) for path, count in counts.items() if count}
-    cost = sum(kind.parameter_count(sites[path].map, count) for path, count in counts.items() if count)
-    return Plan(rows, operator, seed, limit, cost, allocation)
+    price = Price(places, chosen)
+    _check_affordable(price, operator, limit)
+    counts = {path: count for path, count in allocate(price, limit).items() if count}
+    if not counts:
+        what = f"no site has so many neurons: {chosen}"
+        raise PlanError(what, where="the budget", fix="give fewer least_rows, or a smaller multiple")
+    rows = {path: best(places[path].priority, count) for path, count in counts.items()}
+    members = {path: places[path].rows_of(grown) for path, grown in rows.items()}
+    cost = sum(places[path].parameters(count) for path, count in counts.items())
+    spent = limit if chosen.unit == "parameters" else cost
+    return Plan(rows, operator, seed, spent, cost, allocation, members)
 
 
 def _told(refusals: Mapping[str, str]) -> str:
@@ -135,13 +151,14 @@ def _told(refusals: Mapping[str, str]) -> str:
     return f" ({'; '.join(f'{path}: {reason}' for reason, path in first.items())})" if first else ""
 
 
-def _check_affordable(sites: dict[str, Site], operator: type[PseudoLayer], budget: int) -> None:
-    cheapest = min(sites.values(), key=lambda site: operator.parameter_count(site.map, 1))
-    price = operator.parameter_count(cheapest.map, 1)
-    if price > budget:
+def _check_affordable(price: Price, operator: str, budget: int) -> None:
+    least, unit = price.budget.portion(1), price.budget.unit
+    cheapest = min(price.places, key=lambda path: price.of(path, least))
+    needed = price.of(cheapest, least)
+    if needed > budget:
+        what = "the cheapest one" if least == 1 else f"the cheapest {least}"
         raise PlanError(
-            f"it pays for no neuron: the cheapest one, at {cheapest.path}, costs {price} parameters with "
-            f"operator {operator.name!r}",
-            where=f"budget of {budget} parameters",
-            fix=f"give at least budget={price}",
+            f"it pays for no neuron: {what}, at {cheapest}, costs {needed} {unit} with operator {operator!r}",
+            where=f"budget of {budget} {unit}",
+            fix=f"give at least budget={needed}",
         )

@@ -3,47 +3,37 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import torch.fx as fx
-from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
-from rich.table import Table as Grid
-from rich.text import Text
-
 from fxgrow.errors import FxgrowError, did_you_mean
-from fxgrow.files.table import NodeRow, Table, describe
-from fxgrow.inspection.drawing import ModelTree
+from fxgrow.files.table import NodeRow, Table
+from fxgrow.inspection.document import Facts, Grid, Line, Part, Tree, parts
+from fxgrow.inspection.model import Model, table_of
 from fxgrow.inspection.outline import Item, outline
-from fxgrow.inspection.quantities import Glyphs, glyphs_of, plain_text, shape_text, short, two_digits
-from fxgrow.inspection.score_summary import SIGNIFICANCE
+from fxgrow.inspection.quantities import plain_text, shape_text, short, two_digits
+from fxgrow.inspection.summary import with_error
 from fxgrow.record.annotations import ScoreAnnotation
+from fxgrow.record.evidence import significant
 
 _NEURONS_SHOWN = 10
 
 
 @dataclass(frozen=True)
-class Details:
-    """What lies at one path of a model, as a rich renderable."""
+class NodeFacts:
+    """One node: what is known of it, in words, and as its row of the table."""
 
-    table: Table
+    facts: tuple[tuple[str, str], ...]
+    row: NodeRow
+
+
+@dataclass(frozen=True)
+class NodeView:
+    """What lies at one path of a model."""
+
     path: str
-    rows: tuple[NodeRow, ...]
-    item: Item | None  #: what to draw below, where more than one node lies at the path
-
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        """Yield the facts of each node, then what lies below the path."""
-        glyphs = glyphs_of(options)
-        yield Text(plain_text(self.path), style="bold")
-        for row in self.rows:
-            yield _facts(self.table, row, glyphs)
-            scores = row.annotation.get("scores")
-            if scores:
-                yield Text()
-                yield _neurons_heading(scores)
-                yield _neurons(scores, glyphs)
-        if self.item is not None:
-            yield ModelTree(self.item)
+    nodes: tuple[NodeFacts, ...]
+    below: Item | None  #: what lies below the path, where more than one node does
 
 
-def render_node(model: Table | fx.GraphModule, path: str) -> Details:
+def view_node(model: Model, path: str) -> NodeView:
     """Return one node in full, or the part of the tree that lies at `path`; nothing is executed.
 
     Args:
@@ -53,7 +43,7 @@ def render_node(model: Table | fx.GraphModule, path: str) -> Details:
     Raises:
         FxgrowError: If there is nothing of that name.
     """
-    table = model if isinstance(model, Table) else describe(model)
+    table = table_of(model)
     rows = _rows_at(table, path)
     item = next((item for item in outline(table, everything=True).walk() if item.path == path), None)
     if item is not None and not item.children:
@@ -61,7 +51,21 @@ def render_node(model: Table | fx.GraphModule, path: str) -> Details:
     if not path or (not rows and item is None):
         fix = f"{did_you_mean(path, _names(table))}`fxgrow inspect` shows the names"
         raise FxgrowError("the model has nothing of this name", where=path or "--node", fix=fix)
-    return Details(table, path, rows, item)
+    return NodeView(path, tuple(NodeFacts(tuple(_facts(table, row)), row) for row in rows), item)
+
+
+@parts.register
+def _(view: NodeView) -> Iterator[Part]:
+    yield Line(plain_text(view.path), "title")
+    for node in view.nodes:
+        yield Facts(tuple((name, plain_text(value)) for name, value in node.facts))
+        scores = node.row.annotation.get("scores")
+        if scores:
+            yield Line()
+            yield Line(_neurons_heading(scores))
+            yield _neurons(scores)
+    if view.below is not None:
+        yield Tree(view.below)
 
 
 def _rows_at(table: Table, path: str) -> tuple[NodeRow, ...]:
@@ -77,26 +81,17 @@ def _names(table: Table) -> list[str]:
     return list(dict.fromkeys([*names, *(row.site.path for row in table.nodes if row.site)]))
 
 
-def _facts(table: Table, row: NodeRow, glyphs: Glyphs) -> Grid:
-    grid = Grid.grid(padding=(0, 2, 0, 2))
-    grid.add_column(style="dim", no_wrap=True)
-    grid.add_column(overflow="fold")
-    for name, value in _fact_pairs(table, row, glyphs):
-        grid.add_row(name, Text(plain_text(value)))
-    return grid
-
-
-def _fact_pairs(table: Table, row: NodeRow, glyphs: Glyphs) -> Iterator[tuple[str, str]]:
-    shapes = {other.name: shape_text(other.shape, glyphs) for other in table.nodes}
+def _facts(table: Table, row: NodeRow) -> Iterator[tuple[str, str]]:
+    shapes = {other.name: shape_text(other.shape) for other in table.nodes}
     if row.module_type:
         yield "module", f"{row.module_type}({row.extra_repr})"
     yield "node", f"{row.name} = {row.op} {row.target if row.op != 'call_module' else ''}({row.arguments})"
     yield "reads", ", ".join(f"{name} {shapes[name]}".strip() for name in row.inputs) or "nothing"
     yield "read by", ", ".join(other.name for other in table.nodes if row.name in other.inputs) or "nothing"
     if row.shape is not None:
-        yield "output", f"{shape_text(row.shape, glyphs) or 'a scalar'} {row.dtype}"
+        yield "output", f"{shape_text(row.shape) or 'a scalar'} {row.dtype}"
     for name, shape in _parameters(table, row).items():
-        yield "parameter", f"{name} {shape_text(shape, glyphs)}" + (" (frozen)" if name in table.frozen else "")
+        yield "parameter", f"{name} {shape_text(shape)}" + (" (frozen)" if name in table.frozen else "")
     if row.annotation.get("flops"):
         yield "FLOPs", short(row.annotation["flops"])
     yield from _growth(table, row)
@@ -113,6 +108,7 @@ def _growth(table: Table, row: NodeRow) -> Iterator[tuple[str, str]]:
     if site is not None:
         verdict = f"no, {site.refusal}" if site.refusal else "yes" if site.by_default else "if included by name"
         yield "can grow", f"{verdict}: {site.neurons} neurons of {site.features} features each"
+        yield "half-steps", f"yes: {site.units} hidden units or heads" if site.units else f"no: {site.no_units}"
         dark = [row for row, reached in enumerate(row.annotation.get("scores", {}).get("reached") or ()) if not reached]
         if dark:
             yield "cannot grow", f"no gradient of the loss reaches neurons {', '.join(map(str, dark))}"
@@ -129,25 +125,24 @@ def _growth(table: Table, row: NodeRow) -> Iterator[tuple[str, str]]:
         yield "made by", f"{made.pass_name}, edit {made.edit}"
 
 
-def _neurons_heading(scores: ScoreAnnotation) -> Text:
+def _neurons_heading(scores: ScoreAnnotation) -> str:
     name = " ".join(part for part in (scores["score"], scores["matrix"]) if part)
     shown = min(_NEURONS_SHOWN, len(scores["eigenvalues"]))
-    return Text(f"the {shown} of {len(scores['eigenvalues'])} neurons that ask most for growth ({name} score)")
+    return f"the {shown} of {len(scores['eigenvalues'])} neurons that ask most for growth ({name} score)"
 
 
-def _neurons(scores: ScoreAnnotation, glyphs: Glyphs) -> RenderableType:
+def _neurons(scores: ScoreAnnotation) -> Grid:
     """Return the neurons that ask most for growth, by their held-out score if there is one."""
     sign, held_out, errors = scores.get("sign", -1), scores["held_out"], scores["stderr"]
+    asks = significant(scores)
     ranking = scores["eigenvalues"] if held_out is None else held_out
     ranked = sorted(range(len(ranking)), key=lambda neuron: -sign * ranking[neuron])
-    grid = Grid(box=None, padding=(0, 1), header_style="dim")
-    for heading in ("neuron", "score", "held out", "significant"):
-        grid.add_column(heading, justify="right")
+    headings = ("neuron", "score", "held out", "significant")
+    rows = []
     for neuron in ranked[:_NEURONS_SHOWN]:
         cells = ["", ""]
         if held_out is not None and errors is not None:
             value, error = held_out[neuron], errors[neuron]
-            significant = "yes" if sign * value > SIGNIFICANCE * error else "no"
-            cells = [f"{two_digits(value)} {glyphs.spread} {two_digits(error)}", significant]
-        grid.add_row(str(neuron), two_digits(scores["eigenvalues"][neuron]), *cells)
-    return grid
+            cells = [with_error(value, error), "yes" if asks[neuron] else "no"]
+        rows.append((str(neuron), two_digits(scores["eigenvalues"][neuron]), *cells))
+    return Grid(headings, tuple(rows), right=headings)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from fxgrow.files.table import NodeRow, SiteRow, Table
-from fxgrow.inspection.score_summary import ScoreSummary, summarise
+from fxgrow.inspection.scores import ScoreSummary, summarise
 from fxgrow.record.provenance import ResidualEdge
 
 Kind = Literal["container", "module", "function", "parameter", "pseudo-layer", "residual edge", "alike"]
@@ -60,10 +60,13 @@ class _Gatherer:
         called = [row.target for row in table.nodes if row.op == "call_module"]
         self.containers = {prefix for path in called for prefix in _prefixes(path)}
         self.functions: dict[str, list[NodeRow]] = defaultdict(list)
+        self.held: dict[str, list[NodeRow]] = defaultdict(list)  # the parameters of an inlined module, by its path
         self.readers: dict[str, list[NodeRow]] = defaultdict(list)
         for row in table.nodes:
             if _is_function(row):
                 self.functions[row.path].append(row)
+            if row.op == "get_attr":
+                self.held[row.path].append(row)
             for name in row.inputs:
                 self.readers[name].append(row)
 
@@ -89,8 +92,7 @@ class _Gatherer:
             return  # the functional site has it
         if row.path and row.path not in self.containers and any(reader.path == row.path for reader in readers):
             last = self.functions[row.path][-1]
-            held = [other for other in self.table.nodes if other.op == "get_attr" and other.path == row.path]
-            sizes = {name: size for other in held for name, size in _sizes(other).items()}
+            sizes = {name: size for other in self.held[row.path] for name, size in _sizes(other).items()}
             yield self._entry(last, row.path, "module", short_name(last.target), sizes)
         else:
             shape = row.parameters[row.target]

@@ -3,11 +3,12 @@
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from operator import is_
 
 from fxgrow.files.table import SiteRow, Table
 from fxgrow.inspection.gathering import RESIDUAL_EDGE, Entry, Kind, gather
-from fxgrow.inspection.score_summary import ScoreSummary, blend, pool
-from fxgrow.record.location import numbered
+from fxgrow.inspection.scores import ScoreSummary, blend, pool
+from fxgrow.record.numbering import numbered
 from fxgrow.record.provenance import ResidualEdge
 
 
@@ -164,7 +165,8 @@ def condense(item: Item) -> Item:
         below.kind == "pseudo-layer" or below.remark for child in children for below in child.walk()
     ):
         children = []
-    condensed = replace(item, children=tuple(children))
+    unchanged = len(children) == len(item.children) and all(map(is_, children, item.children))
+    condensed = item if unchanged else replace(item, children=tuple(children))
     if item.kind == "container" and item.path and len(children) == 1:
         only = children[0]
         return replace(only, label=f"{item.label}.{only.label}")
@@ -174,11 +176,15 @@ def condense(item: Item) -> Item:
 def _gather_alike(items: list[Item]) -> list[Item]:
     """Replace each run of numbered siblings that differ in their scores only by one item."""
     runs: list[list[Item]] = []
+    last: tuple[object, ...] | None = None
     for item in items:
-        if runs and _alike(runs[-1][-1], item):
+        number = numbered(item.label)
+        signature = (number[0], *_signature(item)) if number else None
+        if runs and signature is not None and signature == last:
             runs[-1].append(item)
         else:
             runs.append([item])
+        last = signature
     return [_merge(run, _range_label(run)) if len(run) > 1 else run[0] for run in runs]
 
 
@@ -187,14 +193,12 @@ def _range_label(items: list[Item]) -> str:
     return f"{items[0].label}-{last[1]}" if last else items[0].label
 
 
-def _alike(first: Item, second: Item) -> bool:
-    one, other = numbered(first.label), numbered(second.label)
-    return bool(one and other and one[0] == other[0]) and _signature(first) == _signature(second)
-
-
-def _signature(item: Item, top: bool = True) -> tuple[object, ...]:
-    bare = replace(item, path="", scores=None, children=(), label="" if top else item.label)
-    return bare, item.scores is None, tuple(_signature(child, top=False) for child in item.children)
+def _signature(item: Item, *, top: bool = True) -> tuple[object, ...]:
+    """Return all of an item but its path, its scores, and the label of its top."""
+    label = "" if top else item.label
+    own = (label, item.kind, item.operation, item.shape, item.parameters, item.depth, item.grown_rows, item.remark)
+    children = tuple(_signature(child, top=False) for child in item.children)
+    return (*own, item.alike, item.scores is None, children)
 
 
 def _merge(items: list[Item], label: str) -> Item:

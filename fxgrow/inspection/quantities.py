@@ -1,32 +1,26 @@
-"""Numbers and names as people read them, and the characters that the terminal can show."""
+"""Numbers and names as people read them, in Unicode, and the same in ASCII."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-
-from rich.console import ConsoleOptions
 
 _UNITS = ((10**12, "T"), (10**9, "G"), (10**6, "M"), (10**3, "k"))
 
 
-@dataclass(frozen=True)
-class Glyphs:
-    """The characters of one character set that trees and bars are drawn with."""
-
-    branch: str
-    last: str
-    bar: str
-    blank: str
-    times: str
-    arrow: str
-    minus: str
-    grown: str  #: marks a pseudo-layer
-    levels: str  #: from empty to full
-    ellipsis: str
-    spread: str  #: between a number and its error
+LEVELS = " ▁▂▃▄▅▆▇█"  #: from empty to full
+#: what a terminal without Unicode gets in place of our marks
+_ASCII = str.maketrans(
+    {**dict(zip(LEVELS, " .:-=+*#@", strict=True)), **dict(zip("├└│─×⊕−", "|`|-x+-", strict=True))}
+    | {"→": "->", "±": "+-", "…": "..."}
+)
 
 
-UNICODE = Glyphs("├─ ", "└─ ", "│  ", "   ", "×", "→", "−", "⊕ ", " ▁▂▃▄▅▆▇█", "…", "±")
-ASCII = Glyphs("|- ", "`- ", "|  ", "   ", "x", "->", "-", "+ ", " .:-=+*#@", "...", "+-")
+def to_ascii(text: str) -> str:
+    """Spell our marks in ASCII.
+
+    Example:
+        >>> to_ascii("├─ ⊕ 2×3 → 4 ± 1")
+        '|- + 2x3 -> 4 +- 1'
+    """
+    return text.translate(_ASCII)
 
 
 def count(number: int) -> str:
@@ -75,23 +69,23 @@ def percent(share: float) -> str:
     return "<1 %" if 0 < share < 0.005 else f"{share:.0%}".replace("%", " %")
 
 
-def shape_text(shape: Sequence[int] | None, glyphs: Glyphs) -> str:
+def shape_text(shape: Sequence[int] | None) -> str:
     """Spell a shape, as in ``1×197×384``; a scalar's is empty, like one that is not known."""
-    return glyphs.times.join(map(str, shape or ()))
+    return "×".join(map(str, shape or ()))
 
 
-def meter(share: float, width: int, glyphs: Glyphs) -> str:
+def meter(share: float, width: int) -> str:
     """Draw a bar of `width` characters, filled to `share`.
 
     Example:
-        >>> meter(0.375, 4, UNICODE)
+        >>> meter(0.375, 4)
         '█▄  '
     """
-    eighths = round(share * width * (len(glyphs.levels) - 1))
+    eighths = round(share * width * (len(LEVELS) - 1))
     if share > 0:
         eighths = max(eighths, 1)
-    full, rest = divmod(eighths, len(glyphs.levels) - 1)
-    bar = glyphs.levels[-1] * full + (glyphs.levels[rest] if rest else "")
+    full, rest = divmod(eighths, len(LEVELS) - 1)
+    bar = LEVELS[-1] * full + (LEVELS[rest] if rest else "")
     return bar.ljust(width)
 
 
@@ -100,17 +94,12 @@ def plain_text(text: str) -> str:
     return "".join(character if character.isprintable() else " " for character in text)
 
 
-def sparkline(shares: Sequence[float], glyphs: Glyphs) -> str:
+def sparkline(shares: Sequence[float]) -> str:
     """Draw one character for each share; a share of zero is the lowest mark and not a blank.
 
     Example:
-        >>> sparkline([0.0, 0.5, 1.0], UNICODE)
+        >>> sparkline([0.0, 0.5, 1.0])
         '▁▅█'
     """
-    marks = glyphs.levels[1:]
+    marks = LEVELS[1:]
     return "".join(marks[round(share * (len(marks) - 1))] for share in shares)
-
-
-def glyphs_of(options: ConsoleOptions) -> Glyphs:
-    """Return the characters that a console's encoding has."""
-    return ASCII if options.ascii_only else UNICODE

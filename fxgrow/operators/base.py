@@ -46,6 +46,8 @@ class PseudoLayer(nn.Module):
     #: ``"input"``: reads what the site reads, beside it; ``"output"``: reads what the site made (behind its activation,
     #: where it has one), after it
     reads: ClassVar[Literal["input", "output"]]
+    #: whether it starts along the eigenvectors of the scores, where they have any
+    follows_eigenvectors: ClassVar[bool] = False
 
     def __init__(self, attachment: Attachment) -> None:
         super().__init__()

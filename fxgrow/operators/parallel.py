@@ -100,6 +100,7 @@ class Signed(BesideSite):
     """
 
     name = "signed"
+    follows_eigenvectors = True
 
     def __init__(self, attachment: Attachment) -> None:
         super().__init__(attachment)
@@ -125,6 +126,7 @@ class Gated(BesideSite):
     """
 
     name = "gated"
+    follows_eigenvectors = True
 
     def __init__(self, attachment: Attachment) -> None:
         super().__init__(attachment)

@@ -19,6 +19,7 @@ def register_operator(operator: type[PseudoLayer]) -> type[PseudoLayer]:
         raise PlanError(
             f"this name belongs to {known.__module__}.{known.__qualname__}",
             where=f"operator {operator.name!r}",
+            fix="give the new class another name",
         )
     return operator
 

@@ -13,7 +13,22 @@ Optimizers = Optimizer | Sequence[Optimizer]
 
 
 def listed(optimizer: Optimizers | None) -> tuple[Optimizer, ...]:
-    """Return the optimizers as a tuple; an empty one for None.
+    """Return the optimizers that hold state and make steps, as a tuple; an empty one for None.
+
+    Raises:
+        PlanError: If one of them is no optimizer of torch.
+    """
+    return tuple(stepping(one) for one in as_given(optimizer))
+
+
+def stepping(optimizer: Optimizer) -> Optimizer:
+    """Return the optimizer inside of one that only passes on to it, as timm's Lookahead and Accelerate's do."""
+    inner = next((value for value in vars(optimizer).values() if isinstance(value, Optimizer)), None)
+    return optimizer if inner is None else stepping(inner)
+
+
+def as_given(optimizer: Optimizers | None) -> tuple[Optimizer, ...]:
+    """Return the optimizers as a tuple, as they were given; an empty one for None.
 
     Raises:
         PlanError: If one of them is no optimizer of torch.

@@ -15,6 +15,15 @@ class CompiledForm(nn.Module):
 
     graph_module: fx.GraphModule
 
+    def stand_for(self, graph_module: fx.GraphModule) -> None:
+        """Share what `graph_module` holds: the same dictionaries, so that what changes in one changes in both."""
+        # Not registered as a submodule, which would put its name before every key of the state dict.
+        self.__dict__["graph_module"] = graph_module
+        self._parameters, self._buffers = graph_module._parameters, graph_module._buffers
+        self._modules = graph_module._modules
+        self._non_persistent_buffers_set = graph_module._non_persistent_buffers_set
+        self.training = graph_module.training
+
 
 def layers(model: nn.Module) -> Iterator[nn.Module]:
     """Yield a model and what it wraps, from the outside in: DataParallel, torch.compile, `fxgrow.compile`."""

@@ -14,7 +14,6 @@ from fxgrow.execution.preservation import preserved
 from fxgrow.execution.structures import flatten
 from fxgrow.primitives.modules import fetch_attribute
 from fxgrow.progressive.narrowing import Slices
-from fxgrow.record.annotations import annotation
 
 
 @dataclass(frozen=True)
@@ -90,13 +89,6 @@ def _running_size(parameter: nn.Parameter, slices: Slices, name: str) -> int:
     for part in slices.get(name, ()):
         size = size * len(part.index) // parameter.shape[part.dim]
     return size
-
-
-def flops_per_sample(graph_module: fx.GraphModule) -> int:
-    """Return the FLOPs of a forward pass for one sample, as the nodes carry them (`fxgrow.execution.shapes`)."""
-    placeholders = [node.meta.get("tensor_meta") for node in graph_module.graph.find_nodes(op="placeholder")]
-    batch = next((int(meta.shape[0]) for meta in placeholders if len(getattr(meta, "shape", ()))), 1)
-    return sum(annotation(node).get("flops", 0) for node in graph_module.graph.nodes) // batch
 
 
 def measure(model: nn.Module, inputs: Any, repetitions: int) -> float:

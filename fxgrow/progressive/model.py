@@ -13,10 +13,11 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from fxgrow.errors import PlanError
+from fxgrow.execution.shapes import flops_per_sample
 from fxgrow.execution.structures import batch_size_of, resized
 from fxgrow.graph.identity import attach_state, become
 from fxgrow.graph.sharing import share
-from fxgrow.progressive.costs import Costs, StageCost, flops_per_sample, measure, running_parameters
+from fxgrow.progressive.costs import Costs, StageCost, measure, running_parameters
 from fxgrow.progressive.moments import Watch
 from fxgrow.progressive.narrowing import IdleSlice, idle_slices, wake_units, width_slices
 from fxgrow.progressive.parts import find_parts

@@ -76,7 +76,9 @@ def running_parts(parts: Parts, stages: Sequence[Stage]) -> tuple[frozenset[int]
     for index, (before, after) in enumerate(itertools.pairwise(chosen)):
         if not before <= after:
             lost = parts.parts[min(before - after)].path
-            raise PlanError("it runs in the stage before and not in this one", where=f"stage {index + 1}: {lost}")
+            what = "it runs in the stage before and not in this one"
+            fix = "let each stage run what the one before it runs"
+            raise PlanError(what, where=f"stage {index + 1}: {lost}", fix=fix)
         for woken in after - before:
             source_of(parts, woken, before)
     return tuple(chosen)

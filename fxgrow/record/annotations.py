@@ -5,9 +5,10 @@ annotations lie, as plain JSON. torch.fx copies ``meta`` shallowly when it copie
 replaced and never changed in place, or the copy would write on the original.
 """
 
-from typing import Any, Literal, TypedDict
+from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
-import torch.fx as fx
+if TYPE_CHECKING:
+    import torch.fx as fx
 
 KEY = "fxgrow"
 #: why nothing may grow at a site none of whose neurons is `reached`: it could not learn
@@ -29,6 +30,14 @@ class ScoreAnnotation(TypedDict):
     reached: list[bool] | None  #: whether each neuron gets a gradient of the loss; None where all do
 
 
+class RepeatAnnotation(TypedDict):
+    """Which rows of a site a half-step repeats, and where."""
+
+    site: str
+    copy: str  #: the site in the half-step
+    rows: list[int]
+
+
 class ProvenanceAnnotation(TypedDict, total=False):
     """Which edit made a node, as `fxgrow.record.provenance` reads and writes it."""
 
@@ -41,6 +50,7 @@ class ProvenanceAnnotation(TypedDict, total=False):
     block: str  #: module path of the inserted block that the node belongs to
     entry: int  #: on the first node that reads an inserted block's input: which of its inputs that is
     exit: bool  #: whether the node's value is what an inserted block makes of its input
+    repeats: list[RepeatAnnotation]  #: on the sum of a half-step
     moved: bool  #: on a residual edge: inserting it changed the order of other nodes
     merged: list[int]  #: on a residual edge: edits whose pseudo-layers were merged into this one
 
@@ -55,12 +65,12 @@ class Annotation(TypedDict, total=False):
     values: list[Any]  #: on a placeholder of integers: what the example input held, where control flow depends on it
 
 
-def annotation(node: fx.Node) -> Annotation:
+def annotation(node: "fx.Node") -> Annotation:
     """Return what fxgrow wrote on `node`; an empty annotation where it wrote nothing."""
     return node.meta.get("custom", {}).get(KEY, {})
 
 
-def annotate(node: fx.Node, **fields: Any) -> None:
+def annotate(node: "fx.Node", **fields: Any) -> None:
     """Set fields of the annotation of `node`, keeping the others; ``None`` removes a field."""
     merged = {**annotation(node), **fields}
     merged = {name: value for name, value in merged.items() if value is not None}

@@ -2,11 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
-
-import torch.fx as fx
+from typing import TYPE_CHECKING, Any
 
 from fxgrow.record.annotations import annotate, annotation
+
+if TYPE_CHECKING:
+    import torch.fx as fx
 
 
 @dataclass(frozen=True)
@@ -29,12 +30,22 @@ class ResidualEdge:
 
 
 @dataclass(frozen=True)
+class Repeat:
+    """Which rows of a site a half-step repeats, and where."""
+
+    site: str
+    copy: str  #: the site in the half-step
+    rows: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class BlockNode:
     """A node of an inserted block."""
 
     path: str  #: module path of the block
     entry: int | None = None  #: on the first node that reads the block's input: which of its inputs that is
     exit: bool = False  #: whether the node's value is what the block makes of its input
+    repeats: tuple[Repeat, ...] = ()  #: on the sum of a half-step
 
 
 @dataclass(frozen=True)
@@ -75,16 +86,17 @@ def read_provenance(written: Mapping[str, Any]) -> Provenance | None:
         part = ResidualEdge(
             made["pseudo_layer"], made["site"], None if rows is None else tuple(rows), made.get("moved", False), merged
         )
-    block = BlockNode(made["block"], made.get("entry"), made.get("exit", False)) if "block" in made else None
+    repeats = tuple(Repeat(known["site"], known["copy"], tuple(known["rows"])) for known in made.get("repeats", ()))
+    block = BlockNode(made["block"], made.get("entry"), made.get("exit", False), repeats) if "block" in made else None
     return Provenance(made.get("pass_name", ""), made.get("edit", -1), part, block)
 
 
-def provenance_of(node: fx.Node) -> Provenance | None:
+def provenance_of(node: "fx.Node") -> Provenance | None:
     """Return what is known of the making of a node; None where no edit made it."""
     return read_provenance(annotation(node))
 
 
-def write_provenance(node: fx.Node, provenance: Provenance) -> None:
+def write_provenance(node: "fx.Node", provenance: Provenance) -> None:
     """Write on a node how it was made, in place of what was written there."""
     made: dict[str, Any] = {"pass_name": provenance.pass_name, "edit": provenance.edit}
     part, block = provenance.part, provenance.block
@@ -100,10 +112,12 @@ def write_provenance(node: fx.Node, provenance: Provenance) -> None:
     if block is not None:
         made |= {"block": block.path, **({} if block.entry is None else {"entry": block.entry})}
         made |= {"exit": True} if block.exit else {}
+    if block is not None and block.repeats:
+        made["repeats"] = [{"site": one.site, "copy": one.copy, "rows": list(one.rows)} for one in block.repeats]
     annotate(node, provenance=made)
 
 
-def mark(node: fx.Node, *parts: PseudoLayerNode | ResidualEdge | BlockNode) -> None:
+def mark(node: "fx.Node", *parts: PseudoLayerNode | ResidualEdge | BlockNode) -> None:
     """Write on a node what it is a part of; which pass and which edit made it stays, or is written by the framework."""
     provenance = provenance_of(node) or Provenance()
     for part in parts:
@@ -111,13 +125,13 @@ def mark(node: fx.Node, *parts: PseudoLayerNode | ResidualEdge | BlockNode) -> N
     write_provenance(node, provenance)
 
 
-def part_of(node: fx.Node) -> PseudoLayerNode | ResidualEdge | None:
+def part_of(node: "fx.Node") -> PseudoLayerNode | ResidualEdge | None:
     """Return the pseudo-layer or the residual edge that a node is a part of."""
     provenance = provenance_of(node)
     return provenance.part if provenance else None
 
 
-def edge_of(node: fx.Node) -> ResidualEdge | None:
+def edge_of(node: "fx.Node") -> ResidualEdge | None:
     """Return the residual edge that a node is; None for any other."""
     part = part_of(node)
     return part if isinstance(part, ResidualEdge) else None

@@ -6,13 +6,14 @@ somebody's pass) is a base with an empty record.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch.fx as fx
-from torch import nn
-
-from fxgrow.primitives.unwrapping import unwrap
 from fxgrow.record.annotations import KEY
+from fxgrow.record.evidence import SiteEvidence
+
+if TYPE_CHECKING:
+    import torch.fx as fx
+    from torch import nn
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,8 @@ class GrowthEvent:
     allocation: str | None = None  #: how the plan shared them out among sites
     #: whatever the training loop wants to remember: epoch, step, loss before and after
     context: Mapping[str, Any] = field(default_factory=dict)
+    #: what the scores said of every site before this event; empty where somebody named what grows
+    scores: tuple[SiteEvidence, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -89,28 +92,30 @@ class Record:
     new_parameters: tuple[str, ...] = ()
 
 
-def record_of(graph_module: fx.GraphModule) -> Record:
+def record_of(graph_module: "fx.GraphModule") -> Record:
     """Return the record of `graph_module`; an empty one where it has none."""
     found = graph_module.meta.get(KEY)
     return found if isinstance(found, Record) else Record()
 
 
-def update_record(graph_module: fx.GraphModule, **changes: Any) -> None:
+def update_record(graph_module: "fx.GraphModule", **changes: Any) -> None:
     """Replace fields of the record of `graph_module`."""
     graph_module.meta[KEY] = replace(record_of(graph_module), **changes)
 
 
-def new_parameters(graph_module: nn.Module) -> dict[str, nn.Parameter]:
+def new_parameters(graph_module: "nn.Module") -> "dict[str, nn.Parameter]":
     """Return the parameters that the last growth event added, by name.
 
     Raises:
         TraceError: If `graph_module` is not traced.
     """
+    from fxgrow.primitives.unwrapping import unwrap  # which imports torch; a file's record is read without
+
     graph_module = unwrap(graph_module)
     return {name: graph_module.get_parameter(name) for name in record_of(graph_module).new_parameters}
 
 
-def remember(graph_module: fx.GraphModule, context: Mapping[str, Any] | None, **fields: Any) -> fx.GraphModule:
+def remember(graph_module: "fx.GraphModule", context: Mapping[str, Any] | None, **fields: Any) -> "fx.GraphModule":
     """Write `context`, and fields of a plan, into the last event of the history of `graph_module`, and return it."""
     if context or fields:
         *earlier, last = record_of(graph_module).history
@@ -119,7 +124,7 @@ def remember(graph_module: fx.GraphModule, context: Mapping[str, Any] | None, **
     return graph_module
 
 
-def revise_growths(graph_module: fx.GraphModule, revise: Callable[[Growth], Growth]) -> None:
+def revise_growths(graph_module: "fx.GraphModule", revise: Callable[[Growth], Growth]) -> None:
     """Replace the lines of the growth history, as after a rewrite that renames or resizes pseudo-layers."""
     history = tuple(
         replace(event, growths=tuple(revise(growth) for growth in event.growths))

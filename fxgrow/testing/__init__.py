@@ -7,6 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from fxgrow.testing.behaviour import check_operations as check_operations
     from fxgrow.testing.checks import assert_same_function as assert_same_function
     from fxgrow.testing.checks import check_pass as check_pass
     from fxgrow.testing.draws import Draws as Draws
@@ -29,6 +30,7 @@ _HOMES = {
     "SampleModel": "samples",
     "Layer": "networks",
     "assert_same_function": "checks",
+    "check_operations": "behaviour",
     "check_pass": "checks",
     "graph_modules": "strategies",
     "growths": "rewriting",

@@ -78,7 +78,7 @@ def check_pass(applied: Pass, graph_module: fx.GraphModule, example_inputs: Any 
     }
     for broken, kept in promises.items():
         if not kept:
-            raise VerificationError(broken, where=str(applied))
+            raise VerificationError(broken, where=str(applied), fix="mend the pass")
     if applied.preserves_function:
         gradients = applied.keeps_parameters
         assert_same_function(graph_module, result.graph_module, example_inputs, gradients=gradients)

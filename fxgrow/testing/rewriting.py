@@ -139,7 +139,8 @@ def rewrite_at_random(
             continue
         finally:
             if _versions(current) != versions:
-                raise VerificationError("it writes to parameters of the graph that went in", where=str(applied))
+                what = "it writes to parameters of the graph that went in"
+                raise VerificationError(what, where=str(applied), fix="mend the pass")
         result = outcome.graph_module
         reference, gradients = (base, True) if applied.name == "undo" else (current, applied.keeps_parameters)
         differences.append(verify(reference, result, example_inputs, gradients=gradients).largest_relative)

@@ -7,16 +7,18 @@ import torch.fx as fx
 from torch import Tensor, nn
 
 from fxgrow.execution.preservation import preserved
-from fxgrow.graph.state import adopt_state
+from fxgrow.graph.likeness import graph_module_like
 from fxgrow.primitives.modules import add_module, fetch_attribute, fresh_path, resolves
 from fxgrow.record.location import module_path
 from fxgrow.tracing.alignment import ModeDifference, align, replace_argument
 from fxgrow.tracing.arguments import Call
+from fxgrow.tracing.calls import Opaque
 from fxgrow.tracing.causes import cause_of
 from fxgrow.tracing.functions import Function, rejecting_function, spelled
 from fxgrow.tracing.mode_value import ModeValue
-from fxgrow.tracing.tracer import ModelTracer, Opaque
+from fxgrow.tracing.tracer import ModelTracer
 from fxgrow.tracing.values import IntegerFromDataError
+from fxgrow.tracing.weights import notes_on_weights
 
 _CONSTANT = "_tensor_constant"
 
@@ -56,31 +58,37 @@ def capture(model: nn.Module, call: Call, leaves: Collection[str]) -> Capture:
     Raises:
         MustStayWholeError: If a module must become a leaf first.
     """
-    (train, evaluation), functions = _record_both(model, call, leaves)
-    constants = {f"eval:{name}": value for name, value in evaluation.constants.items()}
-    constants |= {f"train:{name}": value for name, value in train.constants.items()}
-    differences, findings = align(evaluation.tracer, train.tracer, constants)
-    if findings:
-        raise MustStayWholeError(findings)
+    functions: dict[Function, str] = {}  # kept as one node, and why
+    while True:
+        train, evaluation = _record_both(model, call, leaves, functions)
+        constants = {f"eval:{name}": value for name, value in evaluation.constants.items()}
+        constants |= {f"train:{name}": value for name, value in train.constants.items()}
+        differences = align(evaluation.tracer, train.tracer, constants)
+        new = dict.fromkeys(differences.functions, "does different things in train and in eval mode")
+        if not new.keys() - functions.keys():
+            break
+        functions = {**new, **functions}
+    if differences.modules:
+        raise MustStayWholeError(differences.modules)
     notes = [f"{spelled(function)} is one node: {reason}" for function, reason in functions.items()]
     notes += dict.fromkeys([*evaluation.tracer.notes, *train.tracer.notes])
-    notes += [*_size_notes(evaluation), *_constant_notes(evaluation), *_fixed_notes(call)]
+    notes += [*notes_on_weights(evaluation.graph, model), *_size_notes(evaluation)]
+    notes += [*_constant_notes(evaluation), *_fixed_notes(call)]
     passing = _passing_parts(model, evaluation)
     if passing:
         raise MustStayWholeError(passing)
-    graph_module = _assemble(model, evaluation, differences)
+    graph_module = _assemble(model, evaluation, differences.constants)
     return Capture(graph_module, tuple(notes), tuple(_doubts(evaluation)))
 
 
 def _record_both(
-    model: nn.Module, call: Call, leaves: Collection[str]
-) -> tuple[tuple[Recording, Recording], dict[Function, str]]:
-    """Record in train and in eval mode, with functions as one node each until none rejects what it is given.
+    model: nn.Module, call: Call, leaves: Collection[str], functions: dict[Function, str]
+) -> tuple[Recording, Recording]:
+    """Record in train and in eval mode, with `functions` as one node each, and add to them what rejects its arguments.
 
     A whole number that follows from the values of integer inputs is fixed, and asserted, where the model could not be
     traced otherwise.
     """
-    functions: dict[Function, str] = {}  # kept as one node, and why
     fix_integers = False
     while True:
         try:
@@ -88,7 +96,7 @@ def _record_both(
                 _record(model, ModelTracer(call, leaves, functions, fix_integers=fix_integers), training=mode)
                 for mode in (True, False)
             )
-            return (train, evaluation), functions
+            return train, evaluation
         except MustStayWholeError as failure:
             error = failure.__cause__
             function = rejecting_function(error) if error else None
@@ -187,12 +195,11 @@ def _stack(node: fx.Node) -> tuple[str, ...]:
 def _assemble(model: nn.Module, recording: Recording, differences: list[ModeDifference]) -> fx.GraphModule:
     for name, value in recording.constants.items():
         setattr(model, name, value)
-    graph_module = fx.GraphModule(model, recording.graph, type(model).__name__)
+    graph_module = graph_module_like(model, recording.graph)
     for name in recording.constants:
         delattr(model, name)
     for difference in differences:
         _follow_mode(graph_module, difference)
-    adopt_state(model, graph_module)
     return graph_module
 
 

@@ -8,7 +8,7 @@ from torch.export import ExportedProgram
 from torch.utils import _pytree as pytree
 
 from fxgrow.errors import TraceError
-from fxgrow.graph.state import adopt_state
+from fxgrow.graph.likeness import graph_module_like
 
 #: of what torch.export writes on a node; the rest are fake tensors and its own provenance
 _KEPT = ("nn_module_stack", "stack_trace")
@@ -41,9 +41,7 @@ def unpack(program: ExportedProgram) -> fx.GraphModule:
         elif node.op != "placeholder" and not _is_guard(node) and (node.users or node.op != "get_attr"):
             copies[node] = graph.node_copy(node, lambda value: copies[value])
             copies[node].meta = {key: node.meta[key] for key in _KEPT if key in node.meta}
-    graph_module = fx.GraphModule(source, graph, type(source).__name__)
-    adopt_state(source, graph_module)
-    return graph_module
+    return graph_module_like(source, graph)
 
 
 def _is_guard(node: fx.Node) -> bool:

@@ -11,11 +11,12 @@ from fxgrow.errors import TraceError, VerificationError
 from fxgrow.execution.shapes import ShapeError, complete_shapes, propagate_shapes
 from fxgrow.graph.normalisation import normalise
 from fxgrow.tracing.arguments import Call
+from fxgrow.tracing.calls import Opaque
 from fxgrow.tracing.capture import Capture, MustStayWholeError, capture
 from fxgrow.tracing.computed_bias import separate_computed_biases
 from fxgrow.tracing.detaching import detach_without_gradient
 from fxgrow.tracing.obstacles import obstacle
-from fxgrow.tracing.tracer import Opaque
+from fxgrow.tracing.weights import spelled_share
 
 PARTS = "trace those of its submodules that pass by themselves, and put each back in the place of the original"
 
@@ -66,7 +67,7 @@ def trace_faithfully(
                     raise _refuse(finding, model) from failure.__cause__
                 whole.add(path)
                 added.add(path)
-                notes.append(f"{path} stays whole: {finding.reason}")
+                notes.append(f"{path} stays whole{spelled_share([path], model)}: {finding.reason}")
 
 
 def _normalise(graph_module: fx.GraphModule, inputs: tuple[Any, ...]) -> None:

@@ -38,21 +38,28 @@ def is_einops_layer(module: nn.Module) -> bool:
 
 @contextmanager
 def recorded(tracer: "ModelTracer", functions: Collection[Function], model: nn.Module) -> Iterator[None]:
-    """Have `functions` recorded as one node each wherever code of the model's packages, or their own, names them."""
+    """Have `functions` recorded as one node each wherever code of the model's packages, or their own, names them.
+
+    So is ``len``, which Python itself wants to be a number: that of a tensor may be the size of the batch.
+    """
     by_identity = {id(function): _recording(tracer, function) for function in functions}
+    homes, length = list(_homes(functions, model)), tracer.length
     replaced = [
         (namespace, name, value)
-        for namespace in _namespaces(functions, model)
+        for namespace in (*homes, *map(vars, model.modules()))  # an activation, say, that a layer was given
         for name, value in namespace.items()
         if id(value) in by_identity
     ]
     for namespace, name, value in replaced:
         namespace[name] = by_identity[id(value)]
+    shadowed = [namespace for namespace in homes if namespace.setdefault("len", length) is length]
     try:
         yield
     finally:
         for namespace, name, value in replaced:
             namespace[name] = value
+        for namespace in shadowed:
+            del namespace["len"]
 
 
 def rejecting_function(error: BaseException) -> Function | None:
@@ -70,6 +77,15 @@ def rejecting_function(error: BaseException) -> Function | None:
     return next((function for function in found if function is not None), None)
 
 
+def calling_function() -> Function | None:
+    """Return the outermost function that runs in the forward of the innermost module, if a graph can call it."""
+    frame, found = sys._getframe(1), None
+    while frame is not None and not isinstance(_self(frame), nn.Module):
+        found = _function_of(frame, parameters=False) or found
+        frame = frame.f_back
+    return found
+
+
 def spelled(function: Function) -> str:
     """Return the name by which a function is imported."""
     return f"{function.__module__}.{function.__qualname__}"
@@ -85,13 +101,13 @@ def _recording(tracer: "ModelTracer", function: Function) -> Function:
     return record
 
 
-def _namespaces(functions: Collection[Function], model: nn.Module) -> Iterator[dict[str, Any]]:
+def _homes(functions: Collection[Function], model: nn.Module) -> Iterator[dict[str, Any]]:
+    """Yield the namespaces of all modules of the packages that the model's classes and the functions come from."""
     homes = {type(module).__module__ for module in model.modules()} | {function.__module__ for function in functions}
     packages = {home.partition(".")[0] for home in homes} - _OURS
     for name, module in list(sys.modules.items()):
         if isinstance(module, ModuleType) and name.partition(".")[0] in packages:
             yield vars(module)
-    yield from map(vars, model.modules())  # an activation, say, that a layer was given
 
 
 def _frames(error: BaseException) -> list[FrameType]:
@@ -106,8 +122,13 @@ def _self(frame: FrameType) -> Any:
     return frame.f_locals.get("self")
 
 
-def _function_of(frame: FrameType) -> Function | None:
-    """Return the function that runs in `frame`, if a graph can call it as it was called."""
+def _function_of(frame: FrameType, *, parameters: bool = True) -> Function | None:
+    """Return the function that runs in `frame`, if a graph can call it as it was called.
+
+    Args:
+        frame: The frame.
+        parameters: Whether it may be given parameters, which no longer grow then.
+    """
     function, code = frame.f_globals.get(frame.f_code.co_name), frame.f_code
     home = str(frame.f_globals.get("__name__")).split(".")
     if home[0] in _OURS or not _runs(function, code):
@@ -115,6 +136,8 @@ def _function_of(frame: FrameType) -> Function | None:
     count = code.co_argcount + code.co_kwonlyargcount + bool(code.co_flags & inspect.CO_VARARGS)
     count += bool(code.co_flags & inspect.CO_VARKEYWORDS)
     values = [frame.f_locals.get(name) for name in code.co_varnames[:count]]
+    if not parameters and any(isinstance(value, nn.Parameter) for value in _items(values)):
+        return None
     return function if holds_proxy(values) and not _holds_code(values) else None
 
 

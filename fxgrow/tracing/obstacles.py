@@ -1,4 +1,4 @@
-"""What a module does beside its forward, and a graph of its forward would not: hooks, and work in ``train()``."""
+"""What a module does beside its forward, and a graph of it would not: hooks, extra state, and work in ``train()``."""
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -16,6 +16,8 @@ def obstacle(module: nn.Module) -> str | None:
     """Say why `module` must stay whole, in words that follow its name; None where nothing but its forward matters."""
     if module._backward_hooks or module._backward_pre_hooks:
         return "has backward hooks, which a graph does not call"
+    if type(module).get_extra_state is not nn.Module.get_extra_state:
+        return "has extra state (get_extra_state), which a graph does not hold"
     return _work_of_train(module)
 
 

@@ -1,11 +1,13 @@
 """What stands for a value while a model is traced: a tensor for a tensor, so that code which asks takes it for one."""
 
 import operator
+from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.fx as fx
 from torch import Tensor, nn
+from torch.fx.immutable_collections import immutable_dict
 from torch.fx.node import map_aggregate
 from torch.fx.proxy import Attribute
 
@@ -13,8 +15,17 @@ if TYPE_CHECKING:
     from fxgrow.tracing.tracer import ModelTracer
 
 
-class ValueProxy(fx.Proxy):
+#: torch.fx's proxy but for its ``__call__``: no tensor and no number is callable, and code asks for that
+_OMITTED = ("__call__", "__dict__", "__weakref__")
+_OF_PROXY = {name: value for name, value in vars(fx.Proxy).items() if name not in _OMITTED}
+_Uncallable = type("Proxy", (), {**_OF_PROXY, "__hash__": object.__hash__})
+
+
+class ValueProxy(_Uncallable):  # type: ignore[misc, valid-type]
     """A proxy that can be counted, used as an index, compared where sizes decide, and written into."""
+
+    #: isinstance asks for it too, and finds a proxy of torch.fx
+    __class__ = property(lambda self: fx.Proxy)  # type: ignore[assignment]
 
     def __getattr__(self, k: str) -> Any:
         return None if _attribute(self, k) is None else _ValueAttribute(self, k)
@@ -36,8 +47,10 @@ class ValueProxy(fx.Proxy):
         return float(_decided(self))
 
 
-class _ValueAttribute(Attribute, ValueProxy):
+class _ValueAttribute(ValueProxy, Attribute):
     """An attribute of a value, as ``x.shape``, of the same kind."""
+
+    __init__, node = Attribute.__init__, Attribute.node
 
 
 #: what a tensor has and a proxy has not: attributes that are recorded when they are read
@@ -47,6 +60,10 @@ _TENSORS = frozenset({"T", "mT", "H", "mH", "data", "real", "imag"})  #: attribu
 _DECIDED = {"is_nested": False, "grad": None}
 
 
+class _ProxyOfTensor(fx.Proxy, Tensor):  # type: ignore[misc]
+    """What isinstance takes a `TensorProxy` for."""
+
+
 class TensorProxy(ValueProxy, Tensor):  # type: ignore[misc]
     """The proxy of a tensor, itself a tensor: ``isinstance`` and ``torch.is_tensor`` say so, as in the model's own run.
 
@@ -54,13 +71,15 @@ class TensorProxy(ValueProxy, Tensor):  # type: ignore[misc]
     the attributes of Tensor on it before ``__getattr__`` is asked, so they are sent there.
     """
 
+    __class__ = property(lambda self: _ProxyOfTensor)  # type: ignore[assignment]
+
     def __new__(cls, node: fx.Node, tracer: fx.Tracer, value: Tensor) -> "TensorProxy":
         """Create a tensor of the shape and dtype of `value`."""
         data = torch.empty_strided(value.shape, value.stride(), dtype=value.dtype, device="meta")
         return Tensor._make_subclass(cls, data)
 
     def __init__(self, node: fx.Node, tracer: fx.Tracer, value: Tensor) -> None:
-        fx.Proxy.__init__(self, node, tracer)
+        ValueProxy.__init__(self, node, tracer)
         self._is_param = isinstance(value, nn.Parameter)  # what isinstance asks for
 
     def __getattribute__(self, name: str) -> Any:
@@ -101,3 +120,13 @@ def holds_proxy(value: Any) -> bool:
     found: list[Any] = []
     map_aggregate(value, found.append)
     return any(isinstance(item, fx.Proxy) for item in found)
+
+
+def is_own_dict(value: Any) -> bool:
+    """Say whether `value` is a dict of a class of its own that can be made of a plain one."""
+    if not isinstance(value, dict) or isinstance(value, defaultdict | immutable_dict) or type(value) is dict:
+        return False
+    try:
+        return list(type(value)(dict(value))) == list(value)
+    except Exception:  # somebody's class
+        return False

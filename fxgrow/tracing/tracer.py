@@ -3,7 +3,7 @@
 import math
 import operator
 from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass, field, is_dataclass
+from dataclasses import is_dataclass
 from functools import cached_property
 from types import MethodWrapperType
 from typing import Any
@@ -12,52 +12,24 @@ import torch
 import torch.fx as fx
 from torch import Tensor, nn
 from torch.fx._symbolic_trace import _orig_module_call
-from torch.fx.node import map_aggregate
-from torch.fx.proxy import Attribute
 
 from fxgrow.execution.randomness import random_state
-from fxgrow.graph.declared import reads_only_sizes
 from fxgrow.primitives.unwrapping import bare
-from fxgrow.tracing.arguments import Argument, Call, mirror
+from fxgrow.tracing.arguments import Call, mirror
+from fxgrow.tracing.assertions import assert_as_given, assert_equal
 from fxgrow.tracing.attention import PADDING, writes_over_padding
 from fxgrow.tracing.autograd_functions import CHECKPOINTING
-from fxgrow.tracing.functions import Function, is_einops_layer, recorded, untraceable_functions
+from fxgrow.tracing.calls import ModuleCall, Opaque, drop_unread
+from fxgrow.tracing.functions import Function, calling_function, is_einops_layer, recorded, untraceable_functions
 from fxgrow.tracing.interception import contexts, interception, replace_in_torch
 from fxgrow.tracing.leaves import COMPOSITES, is_closed, untraceable_classes
 from fxgrow.tracing.obstacles import obstacle, watched_hooks
-from fxgrow.tracing.proxies import holds_proxy, proxy_of
+from fxgrow.tracing.proxies import holds_proxy, is_own_dict, proxy_of
 from fxgrow.tracing.untraced import untraced
 from fxgrow.tracing.values import IntegerFromDataError, UnknownValueError, Values
 
 #: written on nodes that were recorded under torch.no_grad
 NO_GRAD = "fxgrow_no_grad"
-
-
-@dataclass(eq=False)
-class ModuleCall:
-    """One call of a module while tracing: what was recorded in it, in order, and what it returned."""
-
-    path: str
-    #: how deep in torch.autocast, and under which hooks on saved tensors, the call began
-    contexts: tuple[int, object] = field(default_factory=contexts)
-    children: "list[ModuleCall | fx.Node]" = field(default_factory=list)
-    result: Any = None
-
-    def forget(self, erased: set[fx.Node]) -> None:
-        """Drop nodes that were erased from the graph."""
-        self.children = [child for child in self.children if child not in erased]
-        self.result = map_aggregate(self.result, lambda value: None if node_of(value) in erased else value)
-        for child in self.children:
-            if isinstance(child, ModuleCall):
-                child.forget(erased)
-
-
-@dataclass(frozen=True)
-class Opaque:
-    """A module that tracing would falsify or cannot enter: `stack` names it last, after the modules around it."""
-
-    stack: tuple[str, ...]
-    reason: str
 
 
 class ModelTracer(fx.Tracer):
@@ -73,6 +45,7 @@ class ModelTracer(fx.Tracer):
         calls: The stack of open module calls, outermost (the model) first; the whole tree when tracing is over.
         findings: Modules inside which tracing changed the meaning.
         notes: What was dropped without changing the function, in sentences.
+        callers: For each node the function, outside of any module, in which it was recorded.
     """
 
     def __init__(
@@ -92,15 +65,15 @@ class ModelTracer(fx.Tracer):
         self.calls = [ModuleCall("")]
         self.findings: list[Opaque] = []
         self.notes: list[str] = []
+        self.callers: dict[fx.Node, Function | None] = {}
         self.decided: dict[fx.Node, Any] = {}
         self.obstacles: dict[nn.Module, str | None] = {}
         self.records_gradients = True  # what torch.no_grad says; inside an autograd function torch itself says no
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         """Say whether `m` stays whole."""
-        if module_qualified_name in self.leaves or isinstance(m, self.leaf_classes) or is_closed(m):
-            return True
-        if is_einops_layer(m):
+        closed = is_closed(m) or is_einops_layer(m)
+        if closed or module_qualified_name in self.leaves or isinstance(m, self.leaf_classes):
             return True
         return not isinstance(m, COMPOSITES) and super().is_leaf_module(m, module_qualified_name)
 
@@ -110,7 +83,7 @@ class ModelTracer(fx.Tracer):
             graph: fx.Graph = self._watched(lambda: super(ModelTracer, self).trace(model))
         graph._tracer_cls = fx.Tracer  # torch.fx builds one without arguments where a GraphModule is unpickled
         self.calls[0].result = graph.output_node().args[0]
-        self.calls[0].forget(_drop_unread(graph, self.values))
+        self.calls[0].forget(drop_unread(graph, model))
         return graph
 
     def create_args_for_root(self, root_fn: Any, is_module: bool, concrete_args: Any = None) -> tuple[Any, list[Any]]:
@@ -136,29 +109,40 @@ class ModelTracer(fx.Tracer):
     def create_proxy(self, kind: str, target: Any, *args: Any, **kwargs: Any) -> Any:
         """Record an operation; what it returns for the example inputs is None itself where it is None."""
         proxy = super().create_proxy(kind, target, *args, **kwargs)
-        nothing = kind in ("call_module", "call_method") or target is operator.getitem
+        nothing = kind.startswith("call") and target is not getattr  # torch.fx asks that one's proxy for its node
         return None if nothing and self.values.example(proxy.node) is None else proxy
 
     def create_arg(self, a: Any) -> Any:
         """Return what stands for a value in the graph.
 
-        A proxy is taken for its node, though it may be a tensor, and an output of Hugging Face's for a call of its
-        class, though it is a dict too.
+        A proxy is taken for its node, though it may be a tensor, and an output of Hugging Face's, an OrderedDict or the
+        like for a call of its class, though it is a dict too.
         """
         if isinstance(a, fx.Proxy):
             return a.node
         if isinstance(a, dict) and is_dataclass(a):
             given = {name: value for name, value in a.items() if value is not None}
             return self.create_node("call_function", type(a), (), self.create_arg(given))
+        if is_own_dict(a) and holds_proxy(a):
+            return self.create_node("call_function", type(a), (self.create_arg(dict(a)),), {})
         return super().create_arg(a)
 
     def to_bool(self, obj: fx.Proxy) -> bool:
-        """Decide a branch on a size."""
+        """Decide a branch on a size; a size or a tuple of them may differ with the batch if it is never nothing."""
+        if not isinstance(self.values.example(obj.node), bool | Tensor):
+            obj = self.create_proxy("call_function", operator.truth, (obj,), {})
         return bool(self.decide(obj))
 
     def iter(self, obj: fx.Proxy) -> Iterator[Any]:
         """Iterate over a tuple, or the leading dimension of a tensor, if its length does not depend on the batch."""
         return iter([obj[index] for index in range(self.values.length(obj.node))])  # type: ignore[index]
+
+    def length(self, value: Any) -> Any:
+        """Return ``len(value)``; of a tensor, where it is the size of the batch, what that is when the graph runs."""
+        try:
+            return len(value)
+        except UnknownValueError:
+            return value.size(0)
 
     def decide(self, proxy: fx.Proxy) -> Any:
         """Return what a size is for the example inputs, and have the graph assert that it is this.
@@ -173,8 +157,7 @@ class ModelTracer(fx.Tracer):
                 self.note("branches on whether gradients are recorded take the side of training")
                 return value
             message = "this graph was traced for inputs of another size, type or number"
-            same = self.create_proxy("call_function", operator.eq, (proxy, value), {})
-            self.create_proxy("call_function", torch._assert, (same, message), {})
+            assert_equal(proxy, value, message)
         return self.decided[node]
 
     def _value(self, node: fx.Node) -> Any:
@@ -199,21 +182,8 @@ class ModelTracer(fx.Tracer):
             default = argument.value if argument.fixed and argument.spelled else None
             proxies.append(self.create_proxy("placeholder", argument.name, (default,) if defaults else (), {}))
         for argument, proxy in zip(self.call.arguments, proxies, strict=True):
-            self._demand(argument, proxy)
+            assert_as_given(argument, proxy)
         return proxies
-
-    def _demand(self, argument: Argument, proxy: fx.Proxy) -> None:
-        """Have the graph assert that an argument has its fixed value, or that a tensor is given where one must be."""
-        if argument.fixed and argument.spelled:
-            compare = operator.is_ if argument.value is None else operator.eq
-            holds = self.create_proxy("call_function", compare, (proxy, argument.value), {})
-            message = f"{argument.name} is fixed at {argument.value!r} in this graph"
-        elif not argument.fixed and proxy.node.args:
-            holds = self.create_proxy("call_function", operator.is_not, (proxy, None), {})
-            message = f"{argument.name} must be given"
-        else:
-            return
-        self.create_proxy("call_function", torch._assert, (holds, message), {})
 
     def call_module(self, m: nn.Module, forward: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         """Record a call of `m`, or what it does if it is no leaf."""
@@ -268,6 +238,7 @@ class ModelTracer(fx.Tracer):
             node.meta[NO_GRAD] = True
         self._look_around()
         self.calls[-1].children.append(node)
+        self.callers[node] = calling_function()
         return node
 
     def _look_around(self) -> None:
@@ -316,28 +287,3 @@ class ModelTracer(fx.Tracer):
         if len(self.findings) == known and random_state() != before:
             self.find("draws random numbers that tracing would turn into constants")
         return result
-
-
-def node_of(value: Any) -> fx.Node | None:
-    """Return the node behind a node or a proxy; None for anything else, and for an attribute that nothing has read."""
-    if isinstance(value, fx.Proxy):
-        value = vars(value).get("_node") if isinstance(value, Attribute) else value.node
-    return value if isinstance(value, fx.Node) else None
-
-
-def _drop_unread(graph: fx.Graph, values: Values) -> set[fx.Node]:
-    """Erase items, attributes and plain numbers that nobody reads; forward may look at more of them in one mode."""
-    erased = set()
-    for node in reversed(graph.nodes):
-        if not node.users and (reads_only_sizes(node) or node.target is operator.getitem or _is_plain(node, values)):
-            graph.erase_node(node)
-            erased.add(node)
-    return erased
-
-
-def _is_plain(node: fx.Node, values: Values) -> bool:
-    """Say whether a node reads an attribute, or calculates, and gives no tensor."""
-    if node.op != "call_function" or node.target is operator.setitem:
-        return False
-    calculates = getattr(node.target, "__module__", "") == "_operator"
-    return (node.target is getattr or calculates) and not isinstance(values.example(node), Tensor)

@@ -4,7 +4,7 @@ torch.fx records ``x.shape[1]`` as an operation and cannot decide ``if x.shape[1
 the example inputs are. A decision taken on it holds for inputs of that size only, so the graph gets an assertion of it.
 """
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -12,7 +12,7 @@ import torch
 import torch.fx as fx
 from torch import Tensor, nn
 
-from fxgrow.execution.fake_execution import FakeExecution, ShapeError
+from fxgrow.execution.fake_execution import FakeExecution, ShapeError, ancestors
 from fxgrow.tracing.arguments import Call
 
 _GRADIENT_ATTRIBUTES = {"requires_grad", "grad_fn", "grad", "is_leaf"}
@@ -80,47 +80,37 @@ class Values:
         return lengths.pop()
 
     def integer(self, node: fx.Node) -> int:
-        """Return the whole number that follows from the values of the example inputs at `node`.
-
-        Raises:
-            UnknownValueError: If it is none, or follows from more than integer inputs.
-        """
-        needed = _ancestors(node)
-        interpreter = fx.Interpreter(
-            self.executions[0].module, garbage_collect_values=False, graph=self.executions[0].graph
-        )
+        """Return the whole number at `node`, which follows from integer inputs."""
         with self._apart():
-            for candidate in sorted(needed):
-                if candidate.op == "placeholder":
-                    interpreter.env[candidate] = self.inputs[0][str(candidate.target)]
-                else:
-                    interpreter.env[candidate] = interpreter.run_node(candidate)
-        return int(interpreter.env[node])
+            return int(self.executions[0].held(node))
 
     def _depends_on_values(self, node: fx.Node) -> UnknownValueError:
-        value, ancestors = self.executions[0].env[node], _ancestors(node)
-        inputs = sorted(str(source.target) for source in ancestors if source.op == "placeholder")
-        what = f"its control flow depends on the values of {', '.join(inputs) or 'tensors'}"
+        value = self.executions[0].env[node]
+        inputs = sorted({str(source.target) for source in ancestors(node) if source.op == "placeholder"})
         integral = isinstance(value, Tensor) and not value.is_floating_point() and value.dtype != torch.bool
-        cheap = all(source.op in ("placeholder", "call_function", "call_method") for source in ancestors)
-        kind = IntegerFromDataError if integral and value.numel() == 1 and cheap and inputs else UnknownValueError
-        return kind(what)
+        with self._apart():
+            known = integral and value.numel() == 1 and self.executions[0].held(node) is not None
+        kind = IntegerFromDataError if known else UnknownValueError
+        return kind(f"its control flow depends on the values of {', '.join(inputs) or 'tensors'}")
 
     def asks_for_gradients(self, node: fx.Node) -> bool:
         """Say whether a plain value comes from an attribute that differs between training and inference."""
-        return _asks_for_gradients(node, self.executions[0].env)
+        return any(value.target is getattr and value.args[1] in _GRADIENT_ATTRIBUTES for value in self._numbers(node))
 
     def _follows_from_data(self, node: fx.Node) -> bool:
         """Say whether a number was found with ones in place of the values that it follows from."""
+        return not self._numbers(node).isdisjoint(self.executions[0].guessed)
+
+    def _numbers(self, node: fx.Node) -> set[fx.Node]:
+        """Return a number and those that it is calculated from, up to those that are read off tensors."""
         execution = self.executions[0]
-        if node in execution.guessed:
-            return True
-        return any(self._follows_from_data(source) for source in node.all_input_nodes if _is_number(execution, source))
+        tensors = {value for value in execution.env if not _plain(execution.env[value])} - execution.guessed
+        return ancestors(node, known=tensors)
 
     def _compute(self, index: int, node: fx.Node) -> Any:
         execution = self.executions[index]
         try:
-            for candidate in sorted(_ancestors(node, known=execution.env)):
+            for candidate in sorted(ancestors(node, known=execution.env)):
                 if candidate.op == "placeholder":
                     execution.set_input(candidate, self.inputs[index][str(candidate.target)])
                 execution.compute(candidate)
@@ -138,28 +128,7 @@ class Values:
             self.computing = False
 
 
-def _ancestors(node: fx.Node, known: Collection[fx.Node] = ()) -> set[fx.Node]:
-    """Return a node and all that its value follows from, up to nodes that are `known`."""
-    found, pending = {node}, [node]
-    while pending:
-        for value in pending.pop().all_input_nodes:
-            if value not in found and value not in known:
-                found.add(value)
-                pending.append(value)
-    return found
-
-
-def _is_number(execution: FakeExecution, node: fx.Node) -> bool:
-    return node in execution.guessed or _plain(execution.env[node])
-
-
 def _plain(value: Any) -> bool:
     if isinstance(value, tuple | list):
         return all(_plain(item) for item in value)
     return value is None or isinstance(value, bool | int | float | str | torch.dtype | torch.device | torch.layout)
-
-
-def _asks_for_gradients(node: fx.Node, values: Mapping[fx.Node, Any]) -> bool:
-    if node.target is getattr and node.args[1] in _GRADIENT_ATTRIBUTES:
-        return True
-    return any(_asks_for_gradients(source, values) for source in node.all_input_nodes if _plain(values[source]))

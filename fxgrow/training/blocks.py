@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch.fx as fx
 from torch import nn
 
-from fxgrow.record.location import numbered
+from fxgrow.record.numbering import numbered
 from fxgrow.record.provenance import part_of, provenance_of
 
 #: A block of more nodes is cut again, at the next number in its module paths (``stages.2.blocks.0``).

@@ -31,20 +31,27 @@ class CompiledBlocks(CompiledForm):
     """A GraphModule that runs as compiled pieces. Parameters, buffers and submodules are those of `graph_module`.
 
     ``state_dict``, ``parameters``, ``train``, ``eval`` and ``to`` act on the shared modules, under the names that they
-    have in `graph_module`, which stays the thing to grow and to save.
+    have in `graph_module`, which stays the thing to grow and to save. Where that becomes another graph in place
+    (`fxgrow.graph.identity.become`), this follows: it compiles the blocks that changed.
     """
 
     def __init__(self, graph_module: fx.GraphModule, options: dict[str, Any]) -> None:
         super().__init__()
-        # Not registered as a submodule, which would put its name before every key of the state dict.
-        self.__dict__["graph_module"] = graph_module
-        self._parameters, self._buffers = graph_module._parameters, graph_module._buffers
-        self._modules = graph_module._modules
-        self._steps = tuple(_CompiledPiece(graph_module, piece, options) for piece in cut(graph_module))
-        self._last_uses = _last_uses(graph_module, self._steps)
+        self.stand_for(graph_module)
         self._options = options
+        self._steps: tuple[_CompiledPiece, ...] = ()
+        self._graph: fx.Graph | None = None  # the graph that was cut
+        self.follow()
+
+    def follow(self) -> None:
+        """Cut the graph into pieces, if it is not the one that was cut; blocks that did not change are taken over."""
+        graph_module = self.graph_module
+        if graph_module.graph is self._graph:
+            return
+        steps = tuple(_CompiledPiece(graph_module, piece, self._options) for piece in cut(graph_module))
+        self._last_uses = _last_uses(graph_module, steps)
         self._signature = inspect.signature(graph_module.forward)
-        self.training = graph_module.training
+        self._steps, self._graph = steps, graph_module.graph
 
     @property
     def pieces(self) -> tuple[str, ...]:
@@ -58,6 +65,7 @@ class CompiledBlocks(CompiledForm):
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Compute what `graph_module` computes; a value is dropped after its last use, as in eager code."""
+        self.follow()
         values = self._arguments(*args, **kwargs)
         for step, used_up in zip(self._steps, self._last_uses, strict=True):
             outputs = step(*(values[node] for node in step.piece.inputs))

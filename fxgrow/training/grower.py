@@ -1,48 +1,37 @@
 """`Grower`: what must happen together when a model grows in the middle of its training."""
 
+import math
 import time
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
 import torch.fx as fx
-from torch import nn
+from torch import Tensor, nn
 
-from fxgrow.curvature import Scores, analyze, find_score
-from fxgrow.curvature.batches import Batch
-from fxgrow.curvature.capture import LossFunction, loss_of
-from fxgrow.curvature.probe_data import CountSamples, read_batches
-from fxgrow.errors import PlanError, TraceError, VerificationError
-from fxgrow.execution.preservation import preserved
-from fxgrow.graph.sharing import share
-from fxgrow.growth import grow
-from fxgrow.growth.allocation import find_allocation
-from fxgrow.growth.budget import resolve_budget
-from fxgrow.operators import find_operator
-from fxgrow.optimizers import Optimizers, listed, unchanged_on_failure
+from fxgrow.curvature.capture import LossFunction
+from fxgrow.curvature.probe_data import CountSamples
+from fxgrow.errors import DivergenceError, PlanError, TraceError
+from fxgrow.execution.place import Place
+from fxgrow.execution.randomness import load_random_state_dict, random_state_dict
+from fxgrow.growth.budget import Budget, as_budget
+from fxgrow.optimizers import Optimizers, as_given, listed, unchanged_on_failure
 from fxgrow.primitives.unwrapping import DataParallel, layers, unwrap
-from fxgrow.record.record import GrowthEvent, record_of, remember
-from fxgrow.training.compilation import compile as compile_blocks
-from fxgrow.training.schedule import check_epochs
-
-
-@dataclass(frozen=True)
-class GrowthReport:
-    """What one growth event did."""
-
-    event: GrowthEvent  #: sites, neurons, scores, parameters: the entry in the model's history
-    scores: Scores
-    loss_before: float  #: on the first batch, in eval mode
-    loss_after: float  #: of the grown model on the same batch
-    seconds: float  #: for the whole event: analysis, rewriting, checking
+from fxgrow.record.record import GrowthEvent, new_parameters, record_of, remember
+from fxgrow.training.divergence import describe_divergence
+from fxgrow.training.events import Event, GrowthReport, check_equal, significant_share
+from fxgrow.training.growing import Growing, Wrap
+from fxgrow.training.purse import Purse, planned
+from fxgrow.training.resuming import Stateful, load_optimizer_state, load_states, optimizer_state, states_of
+from fxgrow.training.schedule import Schedule, as_schedule
+from fxgrow.training.young import Young
 
 
 class Grower:
-    """A model that grows while it trains: the graph, its compiled form and the optimizer, kept in step.
+    """A model that grows while it trains: the model, its optimizers and averages, kept in step.
 
-    The training loop stays the user's own. It calls `model`, steps `optimizer`, and asks at each epoch whether growth
-    is due:
+    The training loop stays the user's own. It calls `model`, one object for the whole run, steps the optimizer, and
+    asks at each epoch, or each step, whether growth is due:
 
         grower = Grower(traced, loss_fn, optimizer, budget=0.4, at=(10, 20, 30))
         for epoch in range(100):
@@ -52,23 +41,42 @@ class Grower:
                 loss = loss_fn(grower.model(images), labels)
                 ...
 
+    `state_dict` and `load_state_dict` hold and bring back the whole run (`docs/growing_while_training.md`).
+
     Args:
-        traced: The model, from `fxgrow.trace` or ``torch.fx.symbolic_trace``.
+        traced: The model, from `fxgrow.trace` or ``torch.fx.symbolic_trace``. It grows in place. A `Growing` that
+            somebody holds already, as from `fxgrow.trace_inside`, becomes `model`.
         loss_fn: Maps the model's output and the target to the mean loss over the batch; None for a model that computes
             its loss itself, as for `fxgrow.analyze`.
         optimizer: The optimizer that holds the model's parameters, or several. It is extended, never replaced.
-        budget: What all events together may add: a float is a fraction of the parameters at the start, an int a number.
-        at: The epochs at which growth is due (`growth_epochs` makes a schedule).
+        within: The larger model of which it is a part: `loss_fn` and the batches are then those of that
+            (`fxgrow.grow_inside`).
+        wrap: Makes of the model what is trained (DistributedDataParallel, ``fully_shard``, ``.to(memory_format=...)``),
+            applied anew after each growth.
+        scheduler: The learning-rate scheduler, or several: part of the run's state, and not touched by growth.
+        ema: The average of the weights, or several: `torch.optim.swa_utils.AveragedModel`, timm's `ModelEmaV3`, or any
+            module that holds a copy of the model. The copy grows too and stays the average.
+        also: What else has a state that a resumed run needs, by name: a GradScaler, a loader, a ``torch.Generator``.
+        budget: What all events together may add: a float is a fraction of the parameters at the start, an int a number,
+            a `fxgrow.growth.Budget` says more. Events that the model has in its history already are paid from it.
+        at: When growth is due: epochs or steps, or a `Schedule`.
         score: The score that ranks the neurons.
-        operator: The kind of pseudo-layer.
+        operator: The kind of pseudo-layer, or ``"half-step"``: then the loss after growth is another one.
         allocation: How an event's budget is shared out among sites.
         include: Module paths or shell patterns of the only sites that may grow.
         exclude: Module paths or shell patterns of sites that may not.
         max_samples: Samples that an analysis reads at most.
         samples: Says how many samples a batch holds, where neither target nor model shows it (`fxgrow.analyze`).
+        new_lr_factor: The learning rate of new parameters over that of their group, for good; 0 freezes them.
+        new_warmup: Over how many steps the learning rate of new parameters rises to that.
         compile: Whether `model` is compiled block by block.
         compile_options: Options of ``torch.compile``.
         seed: Seed of the analyses and of the new parameters; every event draws its own from it.
+
+    Attributes:
+        model: What the training loop calls (`Growing`): one object for the whole run.
+        position: Where the loop is in its data, plain values that travel in the state.
+        steps: How many optimizer steps were made.
 
     Raises:
         PlanError: If an option does not fit.
@@ -81,8 +89,13 @@ class Grower:
         loss_fn: LossFunction,
         optimizer: Optimizers,
         *,
-        budget: float = 0.5,
-        at: Iterable[int] = (),
+        within: nn.Module | None = None,
+        wrap: Wrap | None = None,
+        scheduler: Stateful | Sequence[Stateful] | None = None,
+        ema: nn.Module | Sequence[nn.Module] | None = None,
+        also: Mapping[str, Stateful | torch.Generator] | None = None,
+        budget: Budget | float = 0.5,
+        at: Schedule | Iterable[float] = (),
         score: str = "eigen",
         operator: str = "serial",
         allocation: str = "even",
@@ -90,37 +103,72 @@ class Grower:
         exclude: Iterable[str] = (),
         max_samples: int = 512,
         samples: CountSamples | None = None,
+        new_lr_factor: float = 1.0,
+        new_warmup: int = 0,
         compile: bool = True,
         compile_options: Mapping[str, Any] | None = None,
         seed: int = 0,
     ) -> None:
         _refuse_data_parallel(traced)
-        listed(optimizer)
-        self.graph_module, self.loss_fn, self.optimizer = unwrap(traced), loss_fn, optimizer
-        self.at = check_epochs(at)
-        self.remaining = resolve_budget(self.graph_module, budget)  #: parameters that may still be added
-        self._events = 0
-        for name, find in ((score, find_score), (operator, find_operator), (allocation, find_allocation)):
-            find(name)  # an unknown name is refused now, and not in the middle of the training
-        self._operator, self._allocation = operator, allocation
-        self._include, self._exclude = tuple(include), tuple(exclude)
-        self._score, self._max_samples, self._samples, self._seed = score, max_samples, samples, seed
-        self._compile, self._compile_options = compile, dict(compile_options or {})
-        self.model: nn.Module = self._compiled(self.graph_module)  #: what the training loop calls
+        graph_module, optimizers = unwrap(traced), listed(optimizer)
+        self.loss_fn, self.optimizer, self.schedule = loss_fn, optimizer, as_schedule(at)
+        self._purse = Purse.of(graph_module, as_budget(budget))
+        place = None if within is None else Place.of(within, traced)
+        self._event = Event(
+            loss_fn, score, operator, allocation, tuple(include), tuple(exclude), max_samples, samples, place
+        )
+        self._seed = seed
+        self._schedulers = _several(scheduler)
+        self._also = dict(also or {})
+        self.steps = 0
+        self.position: dict[str, Any] = {}
+        self._young = Young(new_lr_factor, new_warmup)
+        options = dict(compile_options or {}) if compile else None
+        self.model = traced if isinstance(traced, Growing) else Growing(graph_module, compile_options=options)
+        self.model.train_with(optimizers, averages=_several(ema), wrap=wrap)
+        for one in optimizers:
+            self._young.watch(one, graph_module)
+        optimizers[0].register_step_post_hook(self._count_step)
 
-    def due(self, epoch: int) -> bool:
-        """Return whether growth is scheduled at `epoch`."""
-        return epoch in self.at
+    @property
+    def graph_module(self) -> fx.GraphModule:
+        """The graph, which is one object for the whole run: what to save with `fxgrow.save`."""
+        return self.model.graph_module
 
     @property
     def history(self) -> tuple[GrowthEvent, ...]:
         """The growth events of the model so far."""
         return record_of(self.graph_module).history
 
+    @property
+    def remaining(self) -> int:
+        """What may still be added, in parameters or in the unit of the budget."""
+        return self._purse.remaining(self.graph_module)
+
+    def due(self, now: float, *, metric: float | None = None, batches: Iterable[Any] | None = None) -> bool:
+        """Return whether growth is due. One that is due stays so until it has happened.
+
+        Args:
+            now: The present epoch or step.
+            metric: What `Plateau` watches.
+            batches: What `Significance` measures on.
+        """
+
+        def share() -> float:
+            if batches is None:
+                fix = "call grower.due(now, batches=...) with training data"
+                raise PlanError("significance is measured on data, and none is given", where="due", fix=fix)
+            seed = self._event_seed
+            with self.model.whole():
+                read = self._event.read(self.graph_module, batches, seed)
+                return significant_share(self._event.measure(self.graph_module, read, seed)[1])
+
+        return self.schedule.due(now, len(planned(self.history)), metric, share)
+
     def grow(
         self, batches: Iterable[Any], *, budget: float | None = None, context: Mapping[str, Any] | None = None
     ) -> GrowthReport:
-        """Measure the scores, grow, check that the loss is the same, extend the optimizer and compile what changed.
+        """Measure the scores, grow, check that the loss is the same, and let all that trains the model go on.
 
         Either all of it happens or nothing. The history remembers `context` and the loss before and after.
 
@@ -135,82 +183,99 @@ class Grower:
             PlanError: If the budget is spent, no plan fits, or the optimizer does not hold what grows.
             VerificationError: If the grown model's loss is another.
         """
-        started = time.monotonic()
-        limit, seed = self._limit(budget), self._seed + self._events
-        measured = share(self.graph_module)  # on whose nodes the scores are written
-        read = read_batches(
-            measured,
-            batches,
-            seed=seed,
-            max_samples=self._max_samples,
-            samples=self._samples,
-            targets=self.loss_fn is not None,
-        )
-        scores = analyze(
-            measured,
-            self.loss_fn,
-            read,
-            score=self._score,
-            sites=self._include or None,
-            seed=seed,
-        )
-        before = self._loss(measured, read[0])
-        with unchanged_on_failure(self.optimizer):
-            grown = grow(
-                measured,
-                scores,
-                budget=limit,
-                operator=self._operator,
-                allocation=self._allocation,
-                include=self._include,
-                exclude=self._exclude,
-                optimizer=self.optimizer,
-                seed=seed,
-            )
-            after = self._loss(grown, read[0])
-            _check_equal(before, after)
-            remember(grown, {**(context or {}), "loss_before": before, "loss_after": after})
-            # The old compiled form is alive until the new one exists, which takes over the blocks that did not change.
-            model = self._compiled(grown)
-        self.model, self.graph_module = model, grown
-        event = self.history[-1]
-        self.remaining -= event.parameters_after - event.parameters_before
-        self._events += 1
-        return GrowthReport(event, scores, before, after, time.monotonic() - started)
+        started, seed, event = time.monotonic(), self._event_seed, self._event
+        limit = self._purse.share(self.graph_module, self.schedule.events, budget)
+        with self.model.whole(), unchanged_on_failure(self.optimizer):
+            read = event.read(self.graph_module, batches, seed)
+            measured, scores = event.measure(self.graph_module, read, seed)
+            before = event.loss(measured, read[0])
+            grown = event.grow(measured, scores, limit, self.optimizer, seed)
+            after = event.loss(grown, read[0])
+            if event.preserves_function:
+                check_equal(before, after)
+            losses = {"loss_before": before, "loss_after": after}
+            remember(grown, {**(context or {}), **losses, **self._purse.receipt(measured, grown)})
+            self.model.become(grown)
+        self._young.add(new_parameters(self.graph_module))
+        return GrowthReport(self.history[-1], scores, before, after, time.monotonic() - started)
 
-    def _limit(self, budget: float | None) -> int:
-        """Return the number of parameters that the next event may add."""
-        if budget is None:
-            budget = self.remaining // max(len(self.at) - self._events, 1)
-        limit = resolve_budget(self.graph_module, budget) if budget else 0
-        if not 0 < limit <= self.remaining:
-            raise PlanError(
-                f"{limit:,} parameters are asked for and {self.remaining:,} remain of the whole budget",
-                where=f"growth event {self._events + 1}",
-                fix="give the Grower a larger budget",
-            )
-        return limit
+    def check(self, loss: Tensor | float, inputs: Any) -> None:
+        """Stop a training whose loss is not finite, before the weights are.
 
-    def _compiled(self, graph_module: fx.GraphModule) -> nn.Module:
-        return compile_blocks(graph_module, **self._compile_options) if self._compile else graph_module
+        Args:
+            loss: The loss of a batch.
+            inputs: The inputs of the batch, as for the model.
 
-    def _loss(self, graph_module: fx.GraphModule, batch: Batch) -> float:
-        """Return the loss on one batch in eval mode, leaving the model as it was."""
-        with preserved(graph_module), torch.no_grad():
-            graph_module.eval()
-            inputs = batch.inputs
-            output = graph_module(**inputs) if isinstance(inputs, dict) else graph_module(*inputs)
-            return float(loss_of(self.loss_fn, output, batch))
+        Raises:
+            DivergenceError: If the loss is not finite; the message says the step and the first module whose output is
+                not.
+        """
+        if not math.isfinite(float(loss)):
+            where = describe_divergence(self.graph_module, inputs)
+            raise DivergenceError(f"the loss is {float(loss)}: {where}", step=self.steps)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state of the run: all that a fresh process needs to go on bit for bit.
+
+        It holds tensors and plain values, so that ``torch.load(weights_only=True)`` takes it. As ever with torch, the
+        tensors are those of the run and not copies.
+        """
+        return {
+            "model": self.model.state_dict(),
+            "optimizers": [optimizer_state(one, self.graph_module) for one in as_given(self.optimizer)],
+            "parts": states_of(self._parts()),
+            **self.progress(),
+            "random": random_state_dict(),
+        }
+
+    def progress(self) -> dict[str, Any]:
+        """Return the part of the state that nobody else has, for a trainer that writes model and optimizer itself."""
+        return {
+            "schedule": self.schedule.state_dict(),
+            "young": self._young.state_dict(),
+            "steps": self.steps,
+            "position": dict(self.position),
+        }
+
+    def load_progress(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `progress` returned, or from a whole state."""
+        self.schedule.load_state_dict(state["schedule"])
+        self._young.load_state_dict(state["young"])
+        self.steps, self.position = state["steps"], dict(state["position"])
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state_dict` returned, in a Grower that was constructed as that of the run was.
+
+        Raises:
+            TraceError: If the model is another one than that of the run.
+            PlanError: If an optimizer, or another part of the run, is another one.
+        """
+        optimizers = as_given(self.optimizer)
+        if len(state["optimizers"]) != len(optimizers):
+            what = f"the run had {len(state['optimizers'])} optimizers, and this one has {len(optimizers)}"
+            raise PlanError(what, where="the state", fix="construct the Grower with all that the run had")
+        self.model.load_state_dict(state["model"])
+        for one, saved in zip(optimizers, state["optimizers"], strict=True):
+            load_optimizer_state(one, self.graph_module, saved)
+        load_states(self._parts(), state["parts"])
+        self.load_progress(state)
+        load_random_state_dict(state["random"])
+
+    def _parts(self) -> dict[str, Stateful | torch.Generator]:
+        """Return all that has a state beside the model and its optimizers."""
+        numbered = [("scheduler", self._schedulers), ("ema", self.model.averages)]
+        return {**{f"{kind} {n}": part for kind, parts in numbered for n, part in enumerate(parts)}, **self._also}
+
+    @property
+    def _event_seed(self) -> int:
+        return self._seed + len(planned(self.history))
+
+    def _count_step(self, *_: Any) -> None:
+        self.steps += 1
 
 
-def _check_equal(before: float, after: float) -> None:
-    """Check that growth left the loss alone, to the rounding of single precision."""
-    if not abs(after - before) <= 1e-5 * max(1.0, abs(before)):
-        raise VerificationError(
-            f"the loss on the same batch is {before:.8g} before growth and {after:.8g} after",
-            where="growth",
-            fix="report this with the model and the operator; the model, the optimizer and the budget are unchanged",
-        )
+def _several(value: Any) -> tuple[Any, ...]:
+    return () if value is None else tuple(value) if isinstance(value, list | tuple) else (value,)
 
 
 def _refuse_data_parallel(model: nn.Module) -> None:

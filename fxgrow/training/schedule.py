@@ -1,8 +1,176 @@
-"""When to grow, and how one parameter budget is shared over the growth events."""
+"""When to grow: schedules, in whatever the training loop counts (epochs or steps)."""
 
-from collections.abc import Iterable
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 from fxgrow.errors import PlanError
+
+#: Measures which share of the neurons has a significant held-out score; it costs as much as an analysis.
+MeasureShare = Callable[[], float]
+
+
+class Schedule(ABC):
+    """Says when growth is due. A growth event that failed, or was missed, stays due."""
+
+    #: how many events there will be, which share a budget evenly; None where nobody knows
+    events: int | None
+
+    @abstractmethod
+    def due(self, now: float, done: int, metric: float | None, share: MeasureShare) -> bool:
+        """Say whether an event is due.
+
+        Args:
+            now: The present epoch or step; it never goes back.
+            done: How many events there were so far.
+            metric: What the loop measured last, for schedules that watch it.
+            share: Measures the share of significant neurons, for schedules that ask for it.
+
+        Raises:
+            PlanError: If the schedule needs something that it is not given.
+        """
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what the schedule has seen, plain data."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from what `state_dict` returned."""
+        for name, value in state.items():
+            setattr(self, name, value)
+
+
+@dataclass(frozen=True)
+class At(Schedule):
+    """Growth at given epochs or steps.
+
+    Example:
+        >>> At((10, 20)).due(20, 1, None, float)
+        True
+    """
+
+    times: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        _check_times(self.times)
+
+    @property
+    def events(self) -> int:  # type: ignore[override]
+        """One for each time."""
+        return len(self.times)
+
+    def due(self, now: float, done: int, metric: float | None, share: MeasureShare) -> bool:
+        """Say whether more times have come than events were made."""
+        return sum(time <= now for time in self.times) > done
+
+
+@dataclass(frozen=True)
+class Every(Schedule):
+    """Growth after a warm-up, and then in equal steps; the paper's is ``Every(30, after=50)``, of epochs.
+
+    Args:
+        period: Epochs or steps between two events.
+        after: When the first one is due.
+        events: How many there are; without it they do not end, and each needs a budget of its own.
+    """
+
+    period: float
+    after: float = 0
+    events: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.period <= 0 or self.after < 0 or (self.events is not None and self.events < 1):
+            raise PlanError("it is no schedule", where=str(self), fix="give a positive period, and a warm-up from 0 on")
+
+    def due(self, now: float, done: int, metric: float | None, share: MeasureShare) -> bool:
+        """Say whether more periods have begun than events were made."""
+        begun = 0 if now < self.after else 1 + int((now - self.after) // self.period)
+        return done < (begun if self.events is None else min(begun, self.events))
+
+
+@dataclass
+class Plateau(Schedule):
+    """Growth when a metric has not improved for a while; it is watched anew after each event.
+
+    Args:
+        patience: How many calls of `Grower.due` without improvement make a plateau.
+        mode: Whether less (``"min"``) or more (``"max"``) of the metric is better.
+        threshold: What counts as an improvement, as a share of the best value.
+        after: Nothing is due before, whatever the metric does.
+        events: How many events there are at most.
+    """
+
+    patience: int
+    mode: Literal["min", "max"] = "min"
+    threshold: float = 1e-3
+    after: float = 0
+    events: int | None = None
+    _best: float = field(default=math.nan, init=False)
+    _waited: int = field(default=0, init=False)
+    _done: int = field(default=0, init=False)
+    _now: float = field(default=-math.inf, init=False)
+
+    def due(self, now: float, done: int, metric: float | None, share: MeasureShare) -> bool:
+        """Take note of the metric, once for each `now`, and say whether it is at a plateau."""
+        if metric is None:
+            fix = "call grower.due(now, metric=...) with what the loop measured"
+            raise PlanError("a plateau is one of a metric, and none is given", where="due", fix=fix)
+        if done > self._done:
+            self._best, self._waited, self._done = math.nan, 0, done
+        if now > self._now:
+            self._now = now
+            self._waited = 0 if self._improves(metric) else self._waited + 1
+            self._best = metric if self._waited == 0 else self._best
+        spent = self.events is not None and done >= self.events
+        return not spent and now >= self.after and self._waited >= self.patience
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the best value, and since when it is."""
+        return {name: getattr(self, name) for name in ("_best", "_waited", "_done", "_now")}
+
+    def _improves(self, metric: float) -> bool:
+        if math.isnan(self._best):
+            return True
+        margin = self.threshold * abs(self._best)
+        return metric < self._best - margin if self.mode == "min" else metric > self._best + margin
+
+
+@dataclass(frozen=True)
+class Significance(Schedule):
+    """Growth when enough neurons have a held-out score that is significant, as asked every so often.
+
+    Args:
+        share: The share of the neurons, over all scored sites, from which growth is due.
+        every: The scores are measured at multiples of it, of epochs or steps.
+        after: Nothing is measured before.
+        events: How many events there are at most.
+    """
+
+    share: float
+    every: int = 1
+    after: float = 0
+    events: int | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 < self.share <= 1 or self.every < 1:
+            raise PlanError("it is no schedule", where=str(self), fix="give a share up to 1, and every=1 or more")
+
+    def due(self, now: float, done: int, metric: float | None, share: MeasureShare) -> bool:
+        """Measure the share where it is time to, and compare it."""
+        if now < self.after or now % self.every or (self.events is not None and done >= self.events):
+            return False
+        return share() >= self.share
+
+
+def as_schedule(at: Schedule | Iterable[float]) -> Schedule:
+    """Return a schedule as it is, and times as `At`.
+
+    Raises:
+        PlanError: If a time is negative, no number, or given twice.
+    """
+    return at if isinstance(at, Schedule) else At(tuple(sorted(_check_times(tuple(at)))))
 
 
 def growth_epochs(epochs: int, events: int, *, first: float = 0.25, last: float = 0.6) -> tuple[int, ...]:
@@ -40,15 +208,9 @@ def growth_epochs(epochs: int, events: int, *, first: float = 0.25, last: float 
     return chosen
 
 
-def check_epochs(at: Iterable[int]) -> tuple[int, ...]:
-    """Return the epochs of a schedule, sorted.
-
-    Raises:
-        PlanError: If one is negative, no whole number, or given twice.
-    """
-    epochs = tuple(at)
-    if any(isinstance(epoch, bool) or not isinstance(epoch, int) or epoch < 0 for epoch in epochs):
-        raise PlanError(f"{epochs} are not all epochs", where="at", fix="give whole numbers from 0 on")
-    if len(set(epochs)) < len(epochs):
-        raise PlanError(f"{epochs} has an epoch twice", where="at", fix="name each epoch once")
-    return tuple(sorted(epochs))
+def _check_times(times: tuple[float, ...]) -> tuple[float, ...]:
+    if any(isinstance(time, bool) or not isinstance(time, int | float) or time < 0 for time in times):
+        raise PlanError(f"{times} are not all epochs or steps", where="at", fix="give numbers from 0 on")
+    if len(set(times)) < len(times):
+        raise PlanError(f"{times} has a time twice", where="at", fix="name each once")
+    return times

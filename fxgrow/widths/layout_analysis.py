@@ -1,7 +1,7 @@
 """The walk that gives every value of a graph its layout."""
 
 from collections import Counter
-from dataclasses import replace
+from collections.abc import Container
 from typing import Any
 
 import torch.fx as fx
@@ -12,6 +12,7 @@ from fxgrow.graph.network import shape_of
 from fxgrow.graph.sites import Site, find_sites, site_input
 from fxgrow.primitives.modules import fetch_attribute
 from fxgrow.record.facts import kept
+from fxgrow.record.location import name_of, spelled_operation
 from fxgrow.widths.axes import dim_of, freeze, unify
 from fxgrow.widths.layout_rules import apply_rule
 from fxgrow.widths.layouts import Layout, Layouts, SiteRows, fresh
@@ -24,13 +25,13 @@ def find_layouts(graph_module: fx.GraphModule) -> Layouts:
     Raises:
         PassError: If the shapes of the values are not known.
     """
-    sites = _resizable_or_refused(graph_module)
+    sites = find_sites(graph_module)
     calls = {call: site for site in sites.values() for call in site.calls}
-    found = Layouts(sites)
+    found = Layouts(sites, bound=_bound_tensors(graph_module, calls))
     for node in graph_module.graph.nodes:
         if node.op in ("call_module", "call_function", "call_method") and "type" not in node.meta:
             fix = "trace the model with fxgrow.trace, or run fxgrow.execution.shapes.propagate_shapes"
-            raise PassError("the shapes of its values are not known", where=node.name, fix=fix)
+            raise PassError("the shapes of its values are not known", where=name_of(node), fix=fix)
         if node in calls:
             found.values[node] = _call_site(found, node, calls[node])
         elif node.op == "output":
@@ -43,14 +44,21 @@ def find_layouts(graph_module: fx.GraphModule) -> Layouts:
     return found
 
 
-def _resizable_or_refused(graph_module: fx.GraphModule) -> dict[str, Site]:
-    """Return the sites; one whose module lies at several paths may grow, but resizing replaces it at one of them."""
-    names = Counter(id(value) for _, value in graph_module.named_parameters(remove_duplicate=False))
-    sites = dict(find_sites(graph_module))
-    for path, site in sites.items():
-        if site.refusal is None and names[id(graph_module.get_parameter(site.weight))] > 1:
-            sites[path] = replace(site, refusal="its weight has other names too")
-    return sites
+def _bound_tensors(graph_module: fx.GraphModule, calls: Container[fx.Node]) -> dict[str, str]:
+    """Say of each tensor that more reads than its own module why it cannot be resized there alone.
+
+    One whose module lies at several paths may grow, but resizing replaces it at one of them; one that the graph reads
+    by itself, as a decoder reads its encoder's transposed weight, would no longer fit there.
+    """
+    tensors = [*graph_module.named_parameters(remove_duplicate=False)]
+    tensors += graph_module.named_buffers(remove_duplicate=False)
+    names = Counter(id(tensor) for _, tensor in tensors)
+    bound = {name: f"{name} has other names too" for name, tensor in tensors if names[id(tensor)] > 1}
+    for node in graph_module.graph.find_nodes(op="get_attr"):
+        reader = next((user for user in node.users if user not in calls), None)
+        if reader is not None:
+            bound.setdefault(str(node.target), f"{spelled_operation(reader)} reads {node.target} too")
+    return bound
 
 
 def _given(graph_module: fx.GraphModule, node: fx.Node) -> Any:
@@ -67,7 +75,7 @@ def _call_site(found: Layouts, node: fx.Node, site: Site) -> Any:
     read, shape = found.values[site_input(node)], shape_of(node)
     channel = site.map.channel_dim
     if site.path not in found.rows:
-        reason = f"it cannot be resized: {site.refusal}" if site.refusal else ""
+        reason = site.refusal or found.bound.get(site.weight, "") or found.bound.get(site.bias or "", "")
         if site.map.groups > 1:
             reason = reason or "it is a grouped convolution"
         found.rows[site.path] = dim_of(site.neurons, frozen=reason, static=True)

@@ -13,6 +13,7 @@ from fxgrow.execution.inputs import device_of
 from fxgrow.graph.activations import Elementwise, pointwise
 from fxgrow.graph.network import shape_of
 from fxgrow.primitives.residual import add_rows
+from fxgrow.record.location import name_of
 from fxgrow.widths.axes import Dim, dim_of, freeze, leaves, unify
 from fxgrow.widths.layouts import (
     Contraction,
@@ -24,7 +25,6 @@ from fxgrow.widths.layouts import (
     argument,
     first_layout,
     fresh,
-    name_of,
     unknown,
 )
 from fxgrow.widths.shape_rules import SHAPE_RULES, reshaped
@@ -83,6 +83,8 @@ def _module(found: Layouts, graph_module: fx.GraphModule, node: fx.Node) -> Any:
     if isinstance(module, nn.modules.batchnorm._BatchNorm):
         known = found.channelwise.setdefault(str(node.target), read.dims[1])
         unify(known, read.dims[1], name_of(node))
+        names = (f"{node.target}.{name}" for name in ("weight", "bias", "running_mean", "running_var"))
+        freeze((known,), next((found.bound[name] for name in names if name in found.bound), ""))
         return replace(read, odd=False, contracted=())
     shape = shape_of(node)
     if isinstance(module, _POOLING) and shape is not None and len(shape) == len(read.dims):
@@ -128,7 +130,10 @@ def _product(found: Layouts, node: fx.Node) -> Any:
 
 
 def _sum(found: Layouts, node: fx.Node) -> Any:
-    """A sum or difference: its axes are those of a residual stream, which never changes its width."""
+    """A sum or difference: its axes are those of a residual stream, which never changes its width.
+
+    A sum of two functions of the same rows, as in a GELU that is written out, is one more function of them.
+    """
     read = found.tensors(node.args)
     found.freeze_sizes((node.args, node.kwargs), f"{name_of(node)} computes with its size")
     if len(read) == 1:
@@ -136,7 +141,8 @@ def _sum(found: Layouts, node: fx.Node) -> Any:
     if len(read) != 2:
         return unknown(found, node)
     dims = _broadcast(read[0].dims, read[1].dims, "it is added to something")
-    freeze(dims, "it is added to something")
+    if not read[0].origins or read[0].origins != read[1].origins:
+        freeze(dims, "it is added to something")
     return Layout(dims, read[0].origins | read[1].origins)
 
 

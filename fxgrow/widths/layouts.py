@@ -14,7 +14,7 @@ import torch.fx as fx
 
 from fxgrow.execution.structures import mapped
 from fxgrow.graph.sites import Site
-from fxgrow.record.location import module_path
+from fxgrow.record.location import name_of
 from fxgrow.widths.axes import Axis, Dim, dim_of, freeze
 
 
@@ -78,6 +78,7 @@ class Layouts:
     """What is known of the axes of a graph."""
 
     sites: Mapping[str, Site]
+    bound: Mapping[str, str] = field(default_factory=dict)  #: tensors that must keep their size, by name, and why
     rows: dict[str, Dim] = field(default_factory=dict)  #: the output rows of each site
     columns: dict[str, Dim] = field(default_factory=dict)  #: the input channels of each site
     channelwise: dict[str, Dim] = field(default_factory=dict)  #: the channels of each BatchNorm
@@ -135,13 +136,6 @@ def fresh(node: fx.Node, reason: str) -> Any:
 
     made = mapped(node.meta.get("tensor_meta"), build)
     return tuple(made) if isinstance(made, list) else made
-
-
-def name_of(node: fx.Node) -> str:
-    """Return how messages call a node: its operation, and the module where it is."""
-    operation = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", str(node.target))
-    path = module_path(node)
-    return f"{operation} in {path}" if path and path != operation else str(operation)
 
 
 def first_layout(found: Layouts, node: fx.Node) -> Layout:

@@ -15,9 +15,10 @@ from fxgrow.errors import PassError
 from fxgrow.graph.sites import Site
 from fxgrow.primitives.modules import clone_module
 from fxgrow.record.lineage import Lineage
+from fxgrow.record.location import name_of
 from fxgrow.widths.axes import Axis, Dim, leaves
 from fxgrow.widths.hidden_units import DimensionResize, Units, step_along
-from fxgrow.widths.layouts import Layouts, SiteRows, name_of
+from fxgrow.widths.layouts import Layouts, SiteRows
 
 #: what BatchNorm holds for a unit that has seen nothing
 _NEUTRAL = {"weight": 1.0, "running_var": 1.0}

@@ -7,8 +7,9 @@ import torch.fx as fx
 
 from fxgrow.graph.network import shape_of
 from fxgrow.graph.unseen import SIZE_ATTRIBUTES
+from fxgrow.record.location import name_of
 from fxgrow.widths.axes import freeze, leaves, reshape, size_of
-from fxgrow.widths.layouts import Layout, Layouts, Size, Sizes, argument, first_layout, name_of, unknown
+from fxgrow.widths.layouts import Layout, Layouts, Size, Sizes, argument, first_layout, unknown
 
 
 def reshaped(found: Layouts, node: fx.Node) -> Any:

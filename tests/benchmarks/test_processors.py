@@ -40,17 +40,35 @@ def test_passes_failures_and_skips_are_counted_apart_and_failures_named(tmp_path
     assert counts == {"passed": 2, "failed": 1, "skipped": 1}
     outcome = processors.Outcome("AVX2", 1, counts, failures, seconds=90)
     shown = StringIO()
-    processors.show({"native-2": outcome}, Console(file=shown, width=120))
+    processors.show({"native-2": outcome}, {"avx2": "native"}, Console(file=shown, width=120))
     assert [cell.strip() for cell in shown.getvalue().splitlines()[4].split("│")[1:-1]] == [
         "native-2", "AVX2", "2", "2", "1", "1", "1.5", "1",
     ]  # fmt: skip
     assert "native-2: test_suite::test_fails" in shown.getvalue()
+    assert "avx2: torch computes as in the setting native" in shown.getvalue()
 
 
 def test_tests_run_in_the_setting_that_was_asked_for() -> None:
-    outcome = processors.run(processors.SETTINGS["default"], ["-n", "0", "-q", "tests/test_architecture.py"])
-    assert (outcome.capability, outcome.status, outcome.failures) == ("DEFAULT", 0, ())
-    assert outcome.counts["passed"] > 0
+    arguments = ["-n", "0", "-q", "tests/test_architecture.py"]
+    outcomes, same = processors.run_all(["default"], [], arguments)
+    assert (outcomes["default"].capability, outcomes["default"].status, same) == ("DEFAULT", 0, {})
+    assert outcomes["default"].counts["passed"] > 0
+    assert not outcomes["default"].failures
+
+
+def test_settings_that_come_to_the_same_run_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    ran = []
+    monkeypatch.setattr(processors, "capability_of", lambda setting: (setting.capability or "avx2").upper())
+    monkeypatch.setattr(
+        processors, "run", lambda setting, capability, arguments: ran.append((capability, setting.threads))
+    )
+    _, same = processors.run_all(list(processors.SETTINGS), [], [])
+    assert ran == [("AVX2", 1), ("DEFAULT", 1), ("AVX2", 2), ("DEFAULT", 2)]
+    assert same == {"avx2": "native"}
+    ran.clear()
+    _, same = processors.run_all(["avx2", "default"], ["native"], [])
+    assert ran == [("DEFAULT", 1)]
+    assert same == {"avx2": "native"}
 
 
 def test_the_gate_takes_a_skip_for_a_failure(tmp_path: Path) -> None:

@@ -6,7 +6,8 @@ import census
 import pytest
 import torch
 from model_census import building, processes
-from model_census.candidates import BEYOND_CLASSIFICATION, Candidate, Input, candidates
+from model_census.candidates import BEYOND_CLASSIFICATION, SUITES, Candidate, candidates
+from model_census.inputs import Input
 from model_census.processes import Limits
 from model_census.report import write_report
 from model_census.results import Failure, Result, append, read
@@ -14,10 +15,11 @@ from model_census.stages import ALL_STAGES
 from model_census.summary import in_torch_prunings_list, median_growable_share, passed_by_stage
 
 
-def test_the_candidates_are_98_families_97_of_torchvision_and_12_of_hugging_face() -> None:
-    counts = {suite: len(candidates(suite)) for suite in ("timm", "torchvision", "hf")}
-    assert counts == {"timm": 98, "torchvision": 97, "hf": 12}
+def test_the_candidates_are_98_families_97_of_torchvision_12_of_hugging_face_and_73_of_packages() -> None:
+    counts = {suite: len(candidates(suite)) for suite in SUITES}
+    assert counts == {"timm": 98, "torchvision": 97, "hf": 12, "packages": 73}
     assert len({item.key for item in candidates()}) == sum(counts.values())
+    assert len({item.family for item in candidates("packages")}) >= 10
 
 
 def test_every_timm_family_is_there_and_its_model_belongs_to_it() -> None:

@@ -146,7 +146,7 @@ def test_a_fault_of_fxgrow_is_one_line_too(run, files, monkeypatch):
     def broken(*args, **kwargs):
         raise ZeroDivisionError("oh\nno")
 
-    monkeypatch.setattr("fxgrow.inspection.render", broken)
+    monkeypatch.setattr("fxgrow.inspection.view_tree", broken)
     status, _, err = run("inspect", files["grown"])
     assert status == 1
     assert (

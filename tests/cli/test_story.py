@@ -2,6 +2,7 @@ import json
 import os
 import re
 
+import pytest
 import torch
 
 import fxgrow
@@ -48,11 +49,11 @@ def test_inspect_draws_the_tree(files, run):
 
 def test_inspect_prints_json(files, run):
     _, out, _ = run("inspect", files["grown"], "--json")
-    table = json.loads(out)
-    assert table["record"]["origin"]["name"] == "vit_tiny_patch16_224"
-    assert len(table["record"]["edits"]) == 1
-    assert table["flops"] > 0
-    site = next(node for node in table["nodes"] if node["target"] == "blocks.0.mlp.fc1")
+    model = json.loads(out)["data"]
+    assert model["summary"]["origin"]["name"] == "vit_tiny_patch16_224"
+    assert len(model["edits"]) == 1
+    assert model["summary"]["flops"] > 0
+    site = next(node for node in model["nodes"] if node["target"] == "blocks.0.mlp.fc1")
     assert site["site"]["neurons"] == len(site["annotation"]["scores"]["held_out"]) == 96
 
 
@@ -62,13 +63,14 @@ def test_inspect_shows_one_node(files, run):
     assert "96 neurons of 24 features each" in out
 
 
-def test_inspect_imports_no_model_code(files):
+def test_inspect_imports_neither_model_code_nor_torch(files):
     import subprocess
     import sys
 
+    heavy = ("torch", "numpy", "timm", "torchvision", "matplotlib", "sklearn")
     script = (
         "import sys; from fxgrow.cli import main; main(['inspect', sys.argv[1]]);"
-        "print([name for name in ('timm', 'torchvision', 'matplotlib', 'sklearn') if name in sys.modules])"
+        f"print([name for name in {heavy} if name in sys.modules])"
     )
     found = subprocess.run([sys.executable, "-c", script, files["grown"]], capture_output=True, text=True)
     assert found.stdout.splitlines()[-1] == "[]", found.stderr
@@ -102,3 +104,9 @@ def test_grow_obeys_include_and_exclude(files, run, tmp_path):
     assert run("grow", files["scored"], "--budget", 0.1, *options, "-o", tmp_path / "x.pt")[0] == 0
     history = read_table(tmp_path / "x.pt").record.history
     assert {growth.site for growth in history[0].growths} == {"blocks.1.mlp.fc1", "blocks.1.mlp.fc2"}
+
+
+@pytest.mark.parametrize("operator", ["gated", "signed", "serial"])
+def test_growing_from_a_file_says_where_an_operator_starts_at_random(files, run, tmp_path, operator):
+    _, _, err = run("grow", files["scored"], "--budget", "5%", "--operator", operator, "-o", tmp_path / "grown.pt")
+    assert ("scores in a file have no eigenvectors" in err) == (operator != "serial")

@@ -78,3 +78,29 @@ def test_spearman_shares_ranks_among_ties_and_knows_no_order_in_a_constant():
     assert spearman(torch.tensor([1.0, 2, 2, 4]), torch.tensor([1.0, 3, 3, 9])) == pytest.approx(1)
     assert spearman(torch.tensor([1.0, 2, 3]), torch.tensor([3.0, 2, 1])) == pytest.approx(-1)
     assert spearman(torch.ones(3), torch.tensor([3.0, 2, 1])) is None
+
+
+def _uneven_half(seed, quiet):
+    """Forty neurons and a thousand positions, of which one in ten matters and the others by a factor `quiet` less."""
+    draws = Draws(seed)
+    x, c = draws.normal(1000, 30), draws.normal(1000, 40) * torch.logspace(0, 1, 40, dtype=torch.float64)
+    c -= 2 * x[:, :1].square()
+    c[100:] *= quiet
+    return CurvatureMatrices(LinearMap(40, 30, 30), (CapturedCall(x, c, 1000, 1000, (seed, 0)),))
+
+
+@pytest.mark.parametrize("quiet", [0.0, 0.001])
+def test_vectors_found_on_the_few_positions_that_matter_are_worth_the_same(quiet):
+    halves = _uneven_half(0, quiet), _uneven_half(1, quiet)
+    early = cross_fit(halves, iterations=16, seed=0, settled=0.99)
+    exact = cross_fit(halves, iterations=30, seed=0)
+    assert early.iterations < 16
+    assert spearman(early.whole.values, exact.whole.values) > 0.98
+    assert spearman(early.held_out, exact.held_out) > 0.95
+
+
+def test_without_early_stopping_all_positions_are_searched():
+    halves = _uneven_half(0, 0.001), _uneven_half(1, 0.001)
+    found = cross_fit(halves, iterations=30, seed=0)
+    for values, half in zip(found.half_values, halves, strict=True):
+        torch.testing.assert_close(values, torch.linalg.eigvalsh(_explicit(half))[:, 0])

@@ -120,3 +120,49 @@ def test_windows_of_one_sample_stay_together():
 def test_a_single_batch_without_visible_samples_stays_whole():
     call = CapturedCall(torch.ones(3, 1), torch.ones(3, 1), 1, 2, (0, 0))
     assert split_in_halves([call]) == [(call,)]
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_what_carries_all_of_it_is_all_of_it(name):
+    matrices = _matrices(name, (6, 4))
+    vectors = Draws(3).normal(matrices.map.neurons, matrices.map.features)
+    torch.testing.assert_close(matrices.heaviest(1.0)(vectors), matrices(vectors))
+
+
+@pytest.mark.parametrize("name", ["linear over tokens", "conv2d strided"])
+def test_what_is_left_out_bounds_the_change_of_every_matrix(name):
+    matrices = _matrices(name, (40, 30))
+    kept = matrices.heaviest(0.6)
+    sizes = [
+        sum(call.input.flatten(0, -2).shape[0] if not part.map.spatial else len(call.input) for call in part.captured)
+        for part in (matrices, kept)
+    ]
+    assert sizes[1] < 0.75 * sizes[0]
+    vectors = Draws(3).normal(matrices.map.neurons, matrices.map.features)
+    vectors = vectors / vectors.norm(dim=1, keepdim=True)
+    change = (kept(vectors) - matrices(vectors)).norm(dim=1)
+    assert bool((change > 0).all())
+    assert bool((change <= _carried(matrices) - _carried(kept) + 1e-12).all())
+
+
+def _carried(matrices):
+    """Return ``1/N sum |c_it| |x_t|^2`` for each neuron, with |x_t| that of all that a position can read."""
+    total = torch.zeros(matrices.map.neurons, dtype=torch.float64)
+    for call in matrices.captured:
+        if matrices.map.spatial:
+            sums = call.coefficients.abs().flatten(2).sum(2)
+            total += (sums * call.input.flatten(1).square().sum(1, keepdim=True)).sum(0)
+        else:
+            x, c = call.input.flatten(0, -2), call.coefficients.flatten(0, -2)
+            total += (c.abs() * x.square().sum(1, keepdim=True)).sum(0)
+    return total / matrices.samples
+
+
+def test_a_position_that_carries_nothing_is_left_out():
+    draws = Draws(0)
+    x, c = draws.normal(50, 3), draws.normal(50, 4)
+    c[10:] = 0
+    matrices = CurvatureMatrices(LinearMap(4, 3, 3), (CapturedCall(x, c, 50, 50, (0, 0)),))
+    (kept,) = matrices.heaviest(1.0).captured
+    assert torch.equal(kept.input, x[:10])
+    assert kept.samples == 50

@@ -102,6 +102,14 @@ def test_a_small_matrix_is_formed_and_exact():
     assert spectrum.trace == pytest.approx(float(exact.sum()))
 
 
+def test_rounding_errors_of_zero_are_no_negative_eigenvalues():
+    """The Hessian of a linear model under cross-entropy is positive semidefinite, and singular: C scores sum to one."""
+    model = nn.Sequential(nn.Linear(5, 4)).double()
+    spectrum = spectra(torch.fx.symbolic_trace(model), F.cross_entropy, BATCHES)["(model)"]
+    assert float(spectrum.nodes.min()) <= spectrum.rounding
+    assert spectrum.negative_share == 0
+
+
 def test_the_same_seed_gives_the_same_spectrum_and_leaves_the_random_state():
     pytest.importorskip("curvlinops")
     graph_module = torch.fx.symbolic_trace(_model())

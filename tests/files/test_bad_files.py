@@ -14,7 +14,7 @@ from torch import nn
 import fxgrow
 from fxgrow.errors import FileError
 from fxgrow.files import read_table
-from fxgrow.files.layout import VERSION
+from fxgrow.files.layout import VERSION, checksum_of_plain
 from fxgrow.files.plain import to_plain
 
 
@@ -86,6 +86,14 @@ def test_a_table_that_was_changed_is_found(saved):
     document["table"]["parameters"] += 1
     torch.save(document, saved)
     both_refuse(saved, "its table does not fit its checksum")
+
+
+def test_an_input_whose_sizes_are_no_numbers_is_refused(saved):
+    document = torch.load(saved, weights_only=True)
+    document["table"]["inputs"][0]["value"]["shape"] = [[2], 3]
+    document["checksums"]["table"] = checksum_of_plain(document["table"])
+    torch.save(document, saved)
+    both_refuse(saved, "not described by sizes and a dtype")
 
 
 def test_a_tensor_that_was_removed_is_found(saved):

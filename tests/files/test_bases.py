@@ -5,6 +5,7 @@ from torch import nn
 import fxgrow
 from fxgrow.errors import FileError
 from fxgrow.files.origins import create_timm_model
+from fxgrow.passes import parse
 from fxgrow.record.record import Origin, update_record
 from fxgrow.testing import random_scores
 
@@ -24,9 +25,41 @@ def test_a_file_without_origin_asks_for_its_base(saved):
     ids=["other head", "fewer layers", "other activation"],
 )
 def test_another_model_is_refused_as_base(saved, other):
-    with pytest.raises(FileError, match="the base is another model than the one that was traced") as caught:
+    with pytest.raises(
+        FileError, match=r"the base is another model than the one that was traced: .*; give the model"
+    ) as caught:
         fxgrow.load(saved, base=other)
     assert str(saved) in str(caught.value)
+
+
+def normed(eps=1e-5, p=0.1, activation=nn.GELU, classes=3, norm=nn.LayerNorm):
+    return nn.Sequential(nn.Linear(6, 8), norm(8, eps=eps), activation(), nn.Dropout(p), nn.Linear(8, classes))
+
+
+@pytest.mark.parametrize(
+    ("surgery", "message"),
+    [
+        ({"eps": 1e-3}, r"1 is LayerNorm\(\(8,\), eps=0.001.* in the file, and LayerNorm\(\(8,\), eps=1e-05"),
+        ({"p": 0.5}, r"3 is Dropout\(p=0.5.* in the file, and Dropout\(p=0.1"),
+        ({"activation": nn.SiLU}, r"2 is SiLU\(\) in the file, and GELU\("),
+        ({"classes": 5}, r"4 is Linear\(.*out_features=5.* in the file, and Linear\(.*out_features=3"),
+        ({"norm": nn.BatchNorm1d}, r"1 is BatchNorm1d\(.* in the file, and LayerNorm\("),
+    ],
+    ids=["eps", "dropout", "activation", "head", "norm"],
+)
+@pytest.mark.parametrize("grown", [False, True])
+def test_surgery_by_hand_is_named_and_a_base_with_the_same_surgery_is_taken(surgery, message, grown, tmp_path):
+    x = torch.linspace(-1, 1, 24).reshape(4, 6)
+    traced = fxgrow.trace(normed(), x)
+    traced = parse('insert-pseudo-layers{rows={"0":[1]}}')(traced).graph_module if grown else traced
+    changed = normed(**surgery)
+    for name, module in changed.named_children():
+        setattr(traced, name, module)
+    fxgrow.save(traced, tmp_path / "changed.pt")
+    with pytest.raises(FileError, match=f"{message}.*; (give the model as it was|make the same change).*base="):
+        fxgrow.load(tmp_path / "changed.pt", base=normed())
+    again = fxgrow.load(tmp_path / "changed.pt", base=normed(**surgery))
+    assert torch.equal(again.eval()(x), traced.eval()(x))
 
 
 def test_a_base_that_does_not_take_the_inputs_is_refused(saved):
@@ -39,7 +72,7 @@ def test_an_edit_log_that_cannot_be_replayed_names_the_versions(grown, tmp_path,
 
     edits = tuple(edit.replace("serial", "of-the-future") for edit in record_of(grown).edits)
     update_record(grown, edits=edits)
-    fxgrow.save(grown, tmp_path / "x.pt")
+    fxgrow.save(grown, tmp_path / "x.pt", check=False)
     with pytest.raises(FileError, match=r"its edit log cannot be replayed \(.*of-the-future.*\); use the versions"):
         fxgrow.load(tmp_path / "x.pt", base=mlp)
 
@@ -52,7 +85,7 @@ def test_an_unknown_timm_name_gets_close_matches():
 @pytest.mark.parametrize("name", ["hf-hub:somebody/model", "hf_hub:somebody/model", "local-dir:/tmp"])
 def test_a_name_that_leads_out_of_the_registry_is_refused(grown, tmp_path, name):
     update_record(grown, origin=Origin("timm", name))
-    fxgrow.save(grown, tmp_path / "x.pt")
+    fxgrow.save(grown, tmp_path / "x.pt", check=False)
     with pytest.raises(FileError, match="has no model"):
         fxgrow.load(tmp_path / "x.pt")
 
@@ -60,7 +93,7 @@ def test_a_name_that_leads_out_of_the_registry_is_refused(grown, tmp_path, name)
 @pytest.mark.parametrize("argument", ["pretrained", "checkpoint_path", "pretrained_cfg_overlay"])
 def test_a_file_may_not_ask_for_other_files(grown, tmp_path, argument):
     update_record(grown, origin=Origin("timm", "resnet10t", {argument: "/etc/passwd"}))
-    fxgrow.save(grown, tmp_path / "x.pt")
+    fxgrow.save(grown, tmp_path / "x.pt", check=False)
     with pytest.raises(FileError, match=f"the argument {argument} reads other files"):
         fxgrow.load(tmp_path / "x.pt")
 
@@ -72,7 +105,7 @@ def test_arguments_that_timm_refuses_are_shown():
 
 def test_an_unknown_source_is_named(grown, tmp_path):
     update_record(grown, origin=Origin("zoo", "zebra"))
-    fxgrow.save(grown, tmp_path / "x.pt")
+    fxgrow.save(grown, tmp_path / "x.pt", check=False)
     with pytest.raises(FileError, match="zoo:zebra, an unknown source"):
         fxgrow.load(tmp_path / "x.pt")
 

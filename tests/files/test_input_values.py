@@ -11,7 +11,8 @@ import torch
 
 import fxgrow
 from fxgrow.errors import FileError
-from fxgrow.files.input_values import from_spec, tensor_specs, to_spec
+from fxgrow.files.input_values import from_spec, to_spec
+from fxgrow.files.table import tensor_specs
 
 
 class Colour(enum.Enum):

@@ -12,8 +12,9 @@ from rich.console import Console
 import fxgrow
 from fxgrow.errors import FxgrowError
 from fxgrow.files import read_table
-from fxgrow.files.layout import checksum_of_plain, checksum_of_tensor
-from fxgrow.inspection import render
+from fxgrow.files.checksums import checksum_of_tensor
+from fxgrow.files.layout import checksum_of_plain
+from fxgrow.inspection import to_text, view_tree
 
 #: as many as fit into the gate; a longer run: FXGROW_MUTATIONS=10000 pytest tests/files/test_mutations.py
 MUTATIONS = int(os.environ.get("FXGROW_MUTATIONS", "600"))
@@ -97,7 +98,7 @@ def test_a_changed_field_is_refused_or_read_as_it_stands(saved, grown, tmp_path,
             refused += 1
             continue
         read += 1
-        Console(file=io.StringIO(), width=80).print(render(table))
+        Console(file=io.StringIO(), width=80).print(to_text(view_tree(table)))
         loaded, refusal = outcome(fxgrow.load, path, base=mlp)
         if refusal is not None:
             assert "\n" not in refusal, what

@@ -3,6 +3,7 @@
 import operator
 import random
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -10,66 +11,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
-from fxgrow.execution.preservation import preserved
-from fxgrow.execution.randomness import random_state
 from fxgrow.execution.shapes import propagate_shapes
-from fxgrow.execution.structures import flatten
 from fxgrow.graph.declared import declared, reads_only_sizes
-from fxgrow.graph.operation import Operation
 from fxgrow.graph.operations import operations_of
-from fxgrow.testing import sample_models
+from fxgrow.testing import check_operations, sample_models
 from fxgrow.tracing import trace
-
-
-class Comparison(fx.Interpreter):
-    """Runs a graph and holds every node against its record; whatever happens must be in it."""
-
-    def __init__(self, graph_module: fx.GraphModule, record: Callable[[fx.Node], Operation]) -> None:
-        super().__init__(graph_module, garbage_collect_values=False)
-        self.extra_traceback = False
-        self.record, self.checked = record, 0
-
-    def run_node(self, n: fx.Node) -> Any:
-        if not n.op.startswith("call"):
-            return super().run_node(n)
-        tensors = [[tensor for _, tensor in flatten(self.env[value])] for value in n.all_input_nodes]
-        before, drawn = [[tensor.clone() for tensor in own] for own in tensors], random_state()
-        module = self.module.get_submodule(n.target) if n.op == "call_module" else nn.Module()
-        state = {**dict(module.named_parameters()), **dict(module.named_buffers())}
-        kept = {name: tensor.clone() for name, tensor in state.items()}
-        result, found = super().run_node(n), self.record(n)
-        memory = {tensor.untyped_storage().data_ptr() for _, tensor in flatten(result)}
-        for place, (own, old) in enumerate(zip(tensors, before, strict=True)):
-            changed = any(not torch.equal(one, other) for one, other in zip(own, old, strict=True))
-            shown = any(tensor.untyped_storage().data_ptr() in memory for tensor in own)
-            assert place in found.writes or not changed, f"{n.format_node()} writes"
-            assert place in found.shares or not shown, f"{n.format_node()} shows memory"
-        for name, tensor in state.items():
-            assert name in found.moves or torch.equal(tensor, kept[name]), f"{n.format_node()} moves {name}"
-            assert found.shows_state or tensor.untyped_storage().data_ptr() not in memory
-        assert found.draws or random_state() == drawn, f"{n.format_node()} draws"
-        self.checked += 1
-        return result
-
-
-def compare(graph_module: fx.GraphModule, record: Callable[[fx.Node], Operation], *inputs: Tensor) -> int:
-    checked = 0
-    for training in (False, True):
-        with preserved(graph_module, seed=0), torch.no_grad():
-            graph_module.train(training)
-            comparison = Comparison(graph_module, record)
-            comparison.run(*inputs)
-            checked += comparison.checked
-    return checked
 
 
 @pytest.mark.parametrize("name", list(sample_models()))
 def test_whatever_a_sample_model_does_is_in_the_records(name: str) -> None:
     model, inputs = sample_models()[name].make()
     traced = trace(model, inputs)
-    operations = operations_of(traced)
-    assert compare(traced, operations.__getitem__, *inputs) > 0
-    assert compare(traced, lambda node: declared(traced, node), *inputs) > 0
+    assert check_operations(traced, inputs) > 0
+    assert check_operations(traced, inputs, lambda node: declared(traced, node)) > 0
 
 
 class Applies(nn.Module):
@@ -144,9 +98,8 @@ VARIED: list[Callable[..., Any]] = [
 def test_whatever_an_operation_does_is_in_its_record(function: Callable[..., Any]) -> None:
     graph_module = applied(function)
     x = torch.linspace(-2.0, 3.0, 48).reshape(2, 4, 6)
-    operations = operations_of(graph_module)
-    assert compare(graph_module, operations.__getitem__, x) > 0
-    assert compare(graph_module, lambda node: declared(graph_module, node), x) > 0
+    assert check_operations(graph_module, (x,)) > 0
+    assert check_operations(graph_module, (x,), lambda node: declared(graph_module, node)) > 0
 
 
 @pytest.mark.parametrize(
@@ -168,6 +121,35 @@ def test_a_record_says_no_more_than_there_is(function: Callable[..., Any], expec
     graph_module = applied(function)
     found = operations_of(graph_module)[last_call(graph_module)]
     assert {name: getattr(found, name) for name in expected} == expected
+
+
+RECORDS = {"run": lambda graph: operations_of(graph).__getitem__, "declared": lambda graph: partial(declared, graph)}
+
+
+@pytest.mark.parametrize("record", RECORDS.values(), ids=RECORDS)
+@pytest.mark.parametrize(
+    ("function", "operation"),
+    [
+        (lambda x: x + x, "add"),
+        (lambda x: operator.iadd(x.clone(), x), "add"),
+        (lambda x: torch.add(x, x), "add"),
+        (lambda x: x.clone().add_(x), "add"),
+        (lambda x: torch.ops.aten.add.Tensor(x, x), "add"),
+        (lambda x: operator.imul(x.clone(), x), "mul"),
+        (lambda x: torch.ops.aten.mul_.Tensor(x.clone(), x), "mul"),
+        (lambda x: x.mul(2.0), "mul"),
+        (lambda x: F.softmax(x, -1), "softmax"),
+        (lambda x: torch.softmax(x, -1), "softmax"),
+        (lambda x: x.softmax(-1), "softmax"),
+        (nn.Softmax(-1), "softmax"),
+        (lambda x: torch.ops.aten.softmax.int(x, -1), "softmax"),
+    ],
+)
+def test_an_operation_is_known_by_its_name_in_torch_however_it_is_spelled(
+    record: Any, function: Callable[..., Any], operation: str
+) -> None:
+    graph_module = applied(function)
+    assert record(graph_module)(last_call(graph_module)).calls - {"_softmax"} == {operation}
 
 
 def test_equal_nodes_have_equal_records_and_are_run_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -130,8 +130,35 @@ def test_a_module_with_two_names_is_one_site_that_grows_at_both_calls() -> None:
     grown = InsertPseudoLayers({"first": (0, 2)})(traced).graph_module
     assert len(grown.graph.find_nodes(op="call_function", target=add_rows)) == 2
     fxgrow.verify(traced, grown)
-    with pytest.raises(PassError, match="its weight has other names too"):
+    with pytest.raises(PassError, match=r"first\.weight has other names too"):
         Widen("first", 2)(traced)
+
+
+class Upsampling(nn.Module):
+    """A transposed convolution that is told how far to reach: by place, by keyword, or not at all."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        self.how, self.up = how, nn.ConvTranspose2d(2, 4, 3, stride=2, padding=1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        size = [2 * extent for extent in x.shape[2:]]
+        if self.how == "plainly":
+            return self.up(self.up(x)[:, :2])
+        return self.up(x, size) if self.how == "by place" else self.up(x, output_size=size)
+
+
+@pytest.mark.parametrize("how", ["plainly", "by place", "by keyword"])
+def test_a_transposed_convolution_that_is_told_its_size_is_refused_with_the_reason(how: str) -> None:
+    x = torch.linspace(-1, 1, 100, dtype=torch.float64).reshape(2, 2, 5, 5)
+    traced = fxgrow.trace(Upsampling(how).double(), x)
+    refusal = find_sites(traced)["up"].refusal
+    assert (refusal is None) == (how == "plainly")
+    if refusal is not None:
+        scores = fxgrow.analyze(traced, lambda y, t: (y.mean((1, 2, 3)) - t).square().mean(), [(x, torch.zeros(2))])
+        assert scores.refusals["up"] == refusal
+        with pytest.raises(PassError, match="called with output_size"):
+            InsertPseudoLayers({"up": (0,)}, operator="branch")(traced)
 
 
 def test_a_layer_that_computes_its_weight_is_no_site() -> None:

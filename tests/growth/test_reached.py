@@ -12,8 +12,7 @@ import fxgrow
 from fxgrow.curvature import Scores, StepRecorder, score_names
 from fxgrow.errors import PlanError
 from fxgrow.growth.allocation import ALLOCATIONS
-from fxgrow.inspection import render
-from fxgrow.inspection.details import render_node
+from fxgrow.inspection import to_text, view_node, view_tree
 from fxgrow.operators import available_operators
 from fxgrow.record.annotations import NO_GRADIENT
 from fxgrow.testing.draws import Draws
@@ -97,8 +96,8 @@ def test_inspect_shows_it(tmp_path) -> None:
     loaded = fxgrow.load(tmp_path / "model.pt", base=WithDeadParts().double())
     for graph_module in (traced, loaded):
         console = Console(width=200, record=True, file=io.StringIO())
-        console.print(render(graph_module))
-        console.print(render_node(graph_module, "inner"))
+        console.print(to_text(view_tree(graph_module)))
+        console.print(to_text(view_node(graph_module, "inner")))
         shown = console.export_text()
         assert shown.count(f"cannot grow: {NO_GRADIENT}") == 3
         assert "no gradient of the loss reaches neurons 0, 3, 7" in shown

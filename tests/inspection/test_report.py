@@ -8,9 +8,13 @@ from torch import nn
 
 import fxgrow
 from fxgrow.files import describe
-from fxgrow.inspection import render, summarize
+from fxgrow.inspection import summarize, to_text, view_tree
 from fxgrow.primitives.modules import parameter_count
 from fxgrow.record.record import Evidence, Growth, GrowthEvent, Origin, update_record
+
+
+def look(model, everything=False):
+    return to_text(view_tree(model, everything=everything))
 
 
 def line_of(text, label):
@@ -32,28 +36,28 @@ def annotate_scores(graph_module):
 
 
 def test_blocks_that_are_alike_are_drawn_once(base, draw):
-    text = draw(render(base))
+    text = draw(look(base))
     assert "4 alike" in line_of(text, "blocks.0-3")
     assert text.count("fc1") == 1
     assert "4 × 296" in text
 
 
 def test_everything_draws_each_block_and_each_function(base, draw):
-    text = draw(render(base, everything=True))
+    text = draw(look(base, everything=True))
     assert text.count("fc1") == 4
     assert "Dropout" in text
     assert re.search(r"add\w*\s+add", text)
 
 
 def test_a_line_says_operation_output_and_parameters(base, draw):
-    text = draw(render(base))
+    text = draw(look(base))
     assert re.search(r"fc1\s+Linear\s+2×3×16\s+144$", line_of(text, "fc1"))
     assert re.search(r"position\s+parameter\s+1×3×8\s+24$", line_of(text, "position"))
     assert re.search(r"stem\.0\s+Linear\s+2×3×8\s+56$", line_of(text, "stem.0"))
 
 
 def test_the_parameters_of_the_top_lines_add_up(grown, draw):
-    lines = [line for line in draw(render(grown)).splitlines() if line.startswith(("├", "└"))]
+    lines = [line for line in draw(look(grown)).splitlines() if line.startswith(("├", "└"))]
     numbers = [re.findall(r"\d+", line)[-2:] for line in lines]
     assert len(numbers) == 4
     total = sum(int(re.search(r"(\d[\d,]*)\s*$", line).group(1).replace(",", "")) for line in lines)
@@ -61,7 +65,7 @@ def test_the_parameters_of_the_top_lines_add_up(grown, draw):
 
 
 def test_pseudo_layers_hang_below_their_site_with_their_residual_edge(grown, draw):
-    text = draw(render(grown))
+    text = draw(look(grown))
     lines = text.splitlines()
     site = next(index for index, line in enumerate(lines) if "fc1 " in line)
     assert re.search(r"fc1\s+Linear\s+2×3×16\s+144\s+2$", lines[site])
@@ -71,17 +75,17 @@ def test_pseudo_layers_hang_below_their_site_with_their_residual_edge(grown, dra
 
 
 def test_blocks_that_grew_alike_are_drawn_once(grown, draw):
-    assert "2 alike" in line_of(draw(render(grown)), "1-2")
+    assert "2 alike" in line_of(draw(look(grown)), "1-2")
 
 
 def test_nothing_grown_means_no_column_of_depths(base, grown, draw):
-    assert "depth" not in draw(render(base)).splitlines()[2]
-    assert "depth" in draw(render(grown)).splitlines()[2]
+    assert "depth" not in draw(look(base)).splitlines()[2]
+    assert "depth" in draw(look(grown)).splitlines()[2]
 
 
 def test_scores_are_shown_as_least_median_and_share(base, draw):
     annotate_scores(base)
-    text = draw(render(base))
+    text = draw(look(base))
     # 6 neurons of the head: -0.001 to -0.006; held out half of that, with an error of 0.001: above 4 is significant
     assert re.search(r"least -6\.0e-3\s+median -3\.5e-3\s+\S+\s+33 %", text)
     assert "eigen scores (branch) of 256 samples, split-half correlation 0.50" in text
@@ -89,7 +93,7 @@ def test_scores_are_shown_as_least_median_and_share(base, draw):
 
 def test_pooled_scores_have_one_bar_for_each_block(base, draw):
     annotate_scores(base)
-    text = draw(render(base))
+    text = draw(look(base))
     # fc1 has 16 neurons in each of 4 blocks, 12 of them significant
     assert re.search(r"least -0\.016\s+median -8\.5e-3\s+▆▆▆▆\s+75 %", text)
     assert "the same site in each of the blocks" in text
@@ -100,8 +104,8 @@ def test_scores_of_an_earlier_graph_are_called_so(grown, base, draw):
     from fxgrow.passes import parse
 
     later = parse('insert-pseudo-layers{rows={"blocks.3.fc1":[0]}}')(base).graph_module
-    assert "measured before the last change of the graph" in draw(render(later))
-    assert "measured before" not in draw(render(base))
+    assert "measured before the last change of the graph" in draw(look(later))
+    assert "measured before" not in draw(look(base))
 
 
 def test_sites_that_cannot_grow_say_why(draw):
@@ -114,7 +118,7 @@ def test_sites_that_cannot_grow_say_why(draw):
         def forward(self, x):
             return self.c(self.b(self.a(x).relu()).relu())
 
-    text = draw(render(fxgrow.trace(Tied(), torch.randn(2, 4))))
+    text = draw(look(fxgrow.trace(Tied(), torch.randn(2, 4))))
     assert "cannot grow: its weight is tied to b.weight" in text
     assert "grows only if it is included by name" in text
     assert "3 sites, 1 can grow" in text
@@ -140,7 +144,7 @@ def test_the_summary_tells_size_work_and_history(base, draw):
             ),
         ),
     )
-    text = draw(render(base))
+    text = draw(look(base))
     assert text.startswith("some_model  timm, num_classes=6\n")
     assert "1,312 parameters, +31.2 % on 1,000" in text
     assert re.search(r"1 \(epoch 7\)\s+1,000 → 1,312\s+2\s+4\s+serial\s+-0\.15 ± 0\.013", text)
@@ -149,14 +153,14 @@ def test_the_summary_tells_size_work_and_history(base, draw):
 
 def test_work_is_that_of_one_sample(base, draw):
     # per position: 6*8 + 4 blocks x 2*8*16 + 8*6 multiply-adds; 3 positions
-    assert f"{2 * 3 * (48 + 4 * 256 + 48) / 1000:.2f} kFLOPs for one sample of 3×6" in draw(summarize(base))
+    assert f"{2 * 3 * (48 + 4 * 256 + 48) / 1000:.2f} kFLOPs for one sample of 3×6" in draw(to_text(summarize(base)))
 
 
 @pytest.mark.parametrize("width", [60, 80, 100, 140])
 @pytest.mark.parametrize("everything", [False, True])
 def test_no_line_is_longer_than_the_terminal_and_nothing_is_cut(grown, draw, width, everything):
     annotate_scores(grown)
-    text = draw(render(grown, everything=everything), width)
+    text = draw(look(grown, everything=everything), width)
     assert max(cell_len(line) for line in text.splitlines()) <= width
     assert "…" not in text
     for word in ("pseudo_0", "Linear", "2×3×16", "least", "median", "%", "blocks"):
@@ -167,7 +171,7 @@ def test_long_names_are_folded_and_not_cut(draw):
     name = "a_name_that_is_much_longer_than_any_reasonable_column_of_a_terminal_would_be"
     model = nn.Sequential()
     model.add_module(name, nn.Linear(3, 3))
-    text = draw(render(fxgrow.trace(model, torch.randn(2, 3))))
+    text = draw(look(fxgrow.trace(model, torch.randn(2, 3))))
     lines = text.split("\n\n")[1].splitlines()
     assert max(map(len, lines)) <= 80
     width = lines[0].index("operation")
@@ -176,7 +180,7 @@ def test_long_names_are_folded_and_not_cut(draw):
 
 def test_an_ascii_terminal_gets_ascii(grown, draw):
     annotate_scores(grown)
-    text = draw(render(grown), encoding="ascii")
+    text = draw(look(grown), encoding="ascii")
     assert text.isascii()
     assert "|- " in text
     assert "-> 2 of 16" in text
@@ -186,9 +190,9 @@ def test_an_ascii_terminal_gets_ascii(grown, draw):
 
 def test_colour_adds_nothing_that_plain_text_lacks(grown, draw):
     annotate_scores(grown)
-    coloured = draw(render(grown), color=True)
+    coloured = draw(look(grown), color=True)
     assert "\x1b[" in coloured
-    assert re.sub(r"\x1b\[[\d;]*m", "", coloured) == draw(render(grown))
+    assert re.sub(r"\x1b\[[\d;]*m", "", coloured) == draw(look(grown))
 
 
 def test_the_strings_of_a_file_cannot_steer_the_terminal(base, draw):
@@ -196,7 +200,7 @@ def test_the_strings_of_a_file_cannot_steer_the_terminal(base, draw):
     row = next(row for row in table.nodes if row.target == "head")
     evil = replace(row, target="head\x1b[2J[red]", module_type="x.\x1b]0;owned\x07")
     nodes = tuple(evil if other is row else other for other in table.nodes)
-    text = draw(render(replace(table, nodes=nodes, name="\x1b[31mname")))
+    text = draw(look(replace(table, nodes=nodes, name="\x1b[31mname")))
     assert "\x1b" not in text
     assert "\x07" not in text
     assert "[red]" in text
@@ -207,11 +211,11 @@ def test_rendering_executes_nothing(base, draw, monkeypatch):
         raise AssertionError("the model ran")
 
     monkeypatch.setattr(nn.Module, "__call__", forbidden)
-    assert "blocks" in draw(render(base))
+    assert "blocks" in draw(look(base))
 
 
 def test_a_model_without_shapes_is_drawn_too(draw):
-    text = draw(render(torch.fx.symbolic_trace(nn.Sequential(nn.Linear(3, 4), nn.ReLU()))))
+    text = draw(look(torch.fx.symbolic_trace(nn.Sequential(nn.Linear(3, 4), nn.ReLU()))))
     assert re.search(r"0\s+Linear\s+16$", line_of(text, "0"))
     assert "FLOPs" not in text
 
@@ -225,7 +229,7 @@ def test_a_reused_module_is_one_line(draw):
         def forward(self, x):
             return self.layer(self.layer(x).relu())
 
-    text = draw(render(fxgrow.trace(Twice(), torch.randn(2, 3))))
+    text = draw(look(fxgrow.trace(Twice(), torch.randn(2, 3))))
     assert text.count("layer ") == 1
     assert text.splitlines()[3].split()[-1] == "12"
 
@@ -241,5 +245,5 @@ def test_a_functional_site_has_its_parameters(draw):
         def forward(self, x):
             return nn.functional.linear(x, self.inner.weight, self.bias).relu()
 
-    text = draw(render(fxgrow.trace(Functional(), torch.randn(2, 3))))
+    text = draw(look(fxgrow.trace(Functional(), torch.randn(2, 3))))
     assert re.search(r"inner\s+linear\s+2×4\s+16$", line_of(text, "inner"))

@@ -151,7 +151,7 @@ def test_a_value_that_is_mutated_later_is_refused() -> None:
     model, inputs = sample_models()["convolutions"].make()
     graph_module = torch.fx.symbolic_trace(model)
     propagate_shapes(graph_module, inputs)
-    with pytest.raises(PassError, match=r"mutated in place.*functionalize-inplace"):
+    with pytest.raises(PassError, match=r"overwritten in place.*functionalize-inplace"):
         AddResidualEdge("1", "3")(graph_module)
 
 

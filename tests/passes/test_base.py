@@ -176,8 +176,8 @@ def _impossible(graph_module: fx.GraphModule) -> None:
         (_new_input, "ad: the graph's interface: the placeholders or the structure of the output changed"),
         (_flatter, "ad: the graph's outputs: output 1 was torch.float32 (8,) and is torch.float32 ()"),
         (_other_dtype, "ad: the graph's outputs: output 1 was torch.float32 (8,) and is torch.float64 (8,)"),
-        (_second_reader, "ad: the operation relu: a value that is mutated in place has 3 readers"),
-        (_reader_of_a_view, "ad: the operation relu: a value that is mutated in place has 3 readers"),
+        (_second_reader, "relu: a value that is mutated in place has 3 readers"),
+        (_reader_of_a_view, "relu: a value that is mutated in place has 3 readers"),
         (_impossible, "fails on the shapes of its inputs"),
     ],
 )

@@ -85,6 +85,11 @@ def half_steps(graph_module: fx.GraphModule, how: str) -> Iterator[Pass]:
         yield find_pass("deepen")(blocks=(path,), how=how)
 
 
+def thin_branches(graph_module: fx.GraphModule) -> Iterator[Pass]:
+    for site in find_sites(graph_module):
+        yield find_pass("insert-half-steps")(units={site: (0, 1)})
+
+
 def widenings(graph_module: fx.GraphModule) -> Iterator[Pass]:
     for site, heads in itertools.product(find_sites(graph_module), (True, False)):
         yield find_pass("widen")(site=site, by=2, heads=heads)
@@ -127,6 +132,9 @@ SCOPES = {
     ),
     "insert-block": Scope(
         ("resnet", "vit", "multihead"), lambda sample: [(still := traced(sample, dropout=False), blocks(still))]
+    ),
+    "insert-half-steps": Scope(
+        ("vit", "attention", "multihead"), lambda sample: [(traced(sample), thin_branches(traced(sample)))]
     ),
     "insert-pseudo-layers": Scope(
         SAMPLES,

@@ -220,7 +220,7 @@ class Plain(nn.Module):
     ("model", "block", "how", "message"),
     [
         (nn.Sequential(Squeezed(), Squeezed()), "0", "half", "0: a gate that is computed from its last linear map"),
-        (nn.Sequential(Plain(), Plain()), "0", "half", "0: it is not residual: tanh is not the sum"),
+        (nn.Sequential(Plain(), Plain()), "0", "half", "0: it is not residual: tanh in 0 is not the sum"),
         (nn.Sequential(Plain(), Plain()), None, "half", "the model: it has no residual blocks of one kind"),
         (Twice(), "block", "half", "block: "),
     ],

@@ -21,6 +21,7 @@ from fxgrow.passes.eliminate_dead_code import EliminateDeadCode
 from fxgrow.passes.fold_pairs import FoldPairs
 from fxgrow.passes.functionalize_inplace import FunctionalizeInplace
 from fxgrow.passes.insert_block import InsertBlock
+from fxgrow.passes.insert_half_steps import InsertHalfSteps
 from fxgrow.passes.insert_pseudo_layers import InsertPseudoLayers
 from fxgrow.passes.merge_branches import MergeBranches
 from fxgrow.passes.slim import Slim
@@ -99,6 +100,7 @@ DOORS: dict[str, tuple[Pass, Function | None]] = {
         InsertBlock(("blocks.0", "blocks.1")),
         functools.partial(fxgrow.insert_block, after=["blocks.0", "blocks.1"]),
     ),
+    "insert-half-steps": (InsertHalfSteps({FC1: (0, 3), QKV: (1,)}), None),  # below, as `fxgrow.grow`
     "insert-pseudo-layers": (InsertPseudoLayers({FC1: (0, 3), FC2: (1,)}, "serial"), None),  # below, as `fxgrow.grow`
     "merge-branches": (MergeBranches(), fxgrow.merge_branches),
     "slim": (Slim(0.5), fxgrow.slim),
@@ -171,22 +173,24 @@ def test_new_parameters_are_there_and_new(name: str) -> None:
 def test_a_line_is_in_the_history_exactly_where_something_grew(name: str) -> None:
     before = ready_for(name)
     after = DOORS[name][0](before).graph_module
-    grew = name in ("add-residual-edge", "deepen", "insert-block", "insert-pseudo-layers", "widen")
+    grew = name in ("add-residual-edge", "deepen", "insert-block", "insert-half-steps", "insert-pseudo-layers", "widen")
     assert len(record_of(after).history) == len(record_of(before).history) + grew - (name == "undo")
     if grew:
         event = record_of(after).history[-1]
         assert sum(growth.parameters for growth in event.growths) == event.parameters_after - event.parameters_before
 
 
-def test_growing_by_scores_is_the_edit_of_the_plan() -> None:
+@pytest.mark.parametrize("operator", ["gated", "half-step", "half-step-apart"])
+def test_growing_by_scores_is_the_edit_of_the_plan(operator: str) -> None:
     before, scores = traced(), random_scores(traced())
-    options = {"budget": 0.2, "operator": "gated", "seed": 3}
+    options = {"budget": 0.2, "operator": operator, "seed": 3}
     first, second = optimizer_of(before), optimizer_of(before)
     grown = fxgrow.grow(before, scores, optimizer=first, context={"epoch": 1}, **options)
     decided = fxgrow.plan(before, scores, **options)
     edited = decided.edit(scores)(before, second).graph_module
     (event,) = record_of(edited).history
-    whole = replace(event, budget=decided.budget, allocation="even", context={"epoch": 1})
+    known = {"budget": decided.budget, "allocation": "even", "scores": scores.evidence()}
+    whole = replace(event, context={"epoch": 1}, **known)
     update_record(edited, history=(whole,))
     assert everything(grown, first) == everything(edited, second)
 

@@ -120,7 +120,7 @@ def test_the_grower_takes_compiled_models_and_refuses_what_cannot_follow() -> No
     optimizer = torch.optim.AdamW(model.parameters())
     for name in ("compiled by fxgrow", "compiled by torch"):
         grower = fxgrow.Grower(WRAPPERS[name](model), F.cross_entropy, optimizer, compile=False)
-        assert grower.model is model
+        assert grower.graph_module is model
     with pytest.raises(
         TraceError, match=r"DistributedDataParallel: it cannot follow a model that grows; give the model"
     ):

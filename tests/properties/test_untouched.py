@@ -19,7 +19,7 @@ import fxgrow
 from fxgrow.errors import FxgrowError
 from fxgrow.execution.preservation import preserved
 from fxgrow.execution.randomness import random_state
-from fxgrow.inspection import render, summarize
+from fxgrow.inspection import summarize, to_text, view_tree
 from fxgrow.testing import Draws
 
 
@@ -213,7 +213,7 @@ def test_what_stays_whole_in_a_traced_model_is_as_it_was_after_analyze_grow_save
     grown = fxgrow.grow(traced, scores, budget=100)
     fxgrow.verify(traced, grown)
     fxgrow.save(grown, tmp_path / "model.pt")
-    render(grown)
+    to_text(view_tree(grown))
     summarize(grown)
     assert fingerprint(list(model), {}) == before
     assert random_state() == stream

@@ -136,6 +136,19 @@ def test_a_function_that_is_given_a_module_is_no_node_for_it_would_hide_paramete
     assert record_of(traced).trace_policy["leaves"] == ["0"]
 
 
+def heads_by_length(x: Tensor) -> Tensor:
+    return x.reshape(len(x) * 2, x.shape[1], 4).softmax(1).reshape(len(x), len(x[0]), 8)
+
+
+def test_the_length_of_a_tensor_may_be_the_size_of_the_batch_and_is_then_read_when_the_graph_runs():
+    model = Mixed(heads_by_length)
+    traced = fxgrow.trace(model, tokens())
+    assert not record_of(traced).trace_policy["leaves"]
+    assert "len" not in globals()
+    for batch in (1, 7):
+        assert torch.equal(traced(tokens(batch)), model(tokens(batch)))
+
+
 def test_names_are_back_in_place_after_a_trace_that_failed():
     module = sys.modules[__name__]
     assert isinstance(module, ModuleType)

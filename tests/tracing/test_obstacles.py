@@ -85,7 +85,7 @@ def test_a_module_with_a_forward_hook_that_looks_on_stays_whole_so_that_the_hook
     getattr(model[1], register)(lambda *_: seen.append(1))
     traced = fxgrow.trace(model, sample())
     assert record_of(traced).trace_notes == (
-        "1 stays whole: has a forward hook that looks on, which a graph does not call",
+        "1 stays whole, with 77.1% of the parameters: has a forward hook that looks on, which a graph does not call",
     )
     seen.clear()
     check_same(model, traced)
@@ -219,3 +219,30 @@ def test_what_torch_jit_compiled_stays_whole_and_everything_around_it_grows(inne
     data = [(sample(), torch.tensor([0, 1, 2, 0])) for _ in range(2)]
     grown = fxgrow.grow(traced, fxgrow.analyze(traced, F.cross_entropy, data, iterations=2), budget=1.0)
     fxgrow.verify(model, grown, sample())
+
+
+class WithExtraState(Block):
+    """Scales by a number that lies in its extra state, as quantisers do."""
+
+    scale = 1.0
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.scale * super().forward(x)
+
+    def get_extra_state(self) -> dict[str, float]:
+        return {"scale": self.scale}
+
+    def set_extra_state(self, state: dict[str, float]) -> None:
+        self.scale = state["scale"]
+
+
+def test_a_module_with_extra_state_stays_whole_and_takes_it_back() -> None:
+    model, halved = network(WithExtraState()), network(WithExtraState())
+    halved[1].scale = 0.5
+    traced = fxgrow.trace(model, sample())
+    assert record_of(traced).trace_notes == (
+        "1 stays whole: has extra state (get_extra_state), which a graph does not hold",
+    )
+    assert list(traced.state_dict()) == list(model.state_dict())
+    traced.load_state_dict(halved.state_dict())
+    check_same(halved, traced)

@@ -53,6 +53,8 @@ class Nothing(nn.Module):
         lambda h: h.is_floating_point(),
         lambda h: h.ndim == 2 and h.dim() == 2,
         lambda h: not h.requires_grad,
+        lambda h: not callable(h) and not callable(h.shape[1]),
+        lambda h: bool(h.shape) and bool(h.shape[0]) and bool(h.shape[:-1]),
         lambda h: not torch.jit.is_tracing(),
         lambda h: not torch.jit.is_scripting(),
         lambda h: not torch.compiler.is_compiling(),

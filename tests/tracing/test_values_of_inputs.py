@@ -62,6 +62,36 @@ def test_a_module_that_looks_at_values_stays_whole_rather_than_that_a_number_is_
     assert torch.equal(traced(X, shorter), model(X, shorter))
 
 
+def mask_of(lengths: Tensor) -> Tensor:
+    return torch.arange(int(lengths.max())) < lengths[:, None]
+
+
+class MaskedInHelper(nn.Module):
+    """The mask is as wide as the longest row, and must be as wide as the input."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(6, 3)
+
+    def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
+        mask = mask_of(lengths)
+        if mask.shape[1] != x.shape[1]:
+            raise ValueError(f"a mask of {mask.shape[1]} for rows of {x.shape[1]}")
+        return torch.cat([self.linear(x), mask[..., None]], dim=-1)
+
+
+def test_shapes_that_follow_from_the_values_of_small_integer_inputs_are_found_and_kept_in_the_file(tmp_path):
+    model = MaskedInHelper()
+    traced = fxgrow.trace(model, (X, LENGTHS))
+    grown = fxgrow.grow(traced, random_scores(traced), budget=60)
+    fxgrow.save(grown, tmp_path / "model.pt")
+    again = fxgrow.load(tmp_path / "model.pt", base=model)
+    other = torch.tensor([0, 5, 1])
+    assert torch.equal(again(X, other), grown(X, other))
+    with pytest.raises(AssertionError, match="traced for inputs of another size, type or number"):
+        again(X, torch.tensor([1, 2, 2]))
+
+
 class Thresholded(nn.Module):
     def __init__(self) -> None:
         super().__init__()

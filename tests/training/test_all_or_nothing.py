@@ -10,13 +10,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim import Adagrad, AdamW, Optimizer
+from torch.optim.swa_utils import AveragedModel
 
 import fxgrow
 from fxgrow.execution.randomness import random_state
 from fxgrow.optimizers import succession
 from fxgrow.optimizers.groups import Groups
 from fxgrow.record.record import record_of
-from fxgrow.training import Grower, grower
+from fxgrow.training import CompiledBlocks, Grower, Growing, events, grower, growing
 
 
 class Injected(Exception):
@@ -35,7 +36,13 @@ def make(kind: type[Optimizer] = AdamW) -> Grower:
     optimizer = kind(traced.parameters(), lr=0.01)
     F.cross_entropy(traced(batches()[0][0]), batches()[0][1]).backward()
     optimizer.step()
-    return Grower(traced, F.cross_entropy, optimizer, budget=0.5, at=(1, 2), compile_options={"backend": "eager"})
+    grown = Grower(traced, F.cross_entropy, optimizer, budget=0.5, at=(1, 2), compile_options={"backend": "eager"})
+    grown.model.add_averages(AveragedModel(grown.model))
+    return grown
+
+
+def average_of(grown: Grower) -> nn.Module:
+    return grown.model.averages[0].module
 
 
 def everything(grown: Grower) -> dict[str, Any]:
@@ -46,6 +53,7 @@ def everything(grown: Grower) -> dict[str, Any]:
         "numbers": (grown.remaining, grown.history, record_of(traced)),
         "nodes": [(node.format_node(), copy.deepcopy(node.meta.get("custom"))) for node in traced.graph.nodes],
         "tensors": [(name, id(t), t._version, t.tolist()) for name, t in traced.state_dict(keep_vars=True).items()],
+        "average": [(name, id(t), t._version) for name, t in average_of(grown).named_parameters()],
         "gradients": [(name, id(p.grad)) for name, p in traced.named_parameters()],
         "modes": [(name, module.training) for name, module in traced.named_modules()],
         "held": [id(p) for group in grown.optimizer.param_groups for p in group["params"]],
@@ -72,17 +80,20 @@ def failing(call: Callable[..., Any], *, after: bool, turn: int = 1) -> Callable
 
 #: where an event can fail: what is called, on what, and at which turn
 STEPS: dict[str, tuple[Any, str, int]] = {
-    "reading the batches": (grower, "read_batches", 1),
-    "measuring": (grower, "analyze", 1),
-    "the loss before": (Grower, "_loss", 1),
-    "planning and growing": (grower, "grow", 1),
+    "reading the batches": (events, "read_batches", 1),
+    "measuring": (events, "analyze", 1),
+    "the loss before": (events.Event, "loss", 1),
+    "planning and growing": (events, "grow", 1),
     "choosing a group": (Groups, "choose", 2),
     "making state": (succession, "initial_state", 2),
     "ordering the groups": (Groups, "settle", 1),
-    "the loss after": (Grower, "_loss", 2),
-    "comparing the losses": (grower, "_check_equal", 1),
+    "the loss after": (events.Event, "loss", 2),
+    "comparing the losses": (grower, "check_equal", 1),
     "writing the history": (grower, "remember", 1),
-    "compiling": (grower, "compile_blocks", 1),
+    "becoming another graph": (growing, "become", 1),
+    "growing the average": (growing, "follow", 1),
+    "compiling": (CompiledBlocks, "follow", 2),  # the average's is the first
+    "wrapping": (Growing, "_run", 2),
 }
 
 
@@ -121,7 +132,7 @@ def test_an_interrupt_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> 
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(grower, "compile_blocks", interrupt)
+        patched.setattr(Growing, "_run", interrupt)
         with pytest.raises(KeyboardInterrupt):
             growing.grow(batches())
     assert everything(growing) == before

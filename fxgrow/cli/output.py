@@ -1,0 +1,25 @@
+"""What verbs print: text for people, JSON for machines, nothing for those who want quiet."""
+
+import argparse
+from typing import Any
+
+from rich.console import Console
+
+
+def output_console(args: argparse.Namespace) -> Console:
+    """Return the console that a verb prints to; without a terminal it is 80 columns wide and plain.
+
+    rich heeds NO_COLOR. With ``--quiet`` or ``--json`` it prints nothing.
+    """
+    silent = args.quiet or getattr(args, "json", False)
+    return Console(highlight=False, soft_wrap=False, quiet=silent)
+
+
+def show(view: Any, args: argparse.Namespace) -> None:
+    """Print a view of a model, in the form that the arguments of `fxgrow.cli.parser.add_verb` ask for."""
+    from fxgrow.inspection import to_json, to_text
+
+    if args.json:
+        print(to_json(view))
+    else:
+        output_console(args).print(to_text(view))

@@ -1,0 +1,42 @@
+"""Whether what was written computes what the model computes, bit for bit."""
+
+import copy
+from typing import Any
+
+import torch
+import torch.fx as fx
+from torch import Tensor, nn
+
+from fxgrow.errors import ExportError
+from fxgrow.execution.structures import flatten
+from fxgrow.files.describing import describe
+from fxgrow.files.retracing import example_inputs
+
+
+def check_equal(graph_module: fx.GraphModule, written: nn.Module) -> None:
+    """Run both on the same random inputs in eval and in train mode; neither is changed.
+
+    Raises:
+        ExportError: If they differ in one bit.
+    """
+    inputs = example_inputs(describe(graph_module))
+    for training in (False, True):
+        expected = _run(graph_module, inputs, training)
+        found = _run(written, inputs, training)
+        same = len(expected) == len(found) and all(map(_same, expected, found))
+        if not same:
+            mode = "train" if training else "eval"
+            what = f"what was written for it computes something else in {mode} mode"
+            raise ExportError(what, where=type(graph_module).__name__, fix="export it --to pt2 or onnx, and report it")
+
+
+def _run(model: nn.Module, inputs: Any, training: bool) -> list[Tensor]:
+    model = copy.deepcopy(model).cpu().train(training)
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(0)
+        result = model(*copy.deepcopy(inputs.args), **copy.deepcopy(inputs.kwargs))
+    return [tensor for _, tensor in flatten(result)]
+
+
+def _same(one: Tensor, other: Tensor) -> bool:
+    return one.dtype == other.dtype and torch.equal(one.nan_to_num(), other.nan_to_num())

@@ -1,0 +1,39 @@
+"""What a module has to say when its state dict is read or written, on the container that takes its place in a graph."""
+
+from typing import Any
+
+from torch import nn
+
+from fxgrow.primitives.modules import clone_module
+
+_HOOKS = ("_state_dict_pre_hooks", "_state_dict_hooks", "_load_state_dict_pre_hooks", "_load_state_dict_post_hooks")
+_METHODS = ("_save_to_state_dict", "_load_from_state_dict")
+
+
+def adopt_state_hooks(module: nn.Module, container: nn.Module) -> None:
+    """Let `container` read and write its state as `module` does, as where old checkpoints have other names.
+
+    Hooks are taken over. A class that overrides how it is loaded does so on a shadow of the module, which has the
+    tensors and children of the container.
+    """
+    for name in _HOOKS:
+        hooks = {key: _bound_to(container, hook) for key, hook in getattr(module, name).items()}
+        getattr(container, name).update(hooks)
+    for name in _METHODS:
+        own = vars(module).get(name)
+        if own is not None or getattr(type(module), name) is not getattr(nn.Module, name):
+            setattr(container, name, getattr(_shadow(getattr(own, "__self__", module), container), name))
+    if module._version != container._version:
+        container._version = module._version
+
+
+def _bound_to(container: nn.Module, hook: Any) -> Any:
+    """Return a hook that is called with `container` where it was called with its module."""
+    return type(hook)(hook.hook, container) if getattr(hook, "with_module", False) else hook
+
+
+def _shadow(module: nn.Module, container: nn.Module) -> nn.Module:
+    shadow = clone_module(module)
+    for registry in ("_parameters", "_buffers", "_modules", "_non_persistent_buffers_set"):
+        setattr(shadow, registry, getattr(container, registry))
+    return shadow

@@ -1,0 +1,85 @@
+"""A small model with dropout, BatchNorm and two kinds of sites, and a loop that trains it."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+import fxgrow
+from fxgrow.testing import Draws
+
+
+class Block(nn.Module):
+    """A residual block."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm, self.fc1, self.act = nn.BatchNorm1d(6), nn.Linear(6, 8), nn.GELU()
+        self.drop, self.fc2 = nn.Dropout(0.2), nn.Linear(8, 6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.fc2(self.drop(self.act(self.fc1(self.norm(x)))))
+
+
+class Net(nn.Module):
+    """Two blocks, a parameter of its own at the root, and a head."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(6))
+        self.blocks, self.head = nn.Sequential(Block(), Block()), nn.Linear(6, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.blocks(x * self.scale))
+
+
+def traced(dtype: torch.dtype = torch.float64) -> torch.fx.GraphModule:
+    """Return the traced model, the same each time."""
+    torch.manual_seed(0)
+    model = Net().to(dtype)
+    with torch.no_grad():
+        for place, parameter in enumerate(model.parameters()):
+            parameter.copy_(Draws(place, dtype=dtype).normal(*parameter.shape) / 2)
+    return fxgrow.trace(model, torch.ones(2, 6, dtype=dtype))
+
+
+def batch(step: int, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor]:
+    """Return the batch of a step: inputs ``(16, 6)`` and labels."""
+    inputs = Draws(1000 + step, dtype=dtype).normal(16, 6)
+    return inputs, inputs[:, :3].argmax(1)
+
+
+def probe(dtype: torch.dtype = torch.float64) -> list[tuple[Tensor, Tensor]]:
+    """Return data for an analysis."""
+    return [batch(-1 - index, dtype) for index in range(2)]
+
+
+def train(
+    model: nn.Module,
+    optimizers: tuple[Optimizer, ...],
+    steps: range,
+    *,
+    after: Callable[[int, Tensor], Any] | None = None,
+) -> None:
+    """Train for some steps; `after` is called with each step and its loss."""
+    for step in steps:
+        inputs, labels = batch(step, next(model.parameters()).dtype)
+
+        def closure(inputs: Tensor = inputs, labels: Tensor = labels) -> Tensor:
+            for optimizer in optimizers:
+                optimizer.zero_grad()
+            loss = F.cross_entropy(model(inputs), labels)
+            loss.backward()
+            return loss
+
+        if isinstance(optimizers[0], torch.optim.LBFGS):
+            loss = optimizers[0].step(closure)
+        else:
+            loss = closure()
+            for optimizer in optimizers:
+                optimizer.step()
+        if after is not None:
+            after(step, loss.detach())
