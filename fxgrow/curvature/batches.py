@@ -1,7 +1,7 @@
 """Batches of probe data, as the model and the loss take them."""
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -38,6 +38,27 @@ def as_inputs(index: int, inputs: Any, device: torch.device) -> tuple[Any, ...] 
     if isinstance(inputs, Mapping):
         return dict(inputs)
     return tuple(inputs) if isinstance(inputs, tuple | list) else (inputs,)
+
+
+def halved(batches: Sequence[Batch]) -> tuple[Batch, ...]:
+    """Return the same data in batches of half the size, where their samples lie in front; others stay as they are."""
+    halves = [half for batch in batches for half in _halves(batch)]
+    return tuple(replace(half, index=index) for index, half in enumerate(halves))
+
+
+def _halves(batch: Batch) -> Iterator[Batch]:
+    count = batch.samples
+    tensors = [tensor for part in (batch.inputs, batch.target) for tensor in tensors_in(part)]
+    if batch.dim != 0 or count < 2 or any(tensor.ndim == 0 or len(tensor) != count for tensor in tensors):
+        yield batch
+        return
+    for some in (slice(0, count // 2), slice(count // 2, count)):
+
+        def taken(item: Any, some: slice = some) -> Any:
+            return item[some] if isinstance(item, Tensor) else item
+
+        inputs, target = mapped(batch.inputs, taken), mapped(batch.target, taken)
+        yield replace(batch, inputs=inputs, target=target, samples=some.stop - some.start)
 
 
 def tensors_in(value: Any) -> Iterator[Tensor]:

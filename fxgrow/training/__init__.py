@@ -6,6 +6,7 @@ from fxgrow.training.compilation import CompileWarning as CompileWarning
 from fxgrow.training.compilation import compile as compile
 from fxgrow.training.cycles import CosineCycles as CosineCycles
 from fxgrow.training.events import GrowthReport as GrowthReport
+from fxgrow.training.events import LowMemoryWarning as LowMemoryWarning
 from fxgrow.training.grower import Grower as Grower
 from fxgrow.training.growing import Growing as Growing
 from fxgrow.training.parallel import renew as renew

@@ -1,5 +1,6 @@
 """One growth event: what is measured, what grows, and what must not have changed."""
 
+import warnings
 from contextlib import ExitStack
 from dataclasses import dataclass
 
@@ -7,10 +8,11 @@ import torch
 import torch.fx as fx
 
 from fxgrow.curvature import Scores, analyze, find_score
-from fxgrow.curvature.batches import Batch
+from fxgrow.curvature.analysis import DEFAULT_MAX_MEMORY
+from fxgrow.curvature.batches import Batch, halved
 from fxgrow.curvature.capture import LossFunction, loss_of
 from fxgrow.curvature.probe_data import CountSamples, read_batches
-from fxgrow.errors import VerificationError
+from fxgrow.errors import VerificationError, first_line
 from fxgrow.execution.calling import Inputs
 from fxgrow.execution.place import Place
 from fxgrow.execution.preservation import preserved
@@ -22,6 +24,10 @@ from fxgrow.growth.kinds import find_kind
 from fxgrow.optimizers import Optimizers
 from fxgrow.record.digest import digest
 from fxgrow.record.record import GrowthEvent, record_of
+
+
+class LowMemoryWarning(UserWarning):
+    """Memory ran out in an analysis, which is tried again in halves."""
 
 
 @dataclass(frozen=True)
@@ -79,10 +85,34 @@ class Event:
     def measure(
         self, graph_module: fx.GraphModule, read: tuple[Batch, ...], seed: int
     ) -> tuple[fx.GraphModule, Scores]:
-        """Return a copy of the graph, on whose nodes the scores are written, and the scores."""
+        """Return a copy of the graph, on whose nodes the scores are written, and the scores.
+
+        Where memory runs out, batches and chunks of half the size are tried once, with a warning; not on several ranks,
+        which have to do the same.
+        """
+        try:
+            return self._measure(graph_module, read, seed, DEFAULT_MAX_MEMORY)
+        except Exception as error:
+            if not ran_out_of_memory(error) or Ranks().count > 1:
+                raise
+            reason = first_line(error)
+        warnings.warn(f"memory ran out, measuring again in halves: {reason}", LowMemoryWarning, stacklevel=3)
+        return self._measure(graph_module, halved(read), seed, DEFAULT_MAX_MEMORY // 2)
+
+    def _measure(
+        self, graph_module: fx.GraphModule, read: tuple[Batch, ...], seed: int, max_memory: int
+    ) -> tuple[fx.GraphModule, Scores]:
         measured = share(graph_module)
-        sites = self.include or None
-        scores = analyze(measured, self.loss_fn, read, score=self.score, sites=sites, seed=seed, place=self.place)
+        scores = analyze(
+            measured,
+            self.loss_fn,
+            read,
+            score=self.score,
+            sites=self.include or None,
+            seed=seed,
+            max_memory=max_memory,
+            place=self.place,
+        )
         return measured, scores
 
     def grow(
@@ -123,6 +153,13 @@ class Event:
             loss = loss_of(self.loss_fn, Inputs.of(model, batch.inputs).call(model), batch)
         ranks = Ranks()
         return float(ranks.sum(loss.detach().double().cpu().reshape(()))) / ranks.count
+
+
+def ran_out_of_memory(error: BaseException) -> bool:
+    """Say whether an error is one of memory, of a device or of the machine, or was caused by one."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error):
+        return True
+    return error.__cause__ is not None and ran_out_of_memory(error.__cause__)
 
 
 def check_equal(before: float, after: float) -> None:

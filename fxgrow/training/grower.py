@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -163,7 +164,7 @@ class Grower:
                 read = self._event.read(self.graph_module, batches, seed)
                 return significant_share(self._event.measure(self.graph_module, read, seed)[1])
 
-        return self.schedule.due(now, len(planned(self.history)), metric, share)
+        return self.schedule.due(now, self._events, metric, share)
 
     def grow(
         self, batches: Iterable[Any], *, budget: float | None = None, context: Mapping[str, Any] | None = None
@@ -184,18 +185,18 @@ class Grower:
             VerificationError: If the grown model's loss is another.
         """
         started, seed, event = time.monotonic(), self._event_seed, self._event
-        limit = self._purse.share(self.graph_module, self.schedule.events, budget)
+        limit = self._limit(budget)
         with self.model.whole(), unchanged_on_failure(self.optimizer):
             read = event.read(self.graph_module, batches, seed)
             measured, scores = event.measure(self.graph_module, read, seed)
             before = event.loss(measured, read[0])
-            grown = event.grow(measured, scores, limit, self.optimizer, seed)
+            grown = event.grow(measured, scores, replace(self._purse.budget, total=limit), self.optimizer, seed)
             after = event.loss(grown, read[0])
             if event.preserves_function:
                 check_equal(before, after)
             losses = {"loss_before": before, "loss_after": after}
             remember(grown, {**(context or {}), **losses, **self._purse.receipt(measured, grown)})
-            self.model.become(grown)
+            self.model = self._compiled(grown)
         self._young.add(new_parameters(self.graph_module))
         return GrowthReport(self.history[-1], scores, before, after, time.monotonic() - started)
 
@@ -210,9 +211,10 @@ class Grower:
             DivergenceError: If the loss is not finite; the message says the step and the first module whose output is
                 not.
         """
-        if not math.isfinite(float(loss)):
+        value = float(loss.detach()) if isinstance(loss, Tensor) else loss
+        if not math.isfinite(value):
             where = describe_divergence(self.graph_module, inputs)
-            raise DivergenceError(f"the loss is {float(loss)}: {where}", step=self.steps)
+            raise DivergenceError(f"the loss is {value}: {where}", step=self.steps)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state of the run: all that a fresh process needs to go on bit for bit.
@@ -267,8 +269,20 @@ class Grower:
         return {**{f"{kind} {n}": part for kind, parts in numbered for n, part in enumerate(parts)}, **self._also}
 
     @property
+    def _events(self) -> int:
+        return len(planned(self.history))
+
+    @property
     def _event_seed(self) -> int:
-        return self._seed + len(planned(self.history))
+        return self._seed + self._events
+
+    def _limit(self, budget: float | None) -> int:
+        return self._purse.share(self.graph_module, self.schedule.events, budget)
+
+    def _compiled(self, grown: fx.GraphModule) -> Growing:
+        """Return the model, which has become what grew, with its averages, its compiled form and what wraps it."""
+        self.model.become(grown)
+        return self.model
 
     def _count_step(self, *_: Any) -> None:
         self.steps += 1

@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch.fx as fx
@@ -15,6 +15,7 @@ from fxgrow.graph.identity import become, same_on_failure
 from fxgrow.optimizers import Optimizers, unchanged_on_failure
 from fxgrow.primitives.unwrapping import CompiledForm
 from fxgrow.record.digest import digest
+from fxgrow.record.record import update_record
 from fxgrow.training.compilation import CompiledBlocks
 from fxgrow.training.compilation import compile as compile_blocks
 from fxgrow.training.parallel import Wrappers
@@ -116,14 +117,16 @@ class Growing(CompiledForm):
 
         Nothing has changed where anything fails: an average that cannot follow, the compiler, `wrap`.
         """
-        graphs = [_graph_of(shadow) for shadow in self._shadows]
-        with same_on_failure(self.graph_module, *graphs):
+        graphs, runner = [_graph_of(shadow) for shadow in self._shadows], self.runner
+        with same_on_failure(self.graph_module, *graphs), ExitStack() as undo:
+            undo.callback(self.__dict__.update, runner=runner)
             become(self.graph_module, rewritten)
             for shadow, graph in zip(self._shadows, graphs, strict=True):
                 followed = follow(graph, self.graph_module)
                 shadow.become(followed) if isinstance(shadow, Growing) else become(shadow, followed)
             self._run()
             self._wrappers.renew()
+            undo.pop_all()
 
     def train(self, mode: bool = True) -> "Growing":
         """Put the model in training mode, or in evaluation mode."""
@@ -148,10 +151,12 @@ class Growing(CompiledForm):
         Raises:
             TraceError: If the state is not one of this base.
         """
-        said = Structure.from_tensor(state)
-        if said != Structure.of(self.graph_module):
-            with self.whole(), unchanged_on_failure(self.optimizers):
-                self.become(said.made_of(self.graph_module, self.optimizers))
+        said, here = Structure.from_tensor(state), Structure.of(self.graph_module)
+        if (said.digest, said.edits) == (here.digest, here.edits):
+            update_record(self.graph_module, history=said.history)
+            return
+        with self.whole(), unchanged_on_failure(self.optimizers):
+            self.become(said.made_of(self.graph_module, self.optimizers))
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
         """Make the structure before the first tensor is loaded; a state dict that says none is loaded as ever."""

@@ -1,7 +1,7 @@
 """What is left of the budget of a run: its model's history says what was spent."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch.fx as fx
@@ -34,8 +34,8 @@ class Purse:
         """Return what may still be added."""
         return self.total - _spent(record_of(graph_module).history, self.budget)
 
-    def share(self, graph_module: fx.GraphModule, events: int | None, asked: float | None) -> Budget:
-        """Return the budget of the next event.
+    def share(self, graph_module: fx.GraphModule, events: int | None, asked: float | None) -> int:
+        """Return what the next event may add, in the budget's unit.
 
         Args:
             graph_module: The model.
@@ -57,7 +57,7 @@ class Purse:
                 where=f"growth event {done + 1}",
                 fix="give the Grower a larger budget",
             )
-        return replace(self.budget, total=limit)
+        return limit
 
     def receipt(self, before: fx.GraphModule, after: fx.GraphModule) -> Mapping[str, Any]:
         """Return what the history shall remember of an event, where it does not by itself."""

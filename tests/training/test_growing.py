@@ -18,6 +18,7 @@ import fxgrow
 from fxgrow.errors import PlanError, TraceError
 from fxgrow.passes import parse
 from fxgrow.record.digest import digest
+from fxgrow.record.record import record_of, remember
 from fxgrow.testing import Draws
 from fxgrow.training import Growing
 
@@ -228,6 +229,36 @@ def test_what_wraps_it_is_made_anew_and_the_object_stays() -> None:
     assert "blocks.0.fc1.weight" in model.state_dict()
     model.eval()
     assert not any(module.training for module in wrapped[1].modules())
+
+
+def test_a_wrap_that_fails_leaves_the_model_and_what_wraps_it() -> None:
+    made: list[nn.Module] = []
+
+    def wrap(module: nn.Module) -> nn.Module:
+        if made:
+            raise RuntimeError("no process answers")
+        made.append(nn.Sequential(module))
+        return made[-1]
+
+    model = make(wrap=wrap, compile_options={"backend": "eager"})
+    before, parameters = outputs(model), list(model.parameters())
+    with pytest.raises(RuntimeError, match="no process answers"):
+        grow(model, EDITS[0])
+    assert model.runner is made[0]
+    assert torch.equal(outputs(model), before)
+    assert all(one is other for one, other in zip(model.parameters(), parameters, strict=True))
+
+
+def test_loading_a_state_of_the_same_structure_leaves_the_graph_and_takes_the_history() -> None:
+    model = grown()
+    graph, state = model.graph_module.graph, model.state_dict()
+    remember(model.graph_module, {"epoch": (3, 4)})
+    told = model.state_dict()
+    model.load_state_dict(state)
+    assert model.graph_module.graph is graph
+    assert record_of(model.graph_module).history[-1].context == {}
+    model.load_state_dict(told)
+    assert record_of(model.graph_module).history[-1].context == {"epoch": [3, 4]}
 
 
 def test_an_event_compiles_one_new_graph() -> None:
