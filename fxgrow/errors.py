@@ -82,6 +82,14 @@ class ExportError(FxgrowError):
     """A model cannot be written in the format of another tool."""
 
 
+class FxgrowWarning(UserWarning):
+    """What fxgrow warns of; each kind is a category of its own, to be filtered by."""
+
+
+class CheckpointWarning(FxgrowWarning):
+    """A checkpoint was passed over, because it is damaged or was not finished."""
+
+
 class DataError(FxgrowError):
     """A data source is unknown, missing or empty."""
 

@@ -21,6 +21,13 @@ def test_every_public_name_resolves_and_has_a_docstring() -> None:
         assert name == "__version__" or getattr(fxgrow, name).__doc__
 
 
+def test_the_version_stands_in_one_place() -> None:
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    assert "version" not in settings["project"]
+    assert settings["tool"]["setuptools"]["dynamic"]["version"] == {"attr": "fxgrow.__version__"}
+    assert "\nversion:" not in (ROOT / "CITATION.cff").read_text()
+
+
 def test_importing_fxgrow_imports_nothing_heavy() -> None:
     heavy = ("torch", "numpy", "timm", "torchvision", "matplotlib", "networkx", "rich", "hypothesis")
     code = f"import sys, fxgrow; print([name for name in {heavy} if name in sys.modules])"

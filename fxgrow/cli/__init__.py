@@ -5,7 +5,8 @@ import importlib
 import os
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext, redirect_stdout
 from typing import Any
 
 from fxgrow.cli.parser import Parser
@@ -71,9 +72,17 @@ def _run(arguments: list[str]) -> int:
     if unknown:
         options = args.parser.option_names()
         args.parser.error(f"it has no argument {unknown[0]!r}; {did_you_mean(unknown[0], options)}".rstrip("; "))
-    status: Any = args.run(args)
-    sys.stdout.flush()
+    with _silence() if args.quiet else nullcontext():
+        status: Any = args.run(args)
+        sys.stdout.flush()
     return int(status or 0)
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    """Print nothing; errors and warnings go to another stream."""
+    with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):
+        yield
 
 
 def _complete(parser: Parser) -> None:

@@ -53,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
     findings = list(examine())
     if args.json:
         print(json.dumps([asdict(finding) for finding in findings], indent=1))
-    elif not args.quiet:
+    else:
         width = max(len(finding.subject) for finding in findings)
         for finding in findings:
             print(f"{finding.subject:<{width}}  {finding.state:<6}  {finding.detail}")

@@ -9,10 +9,9 @@ from rich.console import Console
 def output_console(args: argparse.Namespace) -> Console:
     """Return the console that a verb prints to; without a terminal it is 80 columns wide and plain.
 
-    rich heeds NO_COLOR. With ``--quiet`` or ``--json`` it prints nothing.
+    rich heeds NO_COLOR. With ``--json`` the console prints nothing.
     """
-    silent = args.quiet or getattr(args, "json", False)
-    return Console(highlight=False, soft_wrap=False, quiet=silent)
+    return Console(highlight=False, soft_wrap=False, quiet=getattr(args, "json", False))
 
 
 def show(view: Any, args: argparse.Namespace) -> None:

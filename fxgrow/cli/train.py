@@ -31,7 +31,7 @@ _SETTINGS = {
     "device": ("device", "NAME", "as torch spells it"),
 }
 
-_BESIDE_RESUME = {"verb", "run", "parser", "debug", "resume", "threads"}
+_BESIDE_RESUME = {"verb", "run", "parser", "debug", "quiet", "resume", "threads"}
 
 
 def add_parser(verbs: "Verbs") -> None:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from fxgrow.curvature.batches import Batch, as_inputs, tensors_in, to_device
 from fxgrow.curvature.sample_dimension import run_in_eval, samples_lie_along
-from fxgrow.errors import AnalysisError, first_line
+from fxgrow.errors import AnalysisError, FxgrowWarning, first_line
 from fxgrow.execution.inputs import device_of
 from fxgrow.execution.place import Place
 from fxgrow.execution.randomness import preserved_randomness
@@ -24,7 +24,7 @@ ENOUGH_SAMPLES = 256
 CountSamples = Callable[[Any], int]
 
 
-class FewSamplesWarning(UserWarning):
+class FewSamplesWarning(FxgrowWarning):
     """Scores were measured on so few samples that their eigenvalues are dominated by noise."""
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from fxgrow.errors import FileError
+from fxgrow.errors import CheckpointWarning, FileError
 from fxgrow.files.atomic import whole_or_nothing
 from fxgrow.files.checksums import checksum_of_state
 from fxgrow.files.reading import load_plain
@@ -83,7 +83,7 @@ class Checkpointer:
             try:
                 return read_checkpoint(path)
             except FileError as error:
-                warnings.warn(f"passed over a checkpoint: {error}", stacklevel=2)
+                warnings.warn(f"passed over a checkpoint: {error}", CheckpointWarning, stacklevel=2)
         return None
 
     def best(self) -> Checkpoint | None:

@@ -17,13 +17,14 @@ import torch.fx as fx
 from torch import nn
 from torch._dynamo.exc import BackendCompilerFailed
 
+from fxgrow.errors import FxgrowWarning
 from fxgrow.primitives.modules import fetch_attribute
 from fxgrow.primitives.unwrapping import CompiledForm, unwrap
 from fxgrow.record.digest import digest
 from fxgrow.training.blocks import Piece, cut, leaves_of
 
 
-class CompileWarning(UserWarning):
+class CompileWarning(FxgrowWarning):
     """torch.compile does not work on this machine, and the model runs eager."""
 
 
