@@ -41,8 +41,8 @@ INTRODUCTION = """\
 # What growing costs, measured
 
 Written by `python benchmarks/growing.py --report docs/growing_benchmark.md`. Ratios are within one run.
-These were measured beside much other work (a load of 15 to 20 on two cores), which small sizes feel most. The sections on
-DeiT-S, on compilation and on the demo have not been run yet."""
+These were measured beside much other work (a load of 15 to 20 on two cores), which small sizes feel most. The sections
+on DeiT-S, on compilation and on the demo have not been run yet."""
 BENCHMARK = Benchmark(
     script=__file__,
     package="growing_cost",

@@ -106,6 +106,9 @@ def analyze(
         raise AnalysisError("it is not a whole number", where=f"seed {seed!r}", fix="give one")
     if settled is not None and not 0 < settled <= 1:
         raise AnalysisError("it is no rank correlation", where=f"settled {settled!r}", fix="give a number up to 1")
+    if any(hasattr(parameter, "device_mesh") for parameter in graph_module.parameters()):  # a DTensor
+        fix = "let a Grower shard it, by wrap=fxgrow.training.Shard(): it measures whole weights"
+        raise AnalysisError("its parameters are sharded over the ranks", where="the traced model", fix=fix)
     ranks = Ranks(group)
     ranks.agree("the digest of the model, with what is asked", (digest(graph_module), chosen.name, iterations, seed))
     wanted = select_sites(find_sites(graph_module), sites)

@@ -57,7 +57,7 @@ class Wrappers:
         Raises:
             RankError: If the wrapper is older than some of its parameters.
         """
-        active = DistributedDataParallel._get_active_ddp_module()
+        active = DistributedDataParallel._get_active_ddp_module()  # type: ignore[no-untyped-call]
         if active is None or active in self._known:
             return
         reduced = {id(parameter) for parameter in active._module_parameters}

@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed.checkpoint as dcp
 from torch import Tensor
+from torch.distributed.checkpoint.state_dict_loader import load as load_tensors
+from torch.distributed.checkpoint.state_dict_saver import save as save_tensors
 
 from fxgrow.errors import CheckpointWarning, FileError
 from fxgrow.execution.ranks import Ranks
@@ -57,7 +58,7 @@ class ShardedCheckpoints:
             torch.save({"state": rest, "kinds": kinds}, target / _REST)
         ranks.total(1)  # nobody writes shards beside a marker of completeness that is about to go
         with _on_one_process_too():
-            dcp.save(large, checkpoint_id=target)
+            save_tensors(large, checkpoint_id=target)
         if ranks.index == 0:
             for path in self.paths()[: -self.keep]:
                 shutil.rmtree(path)
@@ -94,7 +95,7 @@ def load_sharded(grower: Grower, path: str | os.PathLike[str]) -> None:
     own = {**dict(grower.model.named_parameters()), **dict(grower.model.named_buffers())}
     large = {key: _empty(key, shape, dtype, own) for key, (shape, dtype) in rest["kinds"].items()}
     with _on_one_process_too():
-        dcp.load(large, checkpoint_id=path)
+        load_tensors(large, checkpoint_id=path)
     grower.load_state_dict(_joined(rest["state"], "", large))
 
 

@@ -7,7 +7,7 @@ graph gets whole parameters, on every rank; moments stay sharded as they are, an
 
 import copy
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, cast
 
 import torch.distributed as dist
 import torch.fx as fx
@@ -52,7 +52,8 @@ class Shard:
         runner = copy.deepcopy(graph_module, {id(tensor): tensor for tensor in held})  # modules only
         for group in _groups(graph_module):
             fully_shard([runner.get_submodule(path) for path in group], mesh=mesh, **self.options)
-        return fully_shard(runner, mesh=mesh, **self.options)
+        fully_shard(runner, mesh=mesh, **self.options)
+        return runner
 
 
 def _groups(graph_module: fx.GraphModule) -> Iterator[list[str]]:
@@ -75,9 +76,14 @@ def adopt_shards(graph_module: fx.GraphModule, runner: nn.Module, optimizers: Op
 def gather(graph_module: fx.GraphModule, optimizers: Optimizers | None) -> bool:
     """Let the graph and its optimizers hold whole parameters; return whether they were sharded."""
     sharded = [parameter for parameter in graph_module.parameters() if isinstance(parameter, DTensor)]
-    whole = {id(p): nn.Parameter(p.detach().full_tensor(), requires_grad=p.requires_grad) for p in sharded}
+    whole = {id(p): nn.Parameter(_whole(p), requires_grad=p.requires_grad) for p in sharded}
     _exchange(graph_module, whole, optimizers)
     return bool(sharded)
+
+
+def _whole(parameter: nn.Parameter) -> Tensor:
+    whole: Tensor = cast(DTensor, parameter.detach()).full_tensor()
+    return whole
 
 
 def distributed_like(value: Any, own: Tensor | None) -> Any:

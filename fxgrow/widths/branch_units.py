@@ -21,10 +21,10 @@ from fxgrow.graph.sites import Site
 from fxgrow.primitives.modules import fetch_attribute
 from fxgrow.primitives.residual import add_rows
 from fxgrow.record.facts import kept
+from fxgrow.record.location import name_of
 from fxgrow.widths.axes import Axis, leaves
 from fxgrow.widths.hidden_units import Units
 from fxgrow.widths.layout_analysis import find_layouts
-from fxgrow.widths.layouts import name_of
 from fxgrow.widths.resizing import plan_resizing
 
 

@@ -9,10 +9,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 
 from fxgrow import Grower, trace
-from fxgrow.errors import PlanError, RankError
+from fxgrow.curvature import analyze
+from fxgrow.errors import AnalysisError, PlanError, RankError
 from fxgrow.testing import Draws
 from fxgrow.training import Shard, ShardedCheckpoints
 from tests.ranks.conftest import OnRanks
@@ -161,3 +164,16 @@ def compare(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
     assert found.keys() == expected.keys()
     for name, value in expected.items():
         torch.testing.assert_close(found[name], value, rtol=1e-9, atol=1e-11, msg=name)
+
+
+def by_hand(rank: int) -> str:
+    traced = trace(Network().double(), batches()[0][0])
+    fully_shard(traced, mesh=init_device_mesh("cpu", (2,)))
+    with pytest.raises(AnalysisError) as error:
+        analyze(traced, F.cross_entropy, batches()[share(rank)])
+    return str(error.value)
+
+
+def test_a_model_that_was_sharded_by_hand_is_refused_in_one_line(on_ranks: OnRanks) -> None:
+    for message in on_ranks(by_hand):
+        assert "its parameters are sharded over the ranks; let a Grower shard it" in message
