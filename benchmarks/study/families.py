@@ -67,7 +67,7 @@ def core(task: Task, cycles: int = 1, scales: Sequence[float] = (1.0, 0.7, 0.5))
     return [
         scratch(task, 8, 1.0, cycles),
         *(grown(task, FULL, MIDDLE, scale, cycles) for scale in scales),
-        *(scratch(task, 8, scale, cycles) for scale in scales[1:]),
+        *(scratch(task, 8, scale, cycles) for scale in scales if scale < 1),
     ]
 
 

@@ -85,7 +85,9 @@ def _frontiers(task: Task, arms: Sequence[Arm], fresh: int) -> tuple[Frontier, .
     )
 
 
-_MLP_CORE, _TEXT_CORE, _WARPED_CORE = core(_MLP, 2), core(_TEXT, scales=(1.0, 0.8, 0.6)), core(_WARPED)
+#: one longer run, so that where the baseline is reached lies between two arms
+_MLP_CORE = core(_MLP, 2, scales=(1.25, 1.0, 0.7, 0.5))
+_TEXT_CORE, _WARPED_CORE = core(_TEXT, scales=(1.0, 0.8, 0.6)), core(_WARPED)
 _EQUAL = equal_parameters(_MLP)
 _LONG, _PLAIN = TASKS["text-long"], TASKS["digits"]
 _LONG_CORE = [

@@ -3,7 +3,7 @@
 import importlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -55,7 +55,8 @@ def open_source(
         spec: ``mnist5k`` (5,000 MNIST digits, 4,000 of them for training), ``digits`` (1,797 digits of 8 x 8), or
             ``imagefolder:PATH``, ``cifar10:PATH``, ``cifar100:PATH`` for files that are already there. ``mnist1d`` is
             the public benchmark of that name (Greydanus and Kobak, ICML 2024, arXiv 2011.14439), made by its own
-            generator: 4,000 series of 40 numbers to train on, 1,000 to test on, as images of 1 x 40.
+            generator: 4,000 series of 40 numbers to train on, 1,000 to test on, as images of 1 x 40; ``mnist1d-40k``
+            is ten times as much of it.
         train: The training part, or the test part.
         image_size: Height and width to resize to; one number means a square. None keeps the stored size (224 for an
             image folder, whose images differ in size).
@@ -127,20 +128,22 @@ def _open_digits(request: _Request) -> ImageDataset:
     return _split(images, torch.from_numpy(bunch.target).long(), request, _DIGITS)
 
 
-def _open_mnist1d(request: _Request) -> ImageDataset:
+def _open_mnist1d(request: _Request, samples: int = 5_000) -> ImageDataset:
     _require("mnist1d.data", request.spec, "mnist1d")
-    made = _mnist1d()
+    made = _mnist1d(samples)
     series, labels = (made[name if request.train else f"{name}_test"] for name in ("x", "y"))
     images = torch.from_numpy(series).float().view(-1, 1, 1, series.shape[-1])
     return StoredImages(images, torch.from_numpy(labels).long(), num_classes=10, **_AS_STORED, **request.shape)
 
 
 @cache
-def _mnist1d() -> dict[str, Any]:
-    """Generate the series; the generator seeds Python and numpy, whose state comes back."""
+def _mnist1d(samples: int) -> dict[str, Any]:
+    """Generate the series, a fifth of them to test on; the generator seeds Python and numpy, whose state comes back."""
     module = importlib.import_module("mnist1d.data")
     with preserved_randomness():
-        made: dict[str, Any] = module.make_dataset(module.get_dataset_args())
+        arguments = module.get_dataset_args()
+        arguments.num_samples = samples
+        made: dict[str, Any] = module.make_dataset(arguments)
     return made
 
 
@@ -221,6 +224,7 @@ _SOURCES = {
     "mnist5k": _Source(_open_mnist5k, needs_path=False),
     "digits": _Source(_open_digits, needs_path=False),
     "mnist1d": _Source(_open_mnist1d, needs_path=False),
+    "mnist1d-40k": _Source(partial(_open_mnist1d, samples=50_000), needs_path=False),
     "imagefolder": _Source(_open_imagefolder, needs_path=True),
     "cifar10": _Source(_open_cifar10, needs_path=True),
     "cifar100": _Source(_open_cifar100, needs_path=True),

@@ -2,6 +2,7 @@ import hashlib
 import pickle
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -76,6 +77,22 @@ def test_mnist1d_is_the_public_benchmark_and_leaves_random_state_alone() -> None
     assert labels.bincount().min() > 300
     with pytest.raises(DataError, match="its values are no colours"):
         train.picture(0)
+
+
+def test_mnist1d_40k_asks_the_generator_for_ten_times_as_much(monkeypatch: pytest.MonkeyPatch) -> None:
+    import mnist1d.data
+
+    asked = []
+
+    def make(arguments: Any) -> dict[str, Any]:
+        asked.append(arguments.num_samples)
+        rows = {"": round(arguments.num_samples * arguments.train_split)}
+        rows["_test"] = arguments.num_samples - rows[""]
+        return {f"{name}{part}": np.zeros((n, 40)[: 2 - (name == "y")]) for name in "xy" for part, n in rows.items()}
+
+    monkeypatch.setattr(mnist1d.data, "make_dataset", make)
+    train, test = open_source("mnist1d-40k", train=True), open_source("mnist1d-40k", train=False)
+    assert (asked, len(train), len(test)) == ([50_000], 40_000, 10_000)
 
 
 def test_a_picture_is_the_stored_image(tmp_path: Path) -> None:
@@ -204,4 +221,12 @@ def test_a_missing_package_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_every_source_is_listed() -> None:
-    assert source_names() == ("mnist5k", "digits", "mnist1d", "imagefolder:PATH", "cifar10:PATH", "cifar100:PATH")
+    assert source_names() == (
+        "mnist5k",
+        "digits",
+        "mnist1d",
+        "mnist1d-40k",
+        "imagefolder:PATH",
+        "cifar10:PATH",
+        "cifar100:PATH",
+    )

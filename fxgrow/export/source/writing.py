@@ -91,8 +91,9 @@ def source_of(graph_module: fx.GraphModule) -> tuple[str, dict[str, str]]:
 
 def _held(graph_module: fx.GraphModule, members: Members) -> dict[str, torch.Tensor]:
     """Return the tensors of what the source holds, by name; tied ones under each of their names."""
-    tensors = dict(graph_module.named_parameters(remove_duplicate=False))
-    tensors |= dict(graph_module.named_buffers(remove_duplicate=False))
+    parameters = dict(graph_module.named_parameters(remove_duplicate=False))
+    buffers = dict(graph_module.named_buffers(remove_duplicate=False))
+    tensors: dict[str, torch.Tensor] = {**parameters, **buffers}
     return {
         name: tensor
         for name, tensor in tensors.items()
