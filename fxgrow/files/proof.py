@@ -38,7 +38,7 @@ def prove(graph_module: fx.GraphModule, contents: Contents, where: str) -> None:
     """
     origin = contents.table.record.origin
     if origin is not None:
-        rebuilt = _from_origin(contents, origin, where)
+        rebuilt: fx.GraphModule | None = _from_origin(contents, origin, where)
     else:
         rebuilt = _replayed(graph_module, contents.table, where)
     if rebuilt is None:

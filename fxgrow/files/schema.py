@@ -27,7 +27,6 @@ def table_from_plain(plain: Any) -> Table:
     """
     check_plain(plain)
     table = msgspec.convert(plain, Table)
-    _check_inputs(table)
     _check_nodes(table)
     _check_inputs(table)
     return table
@@ -100,13 +99,6 @@ def _check_items(items: Iterable[tuple[Any, Any]], kind: type, depth: int) -> No
     except _UnfitError as unfit:
         unfit.place.append(f".{key[:60]}" if kind is dict else f"[{key}]")
         raise
-
-
-def _check_inputs(table: Table) -> None:
-    for given in table.inputs:
-        for shape, dtype in given.tensors:
-            if not all(type(size) is int and size >= 0 for size in shape) or not isinstance(dtype, str):
-                raise ValueError(f"input {given.name[:60]!r} has a tensor that is not described by sizes and a dtype")
 
 
 def _check_nodes(table: Table) -> None:

@@ -52,13 +52,18 @@ def declared(graph_module: fx.GraphModule, node: fx.Node) -> Operation:
     elif node.target is operator.getitem:
         found = Operation(everything, shares=everything)
     elif is_arithmetic(node):
-        name = plain_operator(node.target).__name__
+        name = _name_of_operator(node)
         found = Operation(everything, pointwise=name not in TRUTHS | {"matmul"}, calls=frozenset([name]))
     elif qualified_name(node.target).startswith("fxgrow.primitives."):
         found = Operation(everything)
     else:
         found = _called_by_name(node, everything)
     return found.either(Operation(writes=writes, shares=writes, pointwise=found.pointwise))
+
+
+def _name_of_operator(node: fx.Node) -> str:
+    assert callable(node.target)
+    return plain_operator(node.target).__name__
 
 
 def reads_only_sizes(node: fx.Node) -> bool:

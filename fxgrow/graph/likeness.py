@@ -88,12 +88,12 @@ def _is_data(value: Any) -> bool:
 
 
 @functools.cache
-def _likeness(model_class: type[nn.Module]) -> type[Likeness]:
+def _likeness(model_class: Any) -> type[Likeness]:
     return type("Likeness", (Likeness, _beside_modules(model_class)), {"model_class": model_class})
 
 
 @functools.cache
-def _beside_modules(kind: type) -> type:
+def _beside_modules(kind: Any) -> type:
     """Return a class with what `kind` has beside what makes it a module, and with such bases, as ``super()`` wants."""
     if issubclass(nn.Module, kind) or kind.__module__ == "builtins":
         return object

@@ -35,7 +35,8 @@ def depth_map(model: Source, *, axes: "Axes | None" = None) -> "Axes":
     depths = table.depth_map
     asked = {row.site.path for row in table.nodes if row.site and row.site.by_default}
     sites = [path for path in own_sites(table) if path in asked or any(depths[path])]
-    drawn = np.ma.masked_all((len(sites), max((len(depths[path]) for path in sites), default=1)))
+    longest = max((len(depths[path]) for path in sites), default=1)
+    drawn = np.ma.masked_all((len(sites), longest))  # type: ignore[no-untyped-call]
     for line, path in enumerate(sites):
         drawn[line, : len(depths[path])] = depths[path]
     deepest = max((max(depths[path]) for path in sites), default=0)

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from statistics import median
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fxgrow.errors import AnalysisError
 from fxgrow.plot.moments import Moment, moments
@@ -61,13 +61,13 @@ def draw_moments(chosen: Sequence[Moment], axes: "Axes | None" = None) -> "Axes"
 def _draw(axes: "Axes", moment: Moment, sites: Sequence[str], number: int, shift: float) -> None:
     places = {path: line for line, path in enumerate(sites)}
     colour, marker = SERIES[number % len(SERIES)], MARKERS[number % len(MARKERS)]
-    common = {"color": colour, "marker": marker, "markersize": 4, "linestyle": "none", "elinewidth": 1}
+    common: dict[str, Any] = {"color": colour, "marker": marker, "markersize": 4, "linestyle": "none", "elinewidth": 1}
     for asks in (True, False):
         group = [site for site in moment.sites if site.asks is asks and site.held_out is not None]
         axes.errorbar(
-            [site.held_out for site in group],
+            [float(site.held_out or 0) for site in group],
             [places[site.site] + shift for site in group],
-            xerr=[site.stderr for site in group],
+            xerr=[float(site.stderr or 0) for site in group],
             markerfacecolor=colour if asks else "none",
             **common,
         )

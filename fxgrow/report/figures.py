@@ -19,7 +19,7 @@ _VARIABLES = {
     MARK.lower(): "--mark",
     **{colour.lower(): f"--series-{number}" for number, colour in enumerate(SERIES)},
 }
-_STYLE = {
+_STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",  # text stays text: small, searchable, in the reader's font
     "svg.hashsalt": "fxgrow",
     "font.family": "sans-serif",

@@ -147,7 +147,8 @@ class GrowingNeurons(GrowingModel):
     @property
     def tested(self) -> fx.GraphModule:
         """The graph, or the average of its weights."""
-        found: fx.GraphModule = self.graph_module if self.average is None else self.average.module
+        averaged: Any = self.graph_module if self.average is None else self.average.module
+        found: fx.GraphModule = averaged
         return found
 
     @property
@@ -223,7 +224,8 @@ class WakingBlocks(GrowingModel):
     @property
     def tested(self) -> fx.GraphModule:
         """The part that runs, or its average."""
-        found: fx.GraphModule = (self.model if self.average is None else self.average.module).graph_module
+        trained: Any = self.model if self.average is None else self.average.module
+        found: fx.GraphModule = trained.graph_module
         return found
 
     @property
@@ -256,7 +258,7 @@ class WakingBlocks(GrowingModel):
 
     def weights(self) -> dict[str, torch.Tensor]:
         """Return the state dict of the model as it was given, or of its average, on the CPU."""
-        trained: Progressive = self.model if self.average is None else self.average.module
+        trained: Any = self.model if self.average is None else self.average.module
         return {name: value.cpu() for name, value in trained.model.state_dict().items()}
 
     def _parts(self) -> dict[str, Any]:

@@ -153,4 +153,4 @@ def make_average(settings: Settings, trained: nn.Module) -> AveragedModel | None
     """Return an exponential average of the weights, if the settings ask for one."""
     if not settings.ema:
         return None
-    return AveragedModel(trained, multi_avg_fn=get_ema_multi_avg_fn(settings.ema))
+    return AveragedModel(trained, multi_avg_fn=get_ema_multi_avg_fn(settings.ema))  # type: ignore[no-untyped-call]

@@ -79,7 +79,8 @@ def rejecting_function(error: BaseException) -> Function | None:
 
 def calling_function() -> Function | None:
     """Return the outermost function that runs in the forward of the innermost module, if a graph can call it."""
-    frame, found = sys._getframe(1), None
+    frame: FrameType | None = sys._getframe(1)
+    found: Function | None = None
     while frame is not None and not isinstance(_self(frame), nn.Module):
         found = _function_of(frame, parameters=False) or found
         frame = frame.f_back

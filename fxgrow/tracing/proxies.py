@@ -18,20 +18,20 @@ if TYPE_CHECKING:
 #: torch.fx's proxy but for its ``__call__``: no tensor and no number is callable, and code asks for that
 _OMITTED = ("__call__", "__dict__", "__weakref__")
 _OF_PROXY = {name: value for name, value in vars(fx.Proxy).items() if name not in _OMITTED}
-_Uncallable = type("Proxy", (), {**_OF_PROXY, "__hash__": object.__hash__})
+_Uncallable: Any = type("Proxy", (), {**_OF_PROXY, "__hash__": object.__hash__})
 
 
-class ValueProxy(_Uncallable):  # type: ignore[misc, valid-type]
+class ValueProxy(_Uncallable):  # type: ignore[misc]
     """A proxy that can be counted, used as an index, compared where sizes decide, and written into."""
 
     #: isinstance asks for it too, and finds a proxy of torch.fx
-    __class__ = property(lambda self: fx.Proxy)  # type: ignore[assignment]
+    __class__ = property(lambda self: fx.Proxy)
 
     def __getattr__(self, k: str) -> Any:
         return None if _attribute(self, k) is None else _ValueAttribute(self, k)
 
     def __len__(self) -> int:
-        tracer: ModelTracer = self.tracer  # type: ignore[assignment]
+        tracer: ModelTracer = self.tracer
         return tracer.values.length(self.node)
 
     def __setitem__(self, key: Any, value: Any) -> None:
@@ -64,14 +64,14 @@ class _ProxyOfTensor(fx.Proxy, Tensor):  # type: ignore[misc]
     """What isinstance takes a `TensorProxy` for."""
 
 
-class TensorProxy(ValueProxy, Tensor):  # type: ignore[misc]
+class TensorProxy(ValueProxy, Tensor):
     """The proxy of a tensor, itself a tensor: ``isinstance`` and ``torch.is_tensor`` say so, as in the model's own run.
 
     Its data is that of a tensor on the meta device, which shows where code takes it past torch's dispatch. Python finds
     the attributes of Tensor on it before ``__getattr__`` is asked, so they are sent there.
     """
 
-    __class__ = property(lambda self: _ProxyOfTensor)  # type: ignore[assignment]
+    __class__ = property(lambda self: _ProxyOfTensor)
 
     def __new__(cls, node: fx.Node, tracer: fx.Tracer, value: Tensor) -> "TensorProxy":
         """Create a tensor of the shape and dtype of `value`."""

@@ -45,7 +45,7 @@ def _reason(module: nn.Module) -> str | None:
 def _parametrisations(module: nn.Module) -> list[str]:
     if not parametrize.is_parametrized(module):
         return []
-    chains: Iterable[nn.Module] = module.parametrizations.values()  # type: ignore[union-attr, operator]
+    chains: Iterable[nn.Module] = module.parametrizations.values()  # type: ignore[operator]
     return [type(step).__name__.lstrip("_") for chain in chains for step in chain.children()]
 
 

@@ -50,7 +50,7 @@ def _bound_tensors(graph_module: fx.GraphModule, calls: Container[fx.Node]) -> d
     One whose module lies at several paths may grow, but resizing replaces it at one of them; one that the graph reads
     by itself, as a decoder reads its encoder's transposed weight, would no longer fit there.
     """
-    tensors = [*graph_module.named_parameters(remove_duplicate=False)]
+    tensors: list[tuple[str, Tensor]] = [*graph_module.named_parameters(remove_duplicate=False)]
     tensors += graph_module.named_buffers(remove_duplicate=False)
     names = Counter(id(tensor) for _, tensor in tensors)
     bound = {name: f"{name} has other names too" for name, tensor in tensors if names[id(tensor)] > 1}
