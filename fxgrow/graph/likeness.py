@@ -87,8 +87,12 @@ def _is_data(value: Any) -> bool:
     return all(map(_is_data, parts.values()))
 
 
+def _likeness(model_class: type[nn.Module]) -> type[Likeness]:
+    return _class_like(model_class)  # type: ignore[arg-type]  # a class is hashable, whatever its instances are
+
+
 @functools.cache
-def _likeness(model_class: Any) -> type[Likeness]:
+def _class_like(model_class: type[nn.Module]) -> type[Likeness]:
     return type("Likeness", (Likeness, _beside_modules(model_class)), {"model_class": model_class})
 
 

@@ -79,7 +79,7 @@ class TensorProxy(ValueProxy, Tensor):
         return Tensor._make_subclass(cls, data)
 
     def __init__(self, node: fx.Node, tracer: fx.Tracer, value: Tensor) -> None:
-        ValueProxy.__init__(self, node, tracer)
+        ValueProxy.__init__(self, node, tracer)  # type: ignore[call-arg]
         self._is_param = isinstance(value, nn.Parameter)  # what isinstance asks for
 
     def __getattribute__(self, name: str) -> Any:
