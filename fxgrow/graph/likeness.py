@@ -92,7 +92,7 @@ def _likeness(model_class: type[nn.Module]) -> type[Likeness]:
 
 
 @functools.cache
-def _class_like(model_class: type[nn.Module]) -> type[Likeness]:
+def _class_like(model_class: Any) -> type[Likeness]:
     return type("Likeness", (Likeness, _beside_modules(model_class)), {"model_class": model_class})
 
 
