@@ -44,6 +44,8 @@ def with_parts(value: Any, parts: Mapping[Any, Any]) -> Any:
     """Return a structure of the kind of `value` with other parts under the same keys."""
     if isinstance(value, tuple | list):
         items = list(parts.values())
+        if isinstance(value, torch.Size) and not all(isinstance(item, int) for item in items):
+            return tuple(items)  # a torch.Size holds nothing else
         return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
     if isinstance(value, slice):
         return slice(*parts.values())
