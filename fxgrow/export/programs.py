@@ -56,7 +56,8 @@ def export_onnx(model: nn.Module, path: str | os.PathLike[str], *, overwrite: bo
     except ImportError as error:
         raise ExportError("ONNX needs more packages", where=str(path), fix="pip install 'fxgrow[export]'") from error
     except Exception as error:  # whatever the exporter has no words for
-        raise ExportError(f"torch.onnx cannot take it ({first_line(error)[:160]})", where=str(path)) from error
+        what = f"torch.onnx cannot take it ({first_line(error)[:160]})"
+        raise ExportError(what, where=str(path), fix="export it --to pt2 or python") from error
     assert program is not None  # as dynamo=True promises
     _mark(program, graph_module)
     with whole_or_nothing(target) as stream:
@@ -75,7 +76,8 @@ def _program(graph_module: fx.GraphModule) -> torch.export.ExportedProgram:
             failure = error
     assert failure is not None
     where = type(graph_module).__name__
-    raise ExportError(f"torch.export cannot take it ({first_line(failure)[:160]})", where=where) from failure
+    what = f"torch.export cannot take it ({first_line(failure)[:160]})"
+    raise ExportError(what, where=where, fix="export it --to onnx or python") from failure
 
 
 def _any_batch(inputs: Inputs) -> Any:

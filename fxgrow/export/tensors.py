@@ -32,7 +32,8 @@ def export_safetensors(model: nn.Module, path: str | os.PathLike[str], *, overwr
     try:
         content = save(tensors, metadata_of(document, aliases))
     except (ValueError, KeyError, RuntimeError) as error:
-        raise ExportError(f"safetensors cannot hold it ({first_line(error)[:160]})", where=str(path)) from error
+        what = f"safetensors cannot hold it ({first_line(error)[:160]})"
+        raise ExportError(what, where=str(path), fix="save it with fxgrow.save") from error
     with whole_or_nothing(target) as stream:
         stream.write(content)
 

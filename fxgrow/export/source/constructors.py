@@ -37,7 +37,8 @@ def spell_constructor(module: nn.Module, path: str, helpers: Helpers) -> str:
         with torch.device("meta"):
             made = eval(text, {"nn": nn, "torch": torch, "F": F, kind.__name__: kind})
     except (AttributeError, TypeError, ValueError, RuntimeError) as error:
-        raise ExportError(f"how {name} was built cannot be read from it ({error})", where=path) from error
+        what = f"how {name} was built cannot be read from it ({error})"
+        raise ExportError(what, where=path, fix="export it --to pt2 or onnx") from error
     if _description(made) != _description(module):
         raise ExportError(f"how {name} was built cannot be read from it", where=path, fix="export it --to pt2 or onnx")
     return text

@@ -104,7 +104,8 @@ class Members:
         for part in path.split("."):
             inner = container.items.setdefault(part, Container())
             if not isinstance(inner, Container):
-                raise ExportError("it holds modules, and is called as a whole", where=path)
+                what = "it holds modules, and is called as a whole"
+                raise ExportError(what, where=path, fix="export it --to pt2 or onnx")
             container = inner
         return container
 

@@ -181,5 +181,8 @@ def build(text: str, graph_module: fx.GraphModule, renamed: dict[str, str]) -> n
         weights = {new: tensors[old].detach().cpu() for old, new in renamed.items() if new in present}
         written.load_state_dict(weights, strict=True)
     except (SyntaxError, NameError, TypeError, RuntimeError, AttributeError) as error:
-        raise ExportError(f"what was written for it does not run ({first_line(error)[:160]})") from error
+        what = f"what was written for it does not run ({first_line(error)[:160]})"
+        raise ExportError(
+            what, where=type(graph_module).__name__, fix="export it --to pt2 or onnx, and report it"
+        ) from error
     return written.train(graph_module.training)
