@@ -68,11 +68,12 @@ def _replayed(graph_module: fx.GraphModule, table: Table, where: str) -> fx.Grap
 
     None where there is no edit, or one that cannot be undone.
     """
-    try:
-        replayed = Undo()(graph_module).graph_module if table.record.edits else None
-    except PassError:
+    edits = tuple(range(len(table.record.edits)))
+    if not edits:
         return None
-    if replayed is None:
+    try:
+        replayed = Undo(edits)(graph_module).graph_module  # all by name: an edit that lasts is refused
+    except PassError:
         return None
     update_record(replayed, edits=(), history=(), base_digest="")
     try:

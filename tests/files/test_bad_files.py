@@ -93,7 +93,7 @@ def test_an_input_whose_sizes_are_no_numbers_is_refused(saved):
     document["table"]["inputs"][0]["value"]["shape"] = [[2], 3]
     document["checksums"]["table"] = checksum_of_plain(document["table"])
     torch.save(document, saved)
-    both_refuse(saved, "not described by sizes and a dtype")
+    both_refuse(saved, "no shape of whole numbers and a dtype")
 
 
 def test_a_tensor_that_was_removed_is_found(saved):

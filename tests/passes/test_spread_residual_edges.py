@@ -56,5 +56,5 @@ def test_the_calls_of_a_reused_module_share_one_matrix() -> None:
 def test_a_graph_without_shapes_is_refused_with_the_way_out() -> None:
     traced = fx.symbolic_trace(nn.Sequential(nn.Linear(3, 3), nn.GELU()))
     graph_module = InsertPseudoLayers({"0": (2,)})(traced).graph_module
-    with pytest.raises(PassError, match=r"0_pseudo_0.rows: the shape of _1 is not known; trace the model"):
+    with pytest.raises(PassError, match=r"0_pseudo_0.rows: the shape of 1 is not known; trace the model"):
         Spread()(graph_module)
