@@ -24,7 +24,10 @@ from pathlib import Path
 
 STEPS, EVENTS = 12, (4, 8)
 #: How far into a phase a kill falls at most, in seconds: about as long as the phase takes.
-REACH = {"growing": 0.5, "saving": 0.02}
+REACH = {
+    "growing": 0.05,
+    "saving": 0.004,
+}  #: seconds after the beginning of a phase, shorter than what is left of the run
 
 
 def run(folder: Path, say: Callable[[str], None] = lambda phase: None) -> str:
