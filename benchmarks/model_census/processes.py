@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import re
 import resource
 import tempfile
 import time
@@ -27,6 +28,9 @@ PRELOADED = (
     "fxgrow",
     "model_census.stages",
 )
+
+#: where files lie on this machine, in front of what they are called in a package or in this repository
+_FOLDERS = re.compile(r"/\S*/(?=site-packages/|benchmarks/|fxgrow/|passes/)")
 
 
 @dataclass(frozen=True)
@@ -182,6 +186,6 @@ def _silence() -> None:
 
 
 def _one_line(error: BaseException) -> str:
-    message = " ".join(str(error).split())
+    message = _FOLDERS.sub("", " ".join(str(error).split()))
     notes = "; ".join(getattr(error, "__notes__", ()))
     return f"{message[:300]}… ({notes})" if notes else message[:300]
