@@ -13,7 +13,7 @@ from fxgrow.testing.networks import RandomNetwork
 Drawn = tuple[RandomNetwork, tuple[torch.Tensor, ...]]
 
 
-@settings(max_examples=200 if settings.get_current_profile_name() == "explore" else 80)
+@settings(max_examples=200)
 @given(graph_modules(), st.data())
 def test_no_sequence_of_passes_changes_the_function_and_refusals_give_a_reason(
     drawn: Drawn, data: st.DataObject
