@@ -55,5 +55,5 @@ def _table(results: list[Result]) -> Table:
     groups = passed_by_stage(results)
     table = Table("passed", *groups)
     for stage in ALL_STAGES:
-        table.add_row(stage, *(f"{passed[stage]} of {total}" for total, passed in groups.values()))
+        table.add_row(stage, *(group.spelled(stage) for group in groups.values()))
     return table

@@ -3,27 +3,30 @@
 import copy
 import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.fx as fx
-from torch import Tensor
+from torch import Tensor, nn
 
 import fxgrow
 from fxgrow.execution.structures import flatten
 from fxgrow.graph.sites import find_sites
 from fxgrow.primitives.modules import parameter_count
 from fxgrow.record.record import record_of
+from fxgrow.testing import check_operations
 from model_census.building import SEED, Built, build, loss_of, targets, versions
 from model_census.candidates import Candidate
 from model_census.doors import EXPORT, growable_share, through_export, traced_through
+from model_census.moving import Pieces, rows, steps_until_moved, whole
 
 BUDGET = 0.05  #: of each of the two growth events
 LANCZOS_ITERATIONS = 4
-STEPS = 12  #: optimizer steps at most
+STEPS = 12  #: optimizer steps at most, until every new tensor has moved
+ROW_STEPS = 10  #: optimizer steps at most, until every new row has moved
 
 
 class CensusError(Exception):
@@ -72,6 +75,14 @@ def gate(subject: Subject) -> None:
     _verify(subject, _traced(subject))
 
 
+def check_records(subject: Subject) -> None:
+    """Hold the records of the graph's operations against what happens to memory and state when they run."""
+    traced, given = _traced(subject), _built(subject).inputs
+    named = isinstance(given, Mapping)
+    names = [str(node.target) for node in traced.graph.find_nodes(op="placeholder")]
+    subject.facts["operations"] = check_operations(traced, [given[name] for name in names] if named else [given])
+
+
 def score(subject: Subject) -> None:
     """Score every site by the least eigenvalue of its curvature."""
     subject.scores = _scores(subject, _traced(subject), "eigen")
@@ -106,25 +117,37 @@ def train(subject: Subject) -> None:
     Where some have not, take more of them, each with other random numbers: stochastic depth may drop a block for all
     of a small batch.
     """
-    grown = _grown(subject).train()
+    new = _new_parameters(subject)
+    _grown(subject).train()
+    subject.facts["steps"] = _steps(subject, new, whole(new), STEPS)
+
+
+def train_rows(subject: Subject) -> None:
+    """Take ten steps more at most, within which every row of what growth added must have moved.
+
+    In eval mode, in which the scores have found a gradient at the neurons that grew: the statistics of two images may
+    kill a ReLU in train mode.
+    """
+    new = _new_parameters(subject)
+    pieces = rows(new, _grown(subject).eval())
+    subject.facts["row_steps"] = _steps(subject, new, pieces, ROW_STEPS)
+    subject.facts["rows"] = sum(len(pieces(name)) for name in new)
+
+
+def _new_parameters(subject: Subject) -> dict[str, nn.Parameter]:
     original = dict(_built(subject).model.named_parameters())
-    added = {name: value for name, value in grown.named_parameters() if name not in original}
-    before = {name: value.detach().clone() for name, value in added.items()}
-    # Rprop steps by the sign of a gradient, whose scale may be anything at random weights.
-    optimizer = torch.optim.Rprop(added.values(), lr=1e-3)
-    still = list(added)
-    for step in range(STEPS):
-        optimizer.zero_grad()
-        _loss(subject, grown, seed=SEED + step).backward()
-        optimizer.step()
-        still = [name for name in still if torch.equal(added[name], before[name])]
-        subject.facts["steps"] = step + 1
-        if step and not still:
-            break
+    return {name: value for name, value in _grown(subject).named_parameters() if name not in original}
+
+
+def _steps(subject: Subject, new: dict[str, nn.Parameter], pieces: Pieces, limit: int) -> int:
+    grown = _grown(subject)
+    steps, still = steps_until_moved(new, pieces, lambda step: _loss(subject, grown, seed=SEED + step), limit)
     for parameter in grown.parameters():
         parameter.grad = None
     if still:
-        raise CensusError(f"{len(still)} of {len(added)} new parameters have not moved, {still[0]} among them")
+        total = sum(len(pieces(name)) for name in new)
+        raise CensusError(f"{len(still)} of {total} have not moved in {steps} steps, {still[0]} among them")
+    return steps
 
 
 def compile_whole(subject: Subject) -> None:
@@ -191,11 +214,13 @@ STAGES: dict[str, Callable[[Subject], None]] = {
     "built": build_model,
     "traced": trace_model,
     "gated": gate,
+    "records": check_records,
     "scored": score,
     "grown serial": grow_serial,
     "grown branch": grow_branch,
     "equal": check_equal,
     "backward": train,
+    "rows": train_rows,
     "compiled": compile_whole,
     "saved": save,
 }

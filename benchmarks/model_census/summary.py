@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable
+from dataclasses import dataclass
 from statistics import median
 
 from model_census.candidates import BEYOND_CLASSIFICATION, NOT_IN_TORCH_PRUNINGS_LIST
@@ -9,7 +10,30 @@ from model_census.results import Result
 from model_census.stages import ALL_STAGES
 
 
-def passed_by_stage(results: Iterable[Result]) -> dict[str, tuple[int, Counter[str]]]:
+@dataclass(frozen=True)
+class Passed:
+    """How many models of a group there are, and by stage how many of them passed, and were asked at all."""
+
+    total: int
+    passed: Counter[str]
+    asked: Counter[str]
+
+    @classmethod
+    def of(cls, results: Iterable[Result]) -> "Passed":
+        """Count. A model that went to the end without a stage was run before the census had that stage."""
+        results = list(results)
+        return cls(
+            len(results),
+            Counter(stage for item in results for stage in ALL_STAGES if stage in item.stages),
+            Counter(stage for item in results for stage in ALL_STAGES if stage in item.stages or item.failure),
+        )
+
+    def spelled(self, stage: str) -> str:
+        """Return what the tables say of a stage, as in ``12 of 14``; nothing where no model was asked."""
+        return f"{self.passed[stage]} of {self.asked[stage]}" if self.asked[stage] else ""
+
+
+def passed_by_stage(results: Iterable[Result]) -> dict[str, Passed]:
     """Return, for each group of models, how many there are and how many passed each stage.
 
     Groups are the suites; torchvision's classification models stand apart from the rest of Torch-Pruning's list.
@@ -17,12 +41,7 @@ def passed_by_stage(results: Iterable[Result]) -> dict[str, tuple[int, Counter[s
     groups: dict[str, list[Result]] = {}
     for result in results:
         groups.setdefault(group_of(result), []).append(result)
-    return {name: (len(members), stages_of(members)) for name, members in groups.items()}
-
-
-def stages_of(results: Iterable[Result]) -> Counter[str]:
-    """Count the models that passed each stage."""
-    return Counter(stage for result in results for stage in ALL_STAGES if stage in result.stages)
+    return {name: Passed.of(members) for name, members in groups.items()}
 
 
 def group_of(result: Result) -> str:
