@@ -6,7 +6,7 @@ from pathlib import Path
 
 from model_census.candidates import SUITES, candidates
 from model_census.results import Result
-from model_census.stages import ALL_STAGES, BUDGET, ROW_STEPS, STEPS
+from model_census.stages import ALL_STAGES, BUDGET, STEPS
 from model_census.summary import (
     Passed,
     group_of,
@@ -33,7 +33,7 @@ and back, and writes down how far each one goes. This page is what came out, wri
 | grown branch | what came out was scored and grown again by as much, by `branch`, in pseudo-layers too |
 | equal | after both events outputs, gradients and buffers still equal the model's, as for *gated* |
 | backward | two AdamW steps, up to {steps} where random depth drops blocks, moved every parameter that was added |
-| rows | within {row_steps} more, in eval mode, every row of them had moved, that is, what belongs to one output ² |
+| rows | within ten of these steps every row of them had moved, that is, what belongs to one output ² |
 | compiled | `torch.compile(grown, fullgraph=True)` ran forward and backward, and its loss is the eager one ¹ |
 | saved | `fxgrow.save` wrote it |
 | loaded | a process that had never seen the model rebuilt it from the file, with bit-equal outputs |
@@ -41,8 +41,8 @@ and back, and writes down how far each one goes. This page is what came out, wri
 ¹ Where compiled code lays out a value in memory otherwise than eager code does, dropout draws another mask. The loss in
 eval mode is compared then; the tables say for which models.
 
-² Added to the census later: asked of the models whose lines say how many rows moved. The others took Rprop's steps in
-*backward* in place of AdamW's.
+² Added to the census later: asked of the models whose lines say how many rows moved, and *not* of the others. Those
+took Rprop's steps in *backward*.
 
 Where less than half of a model could grow in what came through the first door, its torch.export program was traced
 instead, if more of that could grow. A program stays in the mode it was exported in, so that such a model is compared in
@@ -54,7 +54,7 @@ def write_report(results: dict[str, Result], path: Path) -> None:
     """Write the page from the results."""
     found = list(results.values())
     parts = [
-        _HEAD.format(budget=f"{BUDGET:.0%}", steps=STEPS, row_steps=ROW_STEPS),
+        _HEAD.format(budget=f"{BUDGET:.0%}", steps=STEPS),
         _setting(found),
         *_not_run(results),
         "## In sum\n",

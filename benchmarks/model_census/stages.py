@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 import torch.fx as fx
-from torch import Tensor, nn
+from torch import Tensor
 
 import fxgrow
 from fxgrow.execution.structures import flatten
@@ -21,7 +21,7 @@ from fxgrow.testing import check_operations
 from model_census.building import SEED, Built, build, loss_of, targets, versions
 from model_census.candidates import Candidate
 from model_census.doors import EXPORT, growable_share, through_export, traced_through
-from model_census.moving import Pieces, rows, steps_until_moved, whole
+from model_census.moving import Movement
 
 BUDGET = 0.05  #: of each of the two growth events
 LANCZOS_ITERATIONS = 4
@@ -45,6 +45,7 @@ class Subject:
     traced: fx.GraphModule | None = None
     scores: fxgrow.Scores | None = None
     grown: fx.GraphModule | None = None
+    movement: Movement | None = None
 
 
 def build_model(subject: Subject) -> None:
@@ -117,37 +118,25 @@ def train(subject: Subject) -> None:
     Where some have not, take more of them, each with other random numbers: stochastic depth may drop a block for all
     of a small batch.
     """
-    new = _new_parameters(subject)
-    _grown(subject).train()
-    subject.facts["steps"] = _steps(subject, new, whole(new), STEPS)
+    grown = _grown(subject).train()
+    original = dict(_built(subject).model.named_parameters())
+    new = [name for name, _ in grown.named_parameters() if name not in original]
+    movement = Movement(grown, new, lambda step: _loss(subject, grown, seed=SEED + step))
+    staying = movement.go_on(STEPS, movement.tensors_that_stay)
+    subject.movement, subject.facts["steps"] = movement, movement.steps
+    if staying:
+        raise CensusError(f"{len(staying)} of {len(new)} new parameters have not moved, {staying[0]} among them")
 
 
 def train_rows(subject: Subject) -> None:
-    """Take ten steps more at most, within which every row of what growth added must have moved.
-
-    In eval mode, in which the scores have found a gradient at the neurons that grew: the statistics of two images may
-    kill a ReLU in train mode.
-    """
-    new = _new_parameters(subject)
-    pieces = rows(new, _grown(subject).eval())
-    subject.facts["row_steps"] = _steps(subject, new, pieces, ROW_STEPS)
-    subject.facts["rows"] = sum(len(pieces(name)) for name in new)
-
-
-def _new_parameters(subject: Subject) -> dict[str, nn.Parameter]:
-    original = dict(_built(subject).model.named_parameters())
-    return {name: value for name, value in _grown(subject).named_parameters() if name not in original}
-
-
-def _steps(subject: Subject, new: dict[str, nn.Parameter], pieces: Pieces, limit: int) -> int:
-    grown = _grown(subject)
-    steps, still = steps_until_moved(new, pieces, lambda step: _loss(subject, grown, seed=SEED + step), limit)
-    for parameter in grown.parameters():
-        parameter.grad = None
-    if still:
-        total = sum(len(pieces(name)) for name in new)
-        raise CensusError(f"{len(still)} of {total} have not moved in {steps} steps, {still[0]} among them")
-    return steps
+    """Go on until ten steps, within which every row of those parameters must have moved."""
+    movement = subject.movement
+    assert movement is not None
+    staying = movement.go_on(ROW_STEPS, movement.rows_that_stay)
+    subject.facts.update(rows=movement.rows, row_steps=movement.steps)
+    subject.movement = None
+    if staying:
+        raise CensusError(f"{len(staying)} of {movement.rows} new rows have not moved, {staying[0]} among them")
 
 
 def compile_whole(subject: Subject) -> None:

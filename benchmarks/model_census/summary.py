@@ -9,6 +9,9 @@ from model_census.candidates import BEYOND_CLASSIFICATION, NOT_IN_TORCH_PRUNINGS
 from model_census.results import Result
 from model_census.stages import ALL_STAGES
 
+#: stages that the census has had since most models went through it
+LATER = ("records", "rows")
+
 
 @dataclass(frozen=True)
 class Passed:
@@ -20,17 +23,23 @@ class Passed:
 
     @classmethod
     def of(cls, results: Iterable[Result]) -> "Passed":
-        """Count. A model that went to the end without a stage was run before the census had that stage."""
+        """Count."""
         results = list(results)
         return cls(
             len(results),
             Counter(stage for item in results for stage in ALL_STAGES if stage in item.stages),
-            Counter(stage for item in results for stage in ALL_STAGES if stage in item.stages or item.failure),
+            Counter(stage for item in results for stage in ALL_STAGES if _asked(item, stage)),
         )
 
     def spelled(self, stage: str) -> str:
         """Return what the tables say of a stage, as in ``12 of 14``; nothing where no model was asked."""
         return f"{self.passed[stage]} of {self.asked[stage]}" if self.asked[stage] else ""
+
+
+def _asked(result: Result, stage: str) -> bool:
+    """Say whether a model passed a stage or did not; most were run before the census had the stages of `LATER`."""
+    failed = result.failure is not None and (stage not in LATER or result.failure.stage == stage)
+    return stage in result.stages or failed
 
 
 def passed_by_stage(results: Iterable[Result]) -> dict[str, Passed]:

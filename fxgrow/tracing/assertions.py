@@ -20,8 +20,10 @@ def assert_equal(proxy: fx.Proxy, value: Any, message: str) -> None:
     Where that is no tensor, by the operator that torch.compile keeps for the run if a size comes from data: of
     ``torch._assert`` it wants to know at once what comes out, and it cannot compare such a condition with True.
     """
-    if isinstance(value, bool):
-        holds = proxy if value else _opposite(proxy)
+    if value is True:
+        holds = proxy
+    elif value is False:
+        holds = _opposite(proxy)
     else:
         holds = _recorded(operator.eq, proxy, value)
     is_tensor = isinstance(proxy.tracer.values.example(holds.node), Tensor)

@@ -27,7 +27,7 @@ def test_a_model_of_the_sample_goes_from_its_own_code_to_a_grown_model_in_a_file
     if candidate.suite == "timm" and not _in_this_timm(candidate.model):
         pytest.skip("this timm is older than the model")
     # The backend that only captures: compiling further is the full census's work.
-    limits = Limits(seconds=240)
+    limits = Limits(seconds=600)
     (result,) = census([candidate], limits, jobs=1, backend="eager", started=lambda candidate: None)
     assert result.failure is None, describe(result)
     assert result.facts["growable_share"] > 0.5
