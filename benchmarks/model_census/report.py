@@ -62,6 +62,7 @@ def write_report(results: dict[str, Result], path: Path) -> None:
         "\n## Models that did not go all the way\n",
         *_failures(found),
     ]
+    parts += ["\n## What stays whole, and why\n", *_whole(found)]
     for group in passed_by_stage(found):
         parts += [f"\n## {group[0].upper()}{group[1:]}\n", *_models(item for item in found if group_of(item) == group)]
     path.write_text("\n".join(parts) + "\n", encoding="utf-8")
@@ -111,8 +112,23 @@ def _failures(results: list[Result]) -> Iterator[str]:
     yield "|---|---|---|---|"
     for item in failed:
         assert item.failure is not None
-        message = item.failure.message.replace("|", "\\|")
-        yield f"| {item.key} | {item.failure.stage} | {item.failure.exception} | {message} |"
+        yield f"| {item.key} | {item.failure.stage} | {item.failure.exception} | {_cell(item.failure.message)} |"
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|")
+
+
+def _whole(results: list[Result]) -> Iterator[str]:
+    """Say which modules tracing did not enter, by the notes of the trace that give their share and the reason."""
+    noted = [(item.key, note) for item in results for note in item.facts.get("notes", ()) if "stays whole" in note]
+    if not noted:
+        yield "No module that holds parameters."
+        return
+    yield "| model | note |"
+    yield "|---|---|"
+    for key, note in noted:
+        yield f"| {key} | {_cell(note)} |"
 
 
 def _models(results: Iterable[Result]) -> Iterator[str]:
