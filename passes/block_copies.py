@@ -103,8 +103,9 @@ class BlockCopy:
         readers = [user for user in entry.users if user not in set(self.region.nodes)]
         values = self.values = {self.region.entry: entry}
         place = entry
+        for node in sorted(self.region.nodes, key=lambda node: node.op != "call_module"):
+            self._copy_state(node)  # modules first, or a weight that is read by itself would stand in a bare container
         for node in self.region.nodes:
-            self._copy_state(node)
             with graph.inserting_after(place):
                 place = values[node] = graph.node_copy(node, self._copied)
             for known in ("tensor_meta", "type"):  # behind a block a value may have a gradient that it had not before
