@@ -1,4 +1,4 @@
-"""Another way that a model can go: its residual blocks become two steps each, a silent copy behind one, or half-steps."""
+"""Another way that a model can go: each residual block becomes two steps, a silent one behind it, or two half-steps."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping

@@ -10,18 +10,18 @@ from model_census.summary import group_of
 _HEAD = """# Census: which models can be deepened
 
 `python benchmarks/census.py --deepen` traces one small model of each family and turns the first residual block of each
-row of equal blocks into two steps, once by a silent copy (`fxgrow.deepen(..., how="zero")`) and once by half-steps. This
+row of equal blocks into two steps, once by a silent copy (`fxgrow.deepen(..., how="zero")`), once by half-steps. This
 page is what came out, written by `python benchmarks/census.py --deepen --report docs/deepening.md --results
 docs/deepening.jsonl`; that file holds the data.
 
-- **silent copies**: outputs, gradients and buffers are the model's, to 1e-5 in float32, in eval mode and, where no random
-  numbers are drawn, in train mode; outputs to 1e-10 in float64, where the model runs in it.
+- **silent copies**: outputs, gradients and buffers are the model's, to 1e-5 in float32, in eval mode and, where no
+  random numbers are drawn, in train mode; outputs to 1e-10 in float64, where the model runs in it.
 - **half-steps**: the deeper model runs, and every parameter of both halves has a finite gradient. It computes something
   else, as it should (`half_steps.md`).
-- **blocks**: how many residual blocks were found. **can wait**: how many of them have others of their kind in their row,
-  so that `fxgrow.Progressive` can leave them out at first. Many of these models are the smallest of their family and have
-  one block in a row; bigger ones have more.
-- *n of m* counts rows of blocks. Why the rest is refused stands in the last column, where it is cut short after two reasons.
+- **blocks**: how many residual blocks were found. **can wait**: how many of them have others of their kind in their
+  row, so that `fxgrow.Progressive` can leave them out at first. Many of these models are the smallest of their family
+  and have one block in a row; bigger ones have more.
+- *n of m* counts rows of blocks. The last column says why the rest is refused, the two commonest reasons.
 """
 
 

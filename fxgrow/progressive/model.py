@@ -1,10 +1,8 @@
 """`Progressive`: a model of which a part runs first, and more of it later."""
 
 import copy
-import inspect
 import weakref
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -18,26 +16,20 @@ from fxgrow.execution.structures import batch_size_of, resized
 from fxgrow.graph.identity import attach_state, become
 from fxgrow.graph.sharing import share
 from fxgrow.progressive.costs import Costs, StageCost, measure, running_parameters
+from fxgrow.progressive.modes import follow_modes, submodule
 from fxgrow.progressive.moments import Watch
 from fxgrow.progressive.narrowing import IdleSlice, idle_slices, wake_units, width_slices
-from fxgrow.progressive.parts import find_parts
+from fxgrow.progressive.parts import Part, find_parts
+from fxgrow.progressive.signature import with_signature
 from fxgrow.progressive.stages import Stage, check_schedule, make_stages, running_parts
 from fxgrow.progressive.staging import stage_graph
-from fxgrow.progressive.waking import touched_parameters, wake_parts
+from fxgrow.progressive.waking import Advance, event_of, touched_parameters, wake_parts, woken_from
+from fxgrow.record.record import update_record
 from fxgrow.tracing import trace
 from fxgrow.training.compilation import compile as compile_blocks
 
 #: the entry of a state dict that holds the stage, and how many samples were trained on in each
 STATE_KEY = "fxgrow_stage"
-
-
-@dataclass(frozen=True)
-class Advance:
-    """What one advance did."""
-
-    stage: int
-    woken: dict[str, list[str]]  #: the paths of the blocks that woke, by the block that they are half-steps of
-    restarted: int  #: parameters whose moments the optimizer begins anew
 
 
 class Progressive(nn.Module):
@@ -106,7 +98,7 @@ class Progressive(nn.Module):
         self.__dict__["_example_inputs"] = resized(example_inputs, 2)
         self.training = model.training
         self._run_stage()
-        self.__class__ = _with_signature(type(self), self._whole)
+        self.__class__ = with_signature(type(self), self._whole)
         attach_state(self, STATE_KEY, _write_stage, _read_stage)
         _watch(self)
 
@@ -120,6 +112,17 @@ class Progressive(nn.Module):
     def graph_module(self) -> fx.GraphModule:
         """The graph that runs: one object in all stages."""
         return self._running
+
+    @property
+    def traced(self) -> fx.GraphModule:
+        """All of the model, as it was traced; it remembers what woke so far as its growth history."""
+        sizes = [running_parameters(self._graph_of(index), self._slices[index]) for index in range(self.stage + 1)]
+        events = [
+            event_of(self._whole, self._woken(index), before=sizes[index - 1], after=sizes[index])
+            for index in range(1, self.stage + 1)
+        ]
+        update_record(self._whole, history=tuple(events))
+        return self._whole
 
     @property
     def idle(self) -> tuple[str, ...]:
@@ -148,14 +151,16 @@ class Progressive(nn.Module):
         if self.stage + 1 == len(self.stages):
             raise PlanError("all of the model runs already", where=f"stage {self.stage}", fix="go on training")
         widened = wake_units(self._whole, *self._slices[self.stage : self.stage + 2])
-        woken = wake_parts(self._whole, self._parts, *self._running_parts[self.stage : self.stage + 2])
-        touched = {id(p): p for p in [*widened, *touched_parameters(self._whole, self._parts, woken)]}
+        woken = self._woken(self.stage + 1)
+        wake_parts(self._whole, woken)
+        touched = {id(p): p for p in [*widened, *touched_parameters(self._whole, woken)]}
         _watches[self].restart(touched.values(), optimizers)
         self.stage += 1
         self._run_stage()
         for average in _averages_of(self):
             average.advance()
-        return Advance(self.stage, woken, len(touched))
+        named = {source.path: [part.path for part in started] for source, started in woken.items()}
+        return Advance(self.stage, named, len(touched))
 
     def costs(self, inputs: Any = None, *, repetitions: int = 0) -> Costs:
         """Return what each stage costs, and what was saved so far; printed, it is a table.
@@ -191,15 +196,18 @@ class Progressive(nn.Module):
         """Put the model in training mode, or in evaluation mode."""
         super().train(mode)
         self.model.training = mode
-        self._follow_modes()
+        follow_modes(self.model, (self._whole, self._running), training=mode)
         return self
+
+    def _woken(self, stage: int) -> dict[Part, list[Part]]:
+        return woken_from(self._parts, *self._running_parts[stage - 1 : stage + 1])
 
     def _run_stage(self) -> None:
         become(self._running, self._graph_of(self.stage))
         options = self._compile_options
         # The old compiled form lives until the new one exists, which takes over the blocks that it has compiled.
         self.__dict__["_runner"] = self._running if options is None else compile_blocks(self._running, **options)
-        self._follow_modes()
+        follow_modes(self.model, (self._whole, self._running), training=self.training)
         if self in _watches:
             _watches[self].idle = self._idle_slices()
 
@@ -212,19 +220,12 @@ class Progressive(nn.Module):
         pieces = idle_slices(self._whole, self._slices[self.stage], {})
         return tuple(piece for piece in pieces if isinstance(piece.tensor, nn.Parameter))
 
-    def _follow_modes(self) -> None:
-        """Let what the graphs hold beside the model's modules follow the mode: containers, and rates of dropout."""
-        for graph_module in (self._whole, self._running):
-            for path, module in graph_module.named_modules():
-                own = _submodule(self.model, path)
-                module.training = self.training if own is None else own.training
-
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Progressive":
         """Move parameters and buffers, those that the graphs hold beside the model's modules included."""
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         for graph_module in (self._whole, self._running):
             for path, module in graph_module.named_modules():
-                owner = _submodule(self.model, path)
+                owner = submodule(self.model, path)
                 known = {} if owner is None else owner._buffers
                 for name, buffer in module._buffers.items():
                     module._buffers[name] = known[name] if name in known else None if buffer is None else fn(buffer)
@@ -278,25 +279,6 @@ def _write_stage(growing: Progressive) -> Tensor:
 def _read_stage(growing: Progressive, said: Tensor) -> None:
     growing.stage, *growing.samples = said.tolist()
     growing._run_stage()
-
-
-def _submodule(model: nn.Module, path: str) -> nn.Module | None:
-    try:
-        return model.get_submodule(path)
-    except AttributeError:
-        return None
-
-
-def _with_signature(kind: type[Progressive], graph_module: fx.GraphModule) -> type[Progressive]:
-    """Return a class whose forward says which inputs it takes: trainers ask, as that of transformers does."""
-
-    def forward(self: Progressive, *args: Any, **kwargs: Any) -> Any:
-        return kind.forward(self, *args, **kwargs)
-
-    inputs = inspect.signature(graph_module.forward).parameters.values()
-    own = inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    forward.__signature__ = inspect.Signature([own, *inputs])  # type: ignore[attr-defined]
-    return type(kind.__name__, (kind,), {"forward": forward, "__doc__": kind.__doc__, "__module__": kind.__module__})
 
 
 def _rebuild(

@@ -85,14 +85,14 @@ class Folder:
     def finish(self) -> Path:
         """Write the model at the end and return where.
 
-        A model that grew is a file of fxgrow. One that woke is what it was, and its weights are its own state dict,
-        which its class loads without fxgrow.
+        The weights of a model that woke are written besides: they are its own state dict, which its class loads
+        without fxgrow.
         """
         growing = self._run.growing
-        growing.measure_scores()
         if isinstance(growing, WakingBlocks):
             with whole_or_nothing(self.path / WEIGHTS) as stream:
                 torch.save(growing.weights(), stream)
-            return self.path / WEIGHTS
-        save(growing.tested, self.path / MODEL, overwrite=True)
+        else:
+            growing.measure_scores()
+        save(growing.saved, self.path / MODEL, overwrite=True)
         return self.path / MODEL

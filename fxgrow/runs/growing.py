@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -15,10 +15,12 @@ from fxgrow.execution.randomness import preserved_randomness
 from fxgrow.execution.shapes import flops_per_sample
 from fxgrow.primitives.modules import parameter_count
 from fxgrow.progressive import Advance, Progressive, Stage
+from fxgrow.record.record import record_of, update_record
 from fxgrow.runs.batches import Batches
 from fxgrow.runs.making import (
     build_model,
     examples,
+    growth_schedule,
     make_average,
     make_loss,
     make_optimizer,
@@ -26,7 +28,7 @@ from fxgrow.runs.making import (
     trace_model,
 )
 from fxgrow.runs.settings import Growth, Settings
-from fxgrow.training import CosineCycles, Grower, GrowthReport, growth_epochs
+from fxgrow.training import CosineCycles, Grower, GrowthReport
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,7 @@ class GrowingModel(ABC):
     @property
     @abstractmethod
     def tested(self) -> fx.GraphModule:
-        """What is tested and saved: the average of the weights, if there is one."""
+        """What is tested: the average of the weights, if there is one."""
 
     @property
     @abstractmethod
@@ -87,9 +89,14 @@ class GrowingModel(ABC):
     def grow(self, step: int) -> Event:
         """Let the event happen."""
 
+    @property
+    @abstractmethod
+    def saved(self) -> fx.GraphModule:
+        """What is written into a file at the end, with its history."""
+
     @abstractmethod
     def measure_scores(self) -> None:
-        """Measure the scores of what is saved, where the run grows by scores: its file says what became of them."""
+        """Measure the scores of what is saved, unless it never grew; its file holds them."""
 
     @abstractmethod
     def state_dict(self) -> dict[str, Any]:
@@ -98,6 +105,10 @@ class GrowingModel(ABC):
     @abstractmethod
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from a state."""
+
+    def _probe(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield training data to measure scores on."""
+        return ((images.to(self.device), labels.to(self.device)) for images, labels in self.batches.probe())
 
     def _make_trainers(self, model: nn.Module, trained: nn.Module) -> None:
         """Make optimizer, schedule and average of what is trained, which has the parameters of `model`."""
@@ -156,6 +167,11 @@ class GrowingNeurons(GrowingModel):
         """How many parameters the model has."""
         return parameter_count(self.graph_module)
 
+    @property
+    def saved(self) -> fx.GraphModule:
+        """What is tested: its history is that of the `Grower`."""
+        return self.tested
+
     def due(self, step: int) -> bool:
         """Say whether an event comes before this step: at the start of an epoch of the schedule."""
         return step % self.batches.steps == 0 and self.grower.due(step // self.batches.steps)
@@ -181,9 +197,6 @@ class GrowingNeurons(GrowingModel):
                 max_samples=chosen.samples,
                 seed=self.settings.seed,
             )
-
-    def _probe(self) -> Iterator[tuple[Tensor, Tensor]]:
-        return ((images.to(self.device), labels.to(self.device)) for images, labels in self.batches.probe())
 
     def state_dict(self) -> dict[str, Any]:
         """Return what the `Grower` holds."""
@@ -245,7 +258,19 @@ class WakingBlocks(GrowingModel):
         return Event(advance.stage, planned, *place, before, self.parameters, advance)
 
     def measure_scores(self) -> None:
-        """Do nothing: blocks wake by a schedule, and not by scores."""
+        """Measure eigen-scores: blocks wake by a schedule, and the scores say where more would help, if anywhere."""
+        loss, samples = make_loss(self.settings), Growth().samples
+        analyze(self.saved, loss, self._probe(), max_samples=samples, seed=self.settings.seed)
+
+    @property
+    def saved(self) -> fx.GraphModule:
+        """All of the model, or of its average, with what woke and when as its history."""
+        trained: Any = self.model if self.average is None else self.average.module
+        found: fx.GraphModule = trained.traced
+        events = zip(record_of(found).history, self.model.at, strict=False)
+        told = tuple(replace(event, context={"epoch": at / self.batches.steps}) for event, at in events)
+        update_record(found, history=told)
+        return found
 
     def state_dict(self) -> dict[str, Any]:
         """Return the states of all parts; parameters stay the same objects, so that torch's own will do."""
@@ -270,17 +295,3 @@ def make_growing(settings: Settings, batches: Batches, device: torch.device) -> 
     """Build the model of a run, and what trains it."""
     kind = WakingBlocks if settings.stages else GrowingNeurons
     return kind(settings, batches, device)
-
-
-def growth_schedule(settings: Settings) -> tuple[int, ...]:
-    """Return the epochs before which neurons grow; none without a growth table.
-
-    Raises:
-        PlanError: If the events do not fit into the training.
-    """
-    growth = settings.growth
-    if growth is None:
-        return ()
-    if growth.start is not None and growth.every is not None:
-        return tuple(range(growth.start, settings.epochs, growth.every))
-    return growth.at or growth_epochs(settings.epochs, growth.events)
