@@ -112,7 +112,7 @@ def analyze(
     ranks = Ranks(group)
     ranks.agree("the digest of the model, with what is asked", (digest(graph_module), chosen.name, iterations, seed))
     selection = select_sites(graph_module, sites)
-    read = read_batches(
+    read, sizes = read_batches(
         graph_module,
         batches,
         seed=seed,
@@ -122,9 +122,8 @@ def analyze(
         place=place,
         ranks=ranks,
     )
-    first, sizes = ranks.numbered([batch.samples for batch in read])
-    batches = tuple(replace(batch, index=index) for index, batch in enumerate(read, first))
-    probe = Probe(graph_module, loss_fn, batches, selection.growable, iterations, seed, settled, max_memory, place, ranks, sizes)
+    growable = selection.growable
+    probe = Probe(graph_module, loss_fn, read, growable, iterations, seed, settled, max_memory, place, ranks, sizes)
     measured = chosen.measure(probe)
     found, dark = only_reached(measured.sites, probe.reached_rows())
     scores = Scores(

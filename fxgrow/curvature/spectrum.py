@@ -11,6 +11,7 @@ from fxgrow.curvature.capture import LossFunction
 from fxgrow.curvature.hessian import HessianOperator
 from fxgrow.curvature.lanczos import lanczos
 from fxgrow.curvature.probe_data import CountSamples, read_batches
+from fxgrow.curvature.selection import select_sites
 from fxgrow.errors import AnalysisError
 from fxgrow.execution.randomness import preserved_randomness
 from fxgrow.primitives.unwrapping import unwrap
@@ -98,7 +99,7 @@ def spectra(
             derivative.
     """
     graph_module = unwrap(traced)
-    read = read_batches(
+    read, _ = read_batches(
         graph_module, batches, seed=seed, max_samples=max_samples, samples=samples, targets=loss_fn is not None
     )
     trained = {name: value for name, value in graph_module.named_parameters() if value.requires_grad}

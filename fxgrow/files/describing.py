@@ -101,9 +101,7 @@ def _found_dark(site: Site, own: str) -> str | None:
     return NO_GRADIENT if reached and not any(reached) else None
 
 
-def _node_row(
-    graph_module: fx.GraphModule, node: fx.Node, site: SiteRow | None, wholes: Mapping[str, str]
-) -> NodeRow:
+def _node_row(graph_module: fx.GraphModule, node: fx.Node, site: SiteRow | None, wholes: Mapping[str, str]) -> NodeRow:
     module = graph_module.get_submodule(str(node.target)) if node.op == "call_module" else None
     shape, dtype = _shape_and_dtype(node)
     return NodeRow(
