@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
+from model_census.report import not_run
 from model_census.results import Result
 from model_census.summary import group_of
 
@@ -30,7 +31,8 @@ def write_report(results: Mapping[str, Result], path: Path) -> None:
     groups: dict[str, list[Result]] = {}
     for result in results.values():
         groups.setdefault(group_of(result), []).append(result)
-    parts = [_HEAD, "## In sum\n", *_summary(groups)]
+    suites = {result.suite: None for result in results.values()}
+    parts = [_HEAD, *not_run(results, suites), "## In sum\n", *_summary(groups)]
     for name, members in groups.items():
         parts += [f"\n## {name[0].upper()}{name[1:]}\n", *_models(members)]
     path.write_text("\n".join(parts) + "\n", encoding="utf-8")
