@@ -1,5 +1,6 @@
 """The page that shows which models can be deepened, and why others cannot."""
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -24,6 +25,21 @@ docs/deepening.jsonl`; that file holds the data.
   and have one block in a row; bigger ones have more.
 - *n of m* counts rows of blocks. The last column says why the rest is refused, the two commonest reasons.
 """
+
+#: parts of reasons that name values of one model, and what to say in their place
+_NAMED = tuple(
+    (re.compile(pattern), words)
+    for pattern, words in (
+        (r"its residual branch .* ends", "its residual branch ends"),
+        (r"it is not residual: .* is not the sum", "it is not residual: what leaves it is not the sum"),
+        (r"it reads .*, and not one value", "it reads several values"),
+        (r"multiplies .*", "multiplies it"),
+        (r".* inside it is read outside", "a value inside it is read outside"),
+        (r".* of it is read outside, and not one value", "several of its values are read outside"),
+        (r"it shares weights with .*", "it shares weights"),
+        (r"it calls .*, which", "it calls a module that"),
+    )
+)
 
 
 def write_report(results: Mapping[str, Result], path: Path) -> None:
@@ -94,11 +110,7 @@ def _reasons(result: Result) -> list[str]:
 
 
 def _without_names(reason: str) -> str:
-    """Return a reason without the name of the value that it is about."""
-    for before, after in (("its residual branch ", " ends"), ("multiplies ", "")):
-        head, found, rest = reason.partition(before)
-        if found:
-            tail = rest[rest.index(after) :] if after and after in rest else ""
-            reason = f"{head}{before.strip() if after else 'multiplies it'}{tail}"
-    head, inside, tail = reason.partition(" inside it is read outside")
-    return f"a value{inside}{tail}" if inside else head
+    """Return a reason without the names of the values that it is about."""
+    for pattern, words in _NAMED:
+        reason = pattern.sub(words, reason)
+    return reason
