@@ -1,6 +1,6 @@
 """Draw the picture of a grown network that README shows.
 
-Run: python docs/grown_network.py [RUN]    (writes docs/grown_network.svg; RUN is the folder that `fxgrow train digits` leaves)
+Run: python docs/grown_network.py [RUN]    (writes docs/grown_network.svg; RUN is what `fxgrow train digits` leaves)
 """
 
 import sys

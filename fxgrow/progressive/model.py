@@ -23,7 +23,7 @@ from fxgrow.progressive.parts import Part, find_parts
 from fxgrow.progressive.signature import with_signature
 from fxgrow.progressive.stages import Stage, check_schedule, make_stages, running_parts
 from fxgrow.progressive.staging import stage_graph
-from fxgrow.progressive.waking import Advance, event_of, touched_parameters, wake_parts, woken_from
+from fxgrow.progressive.waking import Advance, event_of, learnt, touched_parameters, wake_parts, woken_from
 from fxgrow.record.record import update_record
 from fxgrow.tracing import trace
 from fxgrow.training.compilation import compile as compile_blocks
@@ -123,6 +123,16 @@ class Progressive(nn.Module):
         ]
         update_record(self._whole, history=tuple(events))
         return self._whole
+
+    def parameters_by_stage(self) -> list[list[nn.Parameter]]:
+        """Return all parameters by the stage in which they begin to run, for groups with learning rates of their own.
+
+        Of a width that grows, a parameter belongs to the stage in which its first part runs.
+        """
+        late = [learnt(self._whole, part) for part in self._parts.parts]
+        entered = [min(k for k, run in enumerate(self._running_parts) if i in run) for i in range(len(late))]
+        when = {id(p): stage for stage, own in zip(entered, late, strict=True) for p in own}
+        return [[p for p in self.parameters() if when.get(id(p), 0) == k] for k in range(len(self.stages))]
 
     @property
     def idle(self) -> tuple[str, ...]:

@@ -75,7 +75,7 @@ def test_a_copy_that_is_not_silent_is_found(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_a_parameter_without_a_finite_gradient_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(deepening, "loss_of", lambda output, target: output.sum() * torch.tensor(float("nan")))
-    with pytest.raises(CensusError, match="no finite gradient for 0.fc1.weight"):
+    with pytest.raises(CensusError, match=r"no finite gradient for 0\.fc1\.weight"):
         through("pre_norm")
 
 

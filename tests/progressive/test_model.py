@@ -273,3 +273,20 @@ def test_advances_are_due_when_the_schedule_says_so_and_once() -> None:
 def test_a_schedule_that_does_not_fit_is_refused(at: tuple[int, ...]) -> None:
     with pytest.raises(PlanError, match=r"at: .* is no schedule for 3 stages; give 2 ascending times"):
         Progressive(model(), data()[0], depth=0.25, at=at)
+
+
+def test_newcomers_can_have_a_learning_rate_of_their_own_in_plain_groups() -> None:
+    whole = model()
+    growing = Progressive(whole, data()[0], depth=0.25)
+    first, second, third = growing.parameters_by_stage()
+    assert {id(p) for p in second} == {id(p) for p in whole.blocks[2].parameters()}
+    assert {id(p) for p in third} == {id(p) for i in (1, 3) for p in whole.blocks[i].parameters()}
+    assert {id(p) for p in (*first, *second, *third)} == {id(p) for p in whole.parameters()}
+    rates = (1e-2, 3e-2, 3e-2)
+    groups = [{"params": own, "lr": rate} for own, rate in zip((first, second, third), rates, strict=True)]
+    growing.advance()
+    before = copy.deepcopy(whole)
+    train(growing, torch.optim.SGD(groups), 1)
+    moved = whole.blocks[2].fc2.weight - before.blocks[2].fc2.weight
+    gradient = whole.blocks[2].fc2.weight.grad
+    torch.testing.assert_close(moved, -3e-2 * gradient, rtol=1e-9, atol=1e-12)
