@@ -1,6 +1,7 @@
 """`Progressive`: a model of which a part runs first, and more of it later."""
 
 import copy
+import itertools
 import weakref
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -94,7 +95,6 @@ class Progressive(nn.Module):
         self.samples = [0] * len(self.stages)  #: samples trained on in each stage
         self._compile_options: dict[str, Any] | None = None
         self.__dict__["_running"] = share(self._whole)
-        self.__dict__["_runner"] = self._running  # what forward calls: the graph, or its compiled form
         self.__dict__["_example_inputs"] = resized(example_inputs, 2)
         self.training = model.training
         self._run_stage()
@@ -105,8 +105,12 @@ class Progressive(nn.Module):
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Compute what the part of the model that runs computes."""
         if self.training:
-            self.samples[self.stage] += batch_size_of((args, kwargs))
+            self._count(args, kwargs)
         return self._runner(*args, **kwargs)
+
+    @torch.compiler.disable  # or torch.compile would compile anew for each number of samples
+    def _count(self, args: Any, kwargs: Any) -> None:
+        self.samples[self.stage] += batch_size_of((args, kwargs))
 
     @property
     def graph_module(self) -> fx.GraphModule:
@@ -117,10 +121,8 @@ class Progressive(nn.Module):
     def traced(self) -> fx.GraphModule:
         """All of the model, as it was traced; it remembers what woke so far as its growth history."""
         sizes = [running_parameters(self._graph_of(index), self._slices[index]) for index in range(self.stage + 1)]
-        events = [
-            event_of(self._whole, self._woken(index), before=sizes[index - 1], after=sizes[index])
-            for index in range(1, self.stage + 1)
-        ]
+        pairs = enumerate(itertools.pairwise(sizes), start=1)
+        events = [event_of(self._whole, self._woken(k), before=before, after=after) for k, (before, after) in pairs]
         update_record(self._whole, history=tuple(events))
         return self._whole
 
@@ -184,18 +186,12 @@ class Progressive(nn.Module):
         return Costs(tuple(self._cost_of(index, batch, repetitions) for index in range(len(self.stages))))
 
     def _cost_of(self, index: int, batch: Any, repetitions: int) -> StageCost:
-        stage, staged = self.stages[index], self._graph_of(index)
-        options = self._compile_options
+        stage, staged, options = self.stages[index], self._graph_of(index), self._compile_options
         runner = staged if options is None or not repetitions else compile_blocks(staged, **options)
         depth = f"{stage.depth:.3g}" if isinstance(stage.depth, float | int) else f"{len(self._running_parts[index])}"
-        return StageCost(
-            depth=depth,
-            width=stage.width,
-            parameters=running_parameters(staged, self._slices[index]),
-            flops=flops_per_sample(staged),
-            seconds=measure(runner, batch, repetitions) if repetitions else None,
-            samples=self.samples[index],
-        )
+        parameters, flops = running_parameters(staged, self._slices[index]), flops_per_sample(staged)
+        seconds = measure(runner, batch, repetitions) if repetitions else None
+        return StageCost(depth, stage.width, parameters, flops, seconds, self.samples[index])
 
     def compile(self, **options: Any) -> None:
         """Compile what runs block by block, in this stage and all later ones (`fxgrow.compile`)."""
@@ -216,8 +212,11 @@ class Progressive(nn.Module):
         become(self._running, self._graph_of(self.stage))
         options = self._compile_options
         # The old compiled form lives until the new one exists, which takes over the blocks that it has compiled.
-        self.__dict__["_runner"] = self._running if options is None else compile_blocks(self._running, **options)
+        runner = self._running.forward if options is None else compile_blocks(self._running, **options)
+        self.__dict__["_runner"] = runner  # another object in each stage, by which torch.compile sees what has changed
         follow_modes(self.model, (self._whole, self._running), training=self.training)
+        for parameter in itertools.chain(*self.parameters_by_stage()[self.stage + 1 :]):
+            parameter.grad = None  # of an earlier training of the whole: an optimizer would step it, or decay it
         if self in _watches:
             _watches[self].idle = self._idle_slices()
 

@@ -312,3 +312,10 @@ def test_a_branch_that_ends_in_more_than_a_matrix_product_is_not_fitted(options:
     _, traced, x = make(**options)
     with pytest.raises(PassError, match=r"blocks.0: a residual branch is more than a matrix product in front of"):
         fxgrow.deepen(traced, "blocks.0", fit=batches(x))
+
+
+def test_a_block_that_runs_twice_is_refused_by_the_name_of_what_is_shared() -> None:
+    block = LinearBlock()
+    traced = fxgrow.trace(nn.Sequential(block, LinearBlock(), block), torch.ones(2, 3))
+    with pytest.raises(PassError, match=r"0: 0\.up\.weight is read by several operations; name another block"):
+        fxgrow.deepen(traced, "0")
