@@ -61,7 +61,7 @@ def forecast(run: Run) -> Forecast:
     event; stages are known. Memory is counted on the graphs too (activations for two images, times the batch), without
     what a backward pass needs for a moment. The time of a step is measured once, here, and scales with FLOPs.
     """
-    growing, batch_size = run.growing, run.settings.data.batch_size
+    growing, batch_size = run.growing, run.batches.share
     measured = min(batch_size, _CPU_IMAGES) if run.device.type == "cpu" else batch_size
     with preserved_randomness(run.settings.seed):
         seconds = _measure(run, measured) * batch_size / measured
@@ -178,7 +178,7 @@ def _kept_bytes(run: Run, graph: fx.GraphModule) -> int:
     with preserved(graph), torch.enable_grad(), run.precision(), hooks:
         graph.train()(inputs)
     total = sum(tensor.untyped_storage().nbytes() for pointer, tensor in kept.items() if pointer not in own)
-    return total * run.settings.data.batch_size // len(inputs)
+    return total * run.batches.share // len(inputs)
 
 
 def forecast_table(plan: Forecast) -> Table:

@@ -25,6 +25,7 @@ from fxgrow.runs.making import (
     make_schedule,
     trace_model,
 )
+from fxgrow.runs.processes import data_parallel
 from fxgrow.runs.settings import Growth, Settings
 from fxgrow.training import CosineCycles, Grower, GrowthReport, growth_epochs
 
@@ -51,7 +52,8 @@ class GrowingModel(ABC):
         device: Where it trains.
     """
 
-    model: nn.Module  #: what a training step calls, one object for the whole run
+    model: nn.Module  #: one object for the whole run
+    runner: nn.Module  #: what a training step calls: the model, on several ranks in what lets them train it together
     optimizer: torch.optim.Optimizer
     scheduler: CosineCycles
     average: AveragedModel | None  #: of the weights
@@ -123,6 +125,7 @@ class GrowingNeurons(GrowingModel):
             scheduler=self.scheduler,
             ema=self.average,
             also={"batches": batches},
+            wrap=data_parallel(),
             budget=chosen.budget,
             at=self.at,
             score=chosen.score,
@@ -137,7 +140,7 @@ class GrowingNeurons(GrowingModel):
             compile_options=settings.compile_options,
             seed=settings.seed,
         )
-        self.model = self.grower.model
+        self.model = self.runner = self.grower.model
 
     @property
     def graph_module(self) -> fx.GraphModule:
@@ -215,6 +218,8 @@ class WakingBlocks(GrowingModel):
         self._make_trainers(built, self.model)
         if settings.compile:
             self.model.compile(**settings.compile_options)
+        wrap = data_parallel(some_idle=True)
+        self.runner = self.model if wrap is None else wrap(self.model)
 
     @property
     def graph_module(self) -> fx.GraphModule:
