@@ -91,12 +91,13 @@ class Batches:
             self._start = self.generator.get_state()
         else:
             self.generator.set_state(self._start)
-        plan = self._plan()[self.position :]
-        for planned, (images, targets) in zip(plan, self._augmented(plan), strict=True):
-            for transform, drawn in zip(self._transforms, planned.drawn, strict=True):
-                images, targets = transform.apply(images, targets, drawn)
+        for batch in self._read(self._plan()[self.position :]):
             self.position = (self.position + 1) % self.steps
-            yield images, targets
+            yield batch
+
+    def some(self, images: int) -> Batch:
+        """Return the first images of the data, augmented, without reading others."""
+        return next(self._read([self._planned(self._chosen[:images])]))
 
     def probe(self) -> Iterator[Batch]:
         """Yield shuffled batches without augmentation."""
@@ -123,12 +124,19 @@ class Batches:
 
     def _plan(self) -> list[_Planned]:
         order = torch.randperm(len(self._chosen), generator=self.generator)
-        return [self._planned(part) for part in torch.split(order[: self.steps * self._size], self._size)]
+        batches = torch.split(order[: self.steps * self._size], self._size)
+        return [self._planned(self._chosen[batch]).share(self._part) for batch in batches]
 
-    def _planned(self, part: Tensor) -> _Planned:
-        seeds = torch.randint(2**31, (len(part) if self._seeded else 0,), generator=self.generator)
-        drawn = tuple(transform.draw(len(part), self.generator) for transform in self._transforms)
-        return _Planned(self._chosen[part], seeds, drawn).share(self._part)
+    def _read(self, plan: Sequence[_Planned]) -> Iterator[Batch]:
+        for planned, (images, targets) in zip(plan, self._augmented(plan), strict=True):
+            for transform, drawn in zip(self._transforms, planned.drawn, strict=True):
+                images, targets = transform.apply(images, targets, drawn)
+            yield images, targets
+
+    def _planned(self, chosen: Tensor) -> _Planned:
+        seeds = torch.randint(2**31, (len(chosen) if self._seeded else 0,), generator=self.generator)
+        drawn = tuple(transform.draw(len(chosen), self.generator) for transform in self._transforms)
+        return _Planned(chosen, seeds, drawn)
 
     def _reader(self, dataset: ImageDataset) -> _Reader:
         if not _fits(dataset):
@@ -141,7 +149,8 @@ class Batches:
             keys: list[list[Any]] = [planned.chosen.tolist() for planned in plan]
             if isinstance(dataset, Pictures):
                 keys = [list(zip(*pair, strict=True)) for pair in zip(keys, _seeds(plan), strict=True)]
-            return iter(DataLoader(dataset, batch_sampler=keys, num_workers=self._workers, generator=_own()))
+            workers = min(self._workers, len(keys))
+            return iter(DataLoader(dataset, batch_sampler=keys, num_workers=workers, generator=_own()))
 
         return read
 
