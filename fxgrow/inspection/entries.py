@@ -34,11 +34,11 @@ class Entry:
     grown_rows: tuple[int, int] | None = None  #: on a residual edge: rows served, and of how many
 
 
-def gather(table: Table, *, everything: bool = False) -> dict[str, Entry]:
+def entries_of(table: Table, *, everything: bool = False) -> dict[str, Entry]:
     """Return the entries of a table by path, in graph order; a reused module is one entry.
 
     Args:
-        table: What to gather.
+        table: What to read.
         everything: Also functions, and modules that hold no parameters and only pass values on.
     """
     entries: dict[str, Entry] = {}
