@@ -31,7 +31,7 @@ from fxgrow.training import CosineCycles, Grower, GrowthReport, growth_epochs
 
 
 @dataclass(frozen=True)
-class Event:
+class RunEvent:
     """One growth event of a run."""
 
     number: int  #: from 1
@@ -86,7 +86,7 @@ class GrowingModel(ABC):
         """Say whether an event comes before this step, counted from 0."""
 
     @abstractmethod
-    def grow(self, step: int) -> Event:
+    def grow(self, step: int) -> RunEvent:
         """Let the event happen."""
 
     @abstractmethod
@@ -163,13 +163,13 @@ class GrowingNeurons(GrowingModel):
         """Say whether an event comes before this step: at the start of an epoch of the schedule."""
         return step % self.batches.steps == 0 and self.grower.due(step // self.batches.steps)
 
-    def grow(self, step: int) -> Event:
+    def grow(self, step: int) -> RunEvent:
         """Grow by the scores on training data."""
         epoch = step // self.batches.steps
         report = self.grower.grow(self._probe(), context={"epoch": epoch})
         event = report.event
         number = len(self.grower.history)
-        return Event(number, len(self.at), epoch, 0, event.parameters_before, event.parameters_after, report)
+        return RunEvent(number, len(self.at), epoch, 0, event.parameters_before, event.parameters_after, report)
 
     def measure_scores(self) -> None:
         """Measure them once more at the end, of the sites that may grow; a model that never grows has none."""
@@ -242,12 +242,12 @@ class WakingBlocks(GrowingModel):
         """Say whether an advance comes before this step."""
         return self.model.due(step)
 
-    def grow(self, step: int) -> Event:
+    def grow(self, step: int) -> RunEvent:
         """Enter the next stage; no data are read."""
         before = self.parameters
         advance = self.model.advance(self.optimizer)
         planned, place = len(self.model.stages) - 1, divmod(step, self.batches.steps)
-        return Event(advance.stage, planned, *place, before, self.parameters, advance)
+        return RunEvent(advance.stage, planned, *place, before, self.parameters, advance)
 
     def measure_scores(self) -> None:
         """Do nothing: blocks wake by a schedule, and not by scores."""
