@@ -25,12 +25,13 @@ from fxgrow.runs.making import (
     make_schedule,
     trace_model,
 )
+from fxgrow.runs.processes import data_parallel
 from fxgrow.runs.settings import Growth, Settings
 from fxgrow.training import CosineCycles, Grower, GrowthReport, growth_epochs
 
 
 @dataclass(frozen=True)
-class Event:
+class RunEvent:
     """One growth event of a run."""
 
     number: int  #: from 1
@@ -51,7 +52,8 @@ class GrowingModel(ABC):
         device: Where it trains.
     """
 
-    model: nn.Module  #: what a training step calls, one object for the whole run
+    model: nn.Module  #: one object for the whole run
+    runner: nn.Module  #: what a training step calls: the model, on several ranks in what lets them train it together
     optimizer: torch.optim.Optimizer
     scheduler: CosineCycles
     average: AveragedModel | None  #: of the weights
@@ -84,7 +86,7 @@ class GrowingModel(ABC):
         """Say whether an event comes before this step, counted from 0."""
 
     @abstractmethod
-    def grow(self, step: int) -> Event:
+    def grow(self, step: int) -> RunEvent:
         """Let the event happen."""
 
     @abstractmethod
@@ -123,6 +125,7 @@ class GrowingNeurons(GrowingModel):
             scheduler=self.scheduler,
             ema=self.average,
             also={"batches": batches},
+            wrap=data_parallel(),
             budget=chosen.budget,
             at=self.at,
             score=chosen.score,
@@ -137,7 +140,7 @@ class GrowingNeurons(GrowingModel):
             compile_options=settings.compile_options,
             seed=settings.seed,
         )
-        self.model = self.grower.model
+        self.model = self.runner = self.grower.model
 
     @property
     def graph_module(self) -> fx.GraphModule:
@@ -160,13 +163,13 @@ class GrowingNeurons(GrowingModel):
         """Say whether an event comes before this step: at the start of an epoch of the schedule."""
         return step % self.batches.steps == 0 and self.grower.due(step // self.batches.steps)
 
-    def grow(self, step: int) -> Event:
+    def grow(self, step: int) -> RunEvent:
         """Grow by the scores on training data."""
         epoch = step // self.batches.steps
         report = self.grower.grow(self._probe(), context={"epoch": epoch})
         event = report.event
         number = len(self.grower.history)
-        return Event(number, len(self.at), epoch, 0, event.parameters_before, event.parameters_after, report)
+        return RunEvent(number, len(self.at), epoch, 0, event.parameters_before, event.parameters_after, report)
 
     def measure_scores(self) -> None:
         """Measure them once more at the end, of the sites that may grow; a model that never grows has none."""
@@ -215,6 +218,8 @@ class WakingBlocks(GrowingModel):
         self._make_trainers(built, self.model)
         if settings.compile:
             self.model.compile(**settings.compile_options)
+        wrap = data_parallel(some_idle=True)
+        self.runner = self.model if wrap is None else wrap(self.model)
 
     @property
     def graph_module(self) -> fx.GraphModule:
@@ -237,12 +242,12 @@ class WakingBlocks(GrowingModel):
         """Say whether an advance comes before this step."""
         return self.model.due(step)
 
-    def grow(self, step: int) -> Event:
+    def grow(self, step: int) -> RunEvent:
         """Enter the next stage; no data are read."""
         before = self.parameters
         advance = self.model.advance(self.optimizer)
         planned, place = len(self.model.stages) - 1, divmod(step, self.batches.steps)
-        return Event(advance.stage, planned, *place, before, self.parameters, advance)
+        return RunEvent(advance.stage, planned, *place, before, self.parameters, advance)
 
     def measure_scores(self) -> None:
         """Do nothing: blocks wake by a schedule, and not by scores."""
