@@ -1,4 +1,4 @@
-"""Files made to take time or memory: a few bytes that ask for many. They are refused as fast as any, in little memory."""
+"""Files made to take time or memory by a few bytes that ask for many: refused as fast as others, in little memory."""
 
 import json
 import pickle
