@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from operator import is_
 
 from fxgrow.files.table import Table
-from fxgrow.inspection.gathering import RESIDUAL_EDGE, Entry, Kind, gather
+from fxgrow.inspection.entries import RESIDUAL_EDGE, Entry, Kind, entries_of
 from fxgrow.inspection.scores import ScoreSummary, blend, pool
 from fxgrow.record.numbering import numbered
 from fxgrow.record.provenance import ResidualEdge
@@ -54,7 +54,7 @@ def outline(table: Table, *, everything: bool = False) -> Item:
     """
     sites, operators = pseudo_layer_sites(table), pseudo_layer_operators(table)
     root = _Branch("")
-    for path, entry in gather(table, everything=everything).items():
+    for path, entry in entries_of(table, everything=everything).items():
         branch = root
         for ancestor, label in _ancestry(path, sites):
             branch = branch.branches.setdefault(label, _Branch(ancestor))

@@ -7,7 +7,7 @@ from math import prod
 
 from fxgrow.files.table import NodeRow, SiteRow
 from fxgrow.inspection.document import Grid, Line, Part, parts
-from fxgrow.inspection.gathering import short_name
+from fxgrow.inspection.entries import short_name
 from fxgrow.inspection.model import Model, table_of
 from fxgrow.inspection.quantities import count, percent, plain_text, shape_text
 

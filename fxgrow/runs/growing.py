@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.fx as fx
@@ -27,12 +27,13 @@ from fxgrow.runs.making import (
     make_schedule,
     trace_model,
 )
+from fxgrow.runs.processes import data_parallel
 from fxgrow.runs.settings import Growth, Settings
 from fxgrow.training import CosineCycles, Grower, GrowthReport
 
 
 @dataclass(frozen=True)
-class Event:
+class RunEvent:
     """One growth event of a run."""
 
     number: int  #: from 1
@@ -53,7 +54,8 @@ class GrowingModel(ABC):
         device: Where it trains.
     """
 
-    model: nn.Module  #: what a training step calls, one object for the whole run
+    model: nn.Module  #: one object for the whole run
+    runner: nn.Module  #: what a training step calls: the model, on several ranks in what lets them train it together
     optimizer: torch.optim.Optimizer
     scheduler: CosineCycles
     average: AveragedModel | None  #: of the weights
@@ -86,7 +88,7 @@ class GrowingModel(ABC):
         """Say whether an event comes before this step, counted from 0."""
 
     @abstractmethod
-    def grow(self, step: int) -> Event:
+    def grow(self, step: int) -> RunEvent:
         """Let the event happen."""
 
     @property
@@ -134,6 +136,7 @@ class GrowingNeurons(GrowingModel):
             scheduler=self.scheduler,
             ema=self.average,
             also={"batches": batches},
+            wrap=data_parallel(),
             budget=chosen.budget,
             at=self.at,
             score=chosen.score,
@@ -148,7 +151,7 @@ class GrowingNeurons(GrowingModel):
             compile_options=settings.compile_options,
             seed=settings.seed,
         )
-        self.model = self.grower.model
+        self.model = self.runner = self.grower.model
 
     @property
     def graph_module(self) -> fx.GraphModule:
@@ -176,13 +179,13 @@ class GrowingNeurons(GrowingModel):
         """Say whether an event comes before this step: at the start of an epoch of the schedule."""
         return step % self.batches.steps == 0 and self.grower.due(step // self.batches.steps)
 
-    def grow(self, step: int) -> Event:
+    def grow(self, step: int) -> RunEvent:
         """Grow by the scores on training data."""
         epoch = step // self.batches.steps
         report = self.grower.grow(self._probe(), context={"epoch": epoch})
         event = report.event
         number = len(self.grower.history)
-        return Event(number, len(self.at), epoch, 0, event.parameters_before, event.parameters_after, report)
+        return RunEvent(number, len(self.at), epoch, 0, event.parameters_before, event.parameters_after, report)
 
     def measure_scores(self) -> None:
         """Measure them once more at the end, of the sites that may grow; a model that never grows has none."""
@@ -228,6 +231,8 @@ class WakingBlocks(GrowingModel):
         self._make_trainers(built, self.model)
         if settings.compile:
             self.model.compile(**settings.compile_options)
+        wrap = data_parallel(some_idle=True)
+        self.runner = self.model if wrap is None else wrap(self.model)
 
     @property
     def graph_module(self) -> fx.GraphModule:
@@ -237,9 +242,11 @@ class WakingBlocks(GrowingModel):
     @property
     def tested(self) -> fx.GraphModule:
         """The part that runs, or its average."""
-        trained: Any = self.model if self.average is None else self.average.module
-        found: fx.GraphModule = trained.graph_module
-        return found
+        return self._averaged.graph_module
+
+    @property
+    def _averaged(self) -> Progressive:
+        return self.model if self.average is None else cast(Progressive, self.average.module)
 
     @property
     def parameters(self) -> int:
@@ -250,12 +257,12 @@ class WakingBlocks(GrowingModel):
         """Say whether an advance comes before this step."""
         return self.model.due(step)
 
-    def grow(self, step: int) -> Event:
+    def grow(self, step: int) -> RunEvent:
         """Enter the next stage; no data are read."""
         before = self.parameters
         advance = self.model.advance(self.optimizer)
         planned, place = len(self.model.stages) - 1, divmod(step, self.batches.steps)
-        return Event(advance.stage, planned, *place, before, self.parameters, advance)
+        return RunEvent(advance.stage, planned, *place, before, self.parameters, advance)
 
     def measure_scores(self) -> None:
         """Measure eigen-scores: blocks wake by a schedule, and the scores say where more would help, if anywhere."""
@@ -265,10 +272,9 @@ class WakingBlocks(GrowingModel):
     @property
     def saved(self) -> fx.GraphModule:
         """All of the model, or of its average, with what woke and when as its history."""
-        trained: Any = self.model if self.average is None else self.average.module
-        found: fx.GraphModule = trained.traced
+        found, steps = self._averaged.traced, self.batches.steps
         events = zip(record_of(found).history, self.model.at, strict=False)
-        told = tuple(replace(event, context={"epoch": at / self.batches.steps}) for event, at in events)
+        told = tuple(replace(event, context={"epoch": round(at / steps, 2)}) for event, at in events)
         update_record(found, history=told)
         return found
 
@@ -283,8 +289,7 @@ class WakingBlocks(GrowingModel):
 
     def weights(self) -> dict[str, torch.Tensor]:
         """Return the state dict of the model as it was given, or of its average, on the CPU."""
-        trained: Any = self.model if self.average is None else self.average.module
-        return {name: value.cpu() for name, value in trained.model.state_dict().items()}
+        return {name: value.cpu() for name, value in self._averaged.model.state_dict().items()}
 
     def _parts(self) -> dict[str, Any]:
         parts = {"model": self.model, "optimizer": self.optimizer, "scheduler": self.scheduler, "batches": self.batches}

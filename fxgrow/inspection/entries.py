@@ -35,11 +35,11 @@ class Entry:
     whole: str = ""  #: why nothing can grow in what holds these parameters
 
 
-def gather(table: Table, *, everything: bool = False) -> dict[str, Entry]:
+def entries_of(table: Table, *, everything: bool = False) -> dict[str, Entry]:
     """Return the entries of a table by path, in graph order; a reused module is one entry.
 
     Args:
-        table: What to gather.
+        table: What to read.
         everything: Also functions, and modules that hold no parameters and only pass values on.
     """
     entries: dict[str, Entry] = {}
