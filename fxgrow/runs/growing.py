@@ -259,8 +259,7 @@ class WakingBlocks(GrowingModel):
 
     def grow(self, step: int) -> RunEvent:
         """Enter the next stage; no data are read."""
-        before = self.parameters
-        advance = self.model.advance(self.optimizer)
+        before, advance = self.parameters, self.model.advance(self.optimizer)
         planned, place = len(self.model.stages) - 1, divmod(step, self.batches.steps)
         return RunEvent(advance.stage, planned, *place, before, self.parameters, advance)
 
@@ -298,5 +297,4 @@ class WakingBlocks(GrowingModel):
 
 def make_growing(settings: Settings, batches: Batches, device: torch.device) -> GrowingModel:
     """Build the model of a run, and what trains it."""
-    kind = WakingBlocks if settings.stages else GrowingNeurons
-    return kind(settings, batches, device)
+    return (WakingBlocks if settings.stages else GrowingNeurons)(settings, batches, device)
