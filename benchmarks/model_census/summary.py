@@ -1,13 +1,11 @@
 """Figures over many results."""
 
-from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import median
 
 from model_census.candidates import BEYOND_CLASSIFICATION, NOT_IN_TORCH_PRUNINGS_LIST
 from model_census.results import Result
-from model_census.stages import ALL_STAGES
 
 #: stages that the census has had since most models went through it
 LATER = ("records", "rows")
@@ -15,25 +13,20 @@ LATER = ("records", "rows")
 
 @dataclass(frozen=True)
 class Passed:
-    """How many models of a group there are, and by stage how many of them passed, and were asked at all."""
+    """A group of models, and by stage how many of them passed, and were asked at all."""
 
-    total: int
-    passed: Counter[str]
-    asked: Counter[str]
+    results: Sequence[Result]
 
-    @classmethod
-    def of(cls, results: Iterable[Result]) -> "Passed":
-        """Count."""
-        results = list(results)
-        return cls(
-            len(results),
-            Counter(stage for item in results for stage in ALL_STAGES if stage in item.stages),
-            Counter(stage for item in results for stage in ALL_STAGES if _asked(item, stage)),
-        )
+    @property
+    def total(self) -> int:
+        """How many models there are."""
+        return len(self.results)
 
     def spelled(self, stage: str) -> str:
         """Return what the tables say of a stage, as in ``12 of 14``; nothing where no model was asked."""
-        return f"{self.passed[stage]} of {self.asked[stage]}" if self.asked[stage] else ""
+        passed = sum(stage in item.stages for item in self.results)
+        asked = sum(_asked(item, stage) for item in self.results)
+        return f"{passed} of {asked}" if asked else ""
 
 
 def _asked(result: Result, stage: str) -> bool:
@@ -50,7 +43,7 @@ def passed_by_stage(results: Iterable[Result]) -> dict[str, Passed]:
     groups: dict[str, list[Result]] = {}
     for result in results:
         groups.setdefault(group_of(result), []).append(result)
-    return {name: Passed.of(members) for name, members in groups.items()}
+    return {name: Passed(members) for name, members in groups.items()}
 
 
 def group_of(result: Result) -> str:
