@@ -72,7 +72,7 @@ def test_whatever_a_model_does_to_its_process_is_a_reason_in_the_results(model, 
 
 def test_a_model_of_ones_own_goes_all_the_way_and_the_stages_are_timed() -> None:
     candidate = Candidate("python", "own", "misbehaving:behaves", {"": Input((2, 3))})
-    (result,) = processes.census([candidate], Limits(seconds=60), jobs=1, backend="eager", started=lambda _: None)
+    (result,) = processes.census([candidate], Limits(seconds=600), jobs=1, backend="eager", started=lambda _: None)
     assert result.failure is None
     assert tuple(result.stages) == ALL_STAGES
     assert result.facts["growable_share"] == 1.0
