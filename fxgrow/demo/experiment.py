@@ -13,8 +13,8 @@ from rich.console import Console
 from fxgrow.demo.output import write_results
 from fxgrow.demo.uniform import uniform_settings
 from fxgrow.results import MODEL
-from fxgrow.runs.growing import growth_schedule
 from fxgrow.runs.metrics import EpochMetrics
+from fxgrow.runs.neurons import growth_schedule
 from fxgrow.runs.progress import TrainingProgress
 from fxgrow.runs.report import results_table
 from fxgrow.runs.run import Run
@@ -45,8 +45,7 @@ def run_demo(
         base = replace(settings, growth=None)
         runs["base"] = _train(Run(base, "base"), console)
         runs["uniform"] = _train(Run(uniform_settings(base, grown.growing.parameters), "uniform"), console)
-    grown.growing.measure_scores()
-    write_results(settings, out, grown.growing.graph_module, runs)
+    write_results(settings, out, grown.growing.finished(), runs)
     console.print(results_table(runs, f"Test results on {grown.batches.sizes[1]:,} digits"))
     console.print(f"{time.monotonic() - started:.0f} s in all. Written: {out}/ (recipe, metrics, model, plot)")
     console.print(f"Look at what grew:  fxgrow inspect {out / MODEL}", soft_wrap=True)

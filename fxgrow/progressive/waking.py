@@ -20,15 +20,21 @@ def wake_parts(model: nn.Module, parts: Parts, before: frozenset[int], after: fr
     Returns:
         The paths of the woken blocks, by the path of the block that they start from.
     """
-    groups: dict[int, list[int]] = defaultdict(list)
-    for woken in sorted(after - before):
-        groups[source_of(parts, woken, before)].append(woken)
+    groups = sources(parts, before, after)
     with torch.no_grad():
         for source, started in groups.items():
             _scale(model, parts.parts[source], 1 / (len(started) + 1))
             for index in started:
                 _copy(model, parts.parts[source], parts.parts[index])
     return {parts.parts[source].path: [parts.parts[i].path for i in started] for source, started in groups.items()}
+
+
+def sources(parts: Parts, before: frozenset[int], after: frozenset[int]) -> dict[int, list[int]]:
+    """Return which blocks wake from one stage to the next, by the block that each starts from."""
+    groups: dict[int, list[int]] = defaultdict(list)
+    for woken in sorted(after - before):
+        groups[source_of(parts, woken, before)].append(woken)
+    return dict(groups)
 
 
 def touched_parameters(model: nn.Module, parts: Parts, woken: Mapping[str, list[str]]) -> list[nn.Parameter]:

@@ -9,10 +9,11 @@ from fxgrow.errors import FileError
 from fxgrow.files import Checkpointer, save
 from fxgrow.files.atomic import whole_or_nothing
 from fxgrow.results import METRICS, MODEL, RECIPE
-from fxgrow.runs.growing import Event, WakingBlocks
+from fxgrow.runs.growing import Event
 from fxgrow.runs.metrics import EpochMetrics, write_metrics
 from fxgrow.runs.reading import as_toml
 from fxgrow.runs.run import Run
+from fxgrow.runs.waking import WakingBlocks
 
 WEIGHTS, CHECKPOINTS = "weights.pt", "checkpoints"
 
@@ -82,17 +83,13 @@ class Folder:
         accuracy = self._run.metrics[-1].test_accuracy
         self._checkpoints.save(self._run.state_dict(), step=self._run.step, metric=accuracy)
 
-    def finish(self) -> Path:
-        """Write the model at the end and return where.
+    def finish(self) -> None:
+        """Write the model at the end.
 
-        A model that grew is a file of fxgrow. One that woke is what it was, and its weights are its own state dict,
-        which its class loads without fxgrow.
+        One whose blocks woke is what it was: its own state dict, which its class loads without fxgrow, lies beside it.
         """
         growing = self._run.growing
-        growing.measure_scores()
+        save(growing.finished(), self.path / MODEL, overwrite=True)
         if isinstance(growing, WakingBlocks):
             with whole_or_nothing(self.path / WEIGHTS) as stream:
                 torch.save(growing.weights(), stream)
-            return self.path / WEIGHTS
-        save(growing.tested, self.path / MODEL, overwrite=True)
-        return self.path / MODEL

@@ -17,9 +17,11 @@ from fxgrow.execution.shapes import flops_per_sample
 from fxgrow.graph.sharing import share
 from fxgrow.growth import grow
 from fxgrow.primitives.modules import parameter_count
-from fxgrow.runs.growing import GrowingModel, GrowingNeurons, WakingBlocks
+from fxgrow.runs.growing import GrowingModel
 from fxgrow.runs.making import examples
+from fxgrow.runs.neurons import GrowingNeurons
 from fxgrow.runs.run import Run
+from fxgrow.runs.waking import WakingBlocks
 
 _STEPS = 5  #: of which the least counts, since other work only adds, behind one that warms up and compiles
 _CPU_IMAGES = 64  #: of a batch at most with which a step is measured on a CPU

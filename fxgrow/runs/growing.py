@@ -1,32 +1,21 @@
-"""The two ways in which a run's model grows, behind one door: neurons by `Grower`, waking blocks by `Progressive`."""
+"""A model that grows during a run: what the loop asks of it, whichever way it grows."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.fx as fx
-from torch import Tensor, nn
+from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
-from fxgrow.curvature import analyze
-from fxgrow.execution.randomness import preserved_randomness
 from fxgrow.execution.shapes import flops_per_sample
-from fxgrow.primitives.modules import parameter_count
-from fxgrow.progressive import Advance, Progressive, Stage
+from fxgrow.progressive import Advance
 from fxgrow.runs.batches import Batches
-from fxgrow.runs.making import (
-    build_model,
-    examples,
-    make_average,
-    make_loss,
-    make_optimizer,
-    make_schedule,
-    trace_model,
-)
-from fxgrow.runs.settings import Growth, Settings
-from fxgrow.training import CosineCycles, Grower, GrowthReport, growth_epochs
+from fxgrow.runs.making import make_average, make_optimizer, make_schedule
+from fxgrow.runs.settings import Settings
+from fxgrow.training import CosineCycles, GrowthReport
 
 
 @dataclass(frozen=True)
@@ -88,8 +77,8 @@ class GrowingModel(ABC):
         """Let the event happen."""
 
     @abstractmethod
-    def measure_scores(self) -> None:
-        """Measure the scores of what is saved, where the run grows by scores: its file says what became of them."""
+    def finished(self) -> fx.GraphModule:
+        """Return what is saved at the end, with its history, and with its scores where the run grows by scores."""
 
     @abstractmethod
     def state_dict(self) -> dict[str, Any]:
@@ -104,183 +93,3 @@ class GrowingModel(ABC):
         self.optimizer = make_optimizer(self.settings, model, trained)
         self.scheduler = make_schedule(self.settings, self.optimizer, self.settings.epochs * self.batches.steps)
         self.average = make_average(self.settings, trained)
-
-
-class GrowingNeurons(GrowingModel):
-    """A traced model that grows by `Grower`; without a growth table it stays as it is."""
-
-    def __init__(self, settings: Settings, batches: Batches, device: torch.device) -> None:
-        super().__init__(settings, batches, device)
-        self.at = growth_schedule(settings)
-        built = build_model(settings)
-        traced = trace_model(settings, built, batches.image_shape).to(device)
-        self._make_trainers(built, traced)
-        chosen = settings.growth or Growth()
-        self.grower = Grower(
-            traced,
-            make_loss(settings),
-            self.optimizer,
-            scheduler=self.scheduler,
-            ema=self.average,
-            also={"batches": batches},
-            budget=chosen.budget,
-            at=self.at,
-            score=chosen.score,
-            operator=chosen.operator,
-            allocation=chosen.allocation,
-            include=chosen.include,
-            exclude=chosen.exclude,
-            max_samples=chosen.samples,
-            new_lr_factor=chosen.new_lr_factor,
-            new_warmup=chosen.new_warmup,
-            compile=settings.compile,
-            compile_options=settings.compile_options,
-            seed=settings.seed,
-        )
-        self.model = self.grower.model
-
-    @property
-    def graph_module(self) -> fx.GraphModule:
-        """The graph, which is one object for the whole run."""
-        return self.grower.graph_module
-
-    @property
-    def tested(self) -> fx.GraphModule:
-        """The graph, or the average of its weights."""
-        averaged: Any = self.graph_module if self.average is None else self.average.module
-        found: fx.GraphModule = averaged
-        return found
-
-    @property
-    def parameters(self) -> int:
-        """How many parameters the model has."""
-        return parameter_count(self.graph_module)
-
-    def due(self, step: int) -> bool:
-        """Say whether an event comes before this step: at the start of an epoch of the schedule."""
-        return step % self.batches.steps == 0 and self.grower.due(step // self.batches.steps)
-
-    def grow(self, step: int) -> Event:
-        """Grow by the scores on training data."""
-        epoch = step // self.batches.steps
-        report = self.grower.grow(self._probe(), context={"epoch": epoch})
-        event = report.event
-        number = len(self.grower.history)
-        return Event(number, len(self.at), epoch, 0, event.parameters_before, event.parameters_after, report)
-
-    def measure_scores(self) -> None:
-        """Measure them once more at the end, of the sites that may grow; a model that never grows has none."""
-        chosen = self.settings.growth
-        if chosen is not None:
-            analyze(
-                self.tested,
-                self.grower.loss_fn,
-                self._probe(),
-                score=chosen.score,
-                sites=chosen.include or None,
-                max_samples=chosen.samples,
-                seed=self.settings.seed,
-            )
-
-    def _probe(self) -> Iterator[tuple[Tensor, Tensor]]:
-        return ((images.to(self.device), labels.to(self.device)) for images, labels in self.batches.probe())
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return what the `Grower` holds."""
-        return self.grower.state_dict()
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from what the `Grower` held."""
-        with preserved_randomness():
-            self.grower.load_state_dict(state)
-
-
-class WakingBlocks(GrowingModel):
-    """A model of which a part runs at first, by `Progressive`."""
-
-    model: Progressive
-
-    def __init__(self, settings: Settings, batches: Batches, device: torch.device) -> None:
-        super().__init__(settings, batches, device)
-        assert settings.stages is not None  # the caller chooses by it
-        stages, steps = settings.stages, settings.epochs * batches.steps
-        widths = stages.width or (1.0,) * len(stages.depth)
-        built = build_model(settings)
-        self.model = Progressive(
-            built,
-            examples(batches.image_shape),
-            stages=[Stage(depth, width) for depth, width in zip(stages.depth, widths, strict=True)],
-            at=[round(time * steps) for time in stages.times],
-        ).to(device)
-        self._make_trainers(built, self.model)
-        if settings.compile:
-            self.model.compile(**settings.compile_options)
-
-    @property
-    def graph_module(self) -> fx.GraphModule:
-        """The part that runs."""
-        return self.model.graph_module
-
-    @property
-    def tested(self) -> fx.GraphModule:
-        """The part that runs, or its average."""
-        trained: Any = self.model if self.average is None else self.average.module
-        found: fx.GraphModule = trained.graph_module
-        return found
-
-    @property
-    def parameters(self) -> int:
-        """How many parameters run."""
-        return self.model.costs().stages[self.model.stage].parameters
-
-    def due(self, step: int) -> bool:
-        """Say whether an advance comes before this step."""
-        return self.model.due(step)
-
-    def grow(self, step: int) -> Event:
-        """Enter the next stage; no data are read."""
-        before = self.parameters
-        advance = self.model.advance(self.optimizer)
-        planned, place = len(self.model.stages) - 1, divmod(step, self.batches.steps)
-        return Event(advance.stage, planned, *place, before, self.parameters, advance)
-
-    def measure_scores(self) -> None:
-        """Do nothing: blocks wake by a schedule, and not by scores."""
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return the states of all parts; parameters stay the same objects, so that torch's own will do."""
-        return {name: part.state_dict() for name, part in self._parts().items()}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from the states of all parts; the stage comes with the model's."""
-        for name, part in self._parts().items():
-            part.load_state_dict(state[name])
-
-    def weights(self) -> dict[str, torch.Tensor]:
-        """Return the state dict of the model as it was given, or of its average, on the CPU."""
-        trained: Any = self.model if self.average is None else self.average.module
-        return {name: value.cpu() for name, value in trained.model.state_dict().items()}
-
-    def _parts(self) -> dict[str, Any]:
-        parts = {"model": self.model, "optimizer": self.optimizer, "scheduler": self.scheduler, "batches": self.batches}
-        return parts if self.average is None else {**parts, "average": self.average}
-
-
-def make_growing(settings: Settings, batches: Batches, device: torch.device) -> GrowingModel:
-    """Build the model of a run, and what trains it."""
-    kind = WakingBlocks if settings.stages else GrowingNeurons
-    return kind(settings, batches, device)
-
-
-def growth_schedule(settings: Settings) -> tuple[int, ...]:
-    """Return the epochs before which neurons grow; none without a growth table.
-
-    Raises:
-        PlanError: If the events do not fit into the training.
-    """
-    growth = settings.growth
-    if growth is None:
-        return ()
-    if growth.start is not None and growth.every is not None:
-        return tuple(range(growth.start, settings.epochs, growth.every))
-    return growth.at or growth_epochs(settings.epochs, growth.events)

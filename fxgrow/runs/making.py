@@ -81,13 +81,17 @@ def _import_model(module: str, name: str, settings: Settings) -> nn.Module:
 
 def trace_model(settings: Settings, model: nn.Module, shape: Sequence[int]) -> fx.GraphModule:
     """Trace the model on images of that shape, and send it through the passes of its settings."""
-    source, _, name = settings.model.name.partition(":")
-    origin = Origin("timm", name, settings.model.arguments) if source == "timm" else None
     with torch.random.fork_rng():
-        traced = trace(model, examples(shape), origin=origin)
+        traced = trace(model, examples(shape), origin=origin_of(settings))
     if settings.model.passes:
         traced = parse(settings.model.passes)(traced).graph_module
     return traced
+
+
+def origin_of(settings: Settings) -> Origin | None:
+    """Return what a file says of where the model comes from; None where it cannot build it again."""
+    source, _, name = settings.model.name.partition(":")
+    return Origin("timm", name, settings.model.arguments) if source == "timm" else None
 
 
 def check_classes(model: nn.Module, example: Tensor, classes: int) -> None:

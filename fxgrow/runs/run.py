@@ -14,10 +14,12 @@ from torch import Tensor, nn
 from fxgrow.errors import DivergenceError
 from fxgrow.execution.randomness import load_random_state_dict, preserved_randomness, random_state_dict
 from fxgrow.runs.batches import Batches
-from fxgrow.runs.growing import Event, make_growing
+from fxgrow.runs.growing import Event, GrowingModel
 from fxgrow.runs.making import check_classes, examples, find_device, make_loss
 from fxgrow.runs.metrics import EpochMetrics
+from fxgrow.runs.neurons import GrowingNeurons
 from fxgrow.runs.settings import Settings
+from fxgrow.runs.waking import WakingBlocks
 from fxgrow.training.divergence import describe_divergence
 
 
@@ -49,7 +51,8 @@ class Run:
         self.settings, self.name = settings, name
         self.device = find_device(settings)
         self.batches = Batches(settings)
-        self.growing = make_growing(settings, self.batches, self.device)
+        kind = WakingBlocks if settings.stages else GrowingNeurons
+        self.growing: GrowingModel = kind(settings, self.batches, self.device)
         example = examples(self.batches.image_shape).to(self.device)
         check_classes(self.growing.graph_module, example, self.batches.classes)
         self._loss_fn = make_loss(settings)

@@ -1,4 +1,5 @@
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -17,6 +18,9 @@ def refused(result, *parts):
     assert status == 2, err
     assert err.count("\n") == 1, err
     assert "Traceback" not in err
+    assert re.search(r" \[\w+Error\]$|--help`$", err.strip()), (
+        "it names neither its section of docs/errors.md nor a help"
+    )
     for part in parts:
         assert part in err
 

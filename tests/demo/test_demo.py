@@ -21,6 +21,7 @@ from fxgrow.primitives.modules import parameter_count
 from fxgrow.record.record import record_of
 from fxgrow.runs import Settings, read_recipe
 from fxgrow.runs.making import build_model, trace_model
+from fxgrow.training import CompileWarning
 
 TINY = {
     "model.arguments.embed_dim": 16,
@@ -131,9 +132,7 @@ def test_a_terminal_shows_a_bar(tmp_path: Path) -> None:
     assert "accuracy" in text(screen)
 
 
-def test_training_without_a_compiler_says_so_and_goes_on(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_training_without_a_compiler_says_so_and_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: Any) -> Any:
         raise RuntimeError("no compiler here")
 
@@ -142,9 +141,9 @@ def test_training_without_a_compiler_says_so_and_goes_on(
 
     small = settings(compile=True, **SHORT, **{"compile_options.backend": "broken_for_the_demo"})
     monkeypatch.setattr(module, "settings_of", lambda args: small)
-    assert run(arguments("--out", str(tmp_path / "out"))) == 0
-    said = capsys.readouterr().out
-    assert said.count("torch.compile does not work here, running eager: ") == 1
+    with pytest.warns(CompileWarning, match="torch.compile does not work here, running eager: ") as seen:
+        run(arguments("--out", str(tmp_path / "out")), console())
+    assert [issubclass(warning.category, CompileWarning) for warning in seen].count(True) == 1
     assert (tmp_path / "out" / "model.pt").exists()
 
 
@@ -157,11 +156,11 @@ def arguments(*given: str) -> argparse.Namespace:
 def test_an_output_folder_that_exists_is_refused_before_any_work(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(FileError, match=r"the folder is not empty; choose another --out, or overwrite with --force"):
-        run(arguments("--out", str(tmp_path)))
+        run(arguments("--out", str(tmp_path)), console())
     with pytest.raises(FileError, match="it is a file, not a folder"):
-        run(arguments("--out", str(tmp_path / "notes.txt"), "--force"))
+        run(arguments("--out", str(tmp_path / "notes.txt"), "--force"), console())
     with pytest.raises(FileError, match=r"notes\.txt cannot be written to"):
-        run(arguments("--out", str(tmp_path / "notes.txt" / "runs" / "demo")))
+        run(arguments("--out", str(tmp_path / "notes.txt" / "runs" / "demo")), console())
 
 
 def test_force_replaces_the_results_and_leaves_other_files(tmp_path: Path) -> None:
@@ -201,7 +200,7 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
 )
 def test_bad_options_are_refused(tmp_path: Path, options: tuple[str, ...], message: str) -> None:
     with pytest.raises(FxgrowError, match=message):
-        run(arguments("--out", str(tmp_path / "out"), *options))
+        run(arguments("--out", str(tmp_path / "out"), *options), console())
     assert list(tmp_path.iterdir()) == []
 
 
