@@ -9,7 +9,7 @@ from fxgrow.errors import FileError
 from fxgrow.files import Checkpointer, save
 from fxgrow.files.atomic import whole_or_nothing
 from fxgrow.results import METRICS, MODEL, RECIPE
-from fxgrow.runs.growing import Event
+from fxgrow.runs.growing import RunEvent
 from fxgrow.runs.metrics import EpochMetrics, write_metrics
 from fxgrow.runs.reading import as_toml
 from fxgrow.runs.run import Run
@@ -70,7 +70,7 @@ class Folder:
     def step(self, epoch: int, loss: float) -> None:
         """Do nothing."""
 
-    def grown(self, event: Event) -> None:
+    def grown(self, event: RunEvent) -> None:
         """Do nothing: the metrics of the epoch tell it."""
 
     def epoch(self, metrics: EpochMetrics) -> None:

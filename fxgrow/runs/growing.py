@@ -19,7 +19,7 @@ from fxgrow.training import CosineCycles, GrowthReport
 
 
 @dataclass(frozen=True)
-class Event:
+class RunEvent:
     """One growth event of a run."""
 
     number: int  #: from 1
@@ -73,7 +73,7 @@ class GrowingModel(ABC):
         """Say whether an event comes before this step, counted from 0."""
 
     @abstractmethod
-    def grow(self, step: int) -> Event:
+    def grow(self, step: int) -> RunEvent:
         """Let the event happen."""
 
     @abstractmethod

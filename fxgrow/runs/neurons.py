@@ -11,7 +11,7 @@ from fxgrow.curvature import analyze
 from fxgrow.execution.randomness import preserved_randomness
 from fxgrow.primitives.modules import parameter_count
 from fxgrow.runs.batches import Batches
-from fxgrow.runs.growing import Event, GrowingModel
+from fxgrow.runs.growing import GrowingModel, RunEvent
 from fxgrow.runs.making import build_model, make_loss, trace_model
 from fxgrow.runs.settings import Growth, Settings
 from fxgrow.training import Grower, growth_epochs
@@ -71,13 +71,13 @@ class GrowingNeurons(GrowingModel):
         """Say whether an event comes before this step: at the start of an epoch of the schedule."""
         return step % self.batches.steps == 0 and self.grower.due(step // self.batches.steps)
 
-    def grow(self, step: int) -> Event:
+    def grow(self, step: int) -> RunEvent:
         """Grow by the scores on training data."""
         epoch = step // self.batches.steps
         report = self.grower.grow(self._probe(), context={"epoch": epoch})
         event = report.event
         number = len(self.grower.history)
-        return Event(number, len(self.at), epoch, 0, event.parameters_before, event.parameters_after, report)
+        return RunEvent(number, len(self.at), epoch, 0, event.parameters_before, event.parameters_after, report)
 
     def finished(self) -> fx.GraphModule:
         """Return what is tested, scored once more where it may grow; a model that never grows has no scores."""

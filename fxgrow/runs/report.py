@@ -14,7 +14,7 @@ from rich.text import Text
 from fxgrow.curvature import SiteScores
 from fxgrow.progressive import Advance
 from fxgrow.record.record import Growth
-from fxgrow.runs.growing import Event
+from fxgrow.runs.growing import RunEvent
 from fxgrow.runs.metrics import EpochMetrics, milestones
 from fxgrow.runs.run import Run
 from fxgrow.training import GrowthReport
@@ -35,7 +35,7 @@ def introduction(run: Run) -> str:
     )
 
 
-def event_text(event: Event) -> Group:
+def event_text(event: RunEvent) -> Group:
     """Say what one growth event did, in at most 80 columns.
 
     The eigen-score of a site is the mean held-out score of the neurons that grew, with its standard error.

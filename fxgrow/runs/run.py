@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from fxgrow.errors import DivergenceError
 from fxgrow.execution.randomness import load_random_state_dict, preserved_randomness, random_state_dict
 from fxgrow.runs.batches import Batches
-from fxgrow.runs.growing import Event, GrowingModel
+from fxgrow.runs.growing import GrowingModel, RunEvent
 from fxgrow.runs.making import check_classes, examples, find_device, make_loss
 from fxgrow.runs.metrics import EpochMetrics
 from fxgrow.runs.neurons import GrowingNeurons
@@ -32,7 +32,7 @@ class Watcher(Protocol):
     def epoch(self, metrics: EpochMetrics) -> None:
         """Take note of one epoch."""
 
-    def grown(self, event: Event) -> None:
+    def grown(self, event: RunEvent) -> None:
         """Take note of a growth event."""
 
 

@@ -8,7 +8,7 @@ import torch.fx as fx
 
 from fxgrow.progressive import Progressive, Stage, with_history
 from fxgrow.runs.batches import Batches
-from fxgrow.runs.growing import Event, GrowingModel
+from fxgrow.runs.growing import GrowingModel, RunEvent
 from fxgrow.runs.making import build_model, examples, origin_of
 from fxgrow.runs.settings import Settings
 
@@ -53,12 +53,12 @@ class WakingBlocks(GrowingModel):
         """Say whether an advance comes before this step."""
         return self.model.due(step)
 
-    def grow(self, step: int) -> Event:
+    def grow(self, step: int) -> RunEvent:
         """Enter the next stage; no data are read."""
         before = self.parameters
         advance = self.model.advance(self.optimizer)
         planned, place = len(self.model.stages) - 1, divmod(step, self.batches.steps)
-        return Event(advance.stage, planned, *place, before, self.parameters, advance)
+        return RunEvent(advance.stage, planned, *place, before, self.parameters, advance)
 
     def finished(self) -> fx.GraphModule:
         """Return the whole model, traced as its file will be; its history says which blocks woke when."""

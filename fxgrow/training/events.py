@@ -71,7 +71,7 @@ class Event:
 
     def read(self, graph_module: fx.GraphModule, batches: object, seed: int) -> tuple[Batch, ...]:
         """Read the probe data."""
-        return read_batches(
+        read, _ = read_batches(
             graph_module,
             batches,  # type: ignore[arg-type]
             seed=seed,
@@ -81,6 +81,7 @@ class Event:
             place=self.place,
             ranks=Ranks(),
         )
+        return read
 
     def measure(
         self, graph_module: fx.GraphModule, read: tuple[Batch, ...], seed: int
