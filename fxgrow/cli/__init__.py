@@ -54,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except FxgrowError as error:
         if debug:
             raise
-        return _report(f"{error} [{error.kind}]", USER_ERROR)
+        return _report(f"{error.kind}: {error}", USER_ERROR)
     except Exception as error:
         if debug:
             raise

@@ -76,7 +76,7 @@ def run(args: argparse.Namespace) -> int:
         fix = f"{error.fix}; to repeat: {error.reproducer(path)}"
         repeated = PassError(error.what, where=error.where, fix=fix)
         if isinstance(error.__cause__, VerificationError) and not args.debug:
-            print(f"fxgrow: {repeated} [{error.__cause__.kind}]", file=sys.stderr)
+            print(f"fxgrow: {error.__cause__.kind}: {repeated}", file=sys.stderr)
             return 1
         raise repeated from error
     if args.output:

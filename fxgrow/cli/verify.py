@@ -46,7 +46,7 @@ def run(args: argparse.Namespace) -> int:
             raise
         if args.json:
             tell(None, {"equal": False, "why": str(error)}, args)
-        print(f"fxgrow: {args.after} differs from {args.before}: {error} [{error.kind}]", file=sys.stderr)
+        print(f"fxgrow: {error.kind}: {args.after} differs from {args.before}: {error}", file=sys.stderr)
         return 1
     sizes = " and ".join(map(str, found.batch_sizes))
     tell(

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
+from fxgrow.curvature import FewSamplesWarning
 from fxgrow.errors import FxgrowWarning, SettingsError
 from fxgrow.results import MODEL, RECIPE
 from fxgrow.runs.folder import Folder, check_folder
@@ -62,6 +63,7 @@ def plan(settings: Settings, console: Console) -> Forecast:
         FxgrowError: If something is refused.
     """
     with own_warnings():
+        warnings.simplefilter("ignore", FewSamplesWarning)  # scores are made up for a plan
         run = Run(settings)
         console.print(introduction(run))
         found = forecast(run)

@@ -141,10 +141,11 @@ def _file(graph_module: fx.GraphModule, classes: list[WrittenClass], helpers: He
 
 def _imports(body: str) -> str:
     used = {
-        "import math": "math.", "import operator": "operator.", "from pathlib import Path": "Path(",
+        "import math": "math.", "import operator": "operator.", "from dataclasses import dataclass": "@dataclass",
+        "from pathlib import Path": "Path(", "from typing import Any": "Any ",
         "import torch": "torch.", "import torch.nn.functional as F": "F.",
     }  # fmt: skip
-    lines = [line for line, mark in used.items() if any(f"{c}{mark}" in body for c in " (=[-\n")]
+    lines = [line for line, mark in used.items() if any(f"{c}{mark}" in f"\n{body}" for c in " (=[-\n")]
     standard = [line for line in lines if "torch" not in line]
     others = [line for line in lines if "torch" in line and line != "import torch.nn.functional as F"]
     functional = [line for line in lines if line == "import torch.nn.functional as F"]
