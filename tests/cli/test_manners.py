@@ -78,6 +78,9 @@ def test_export_writes_the_formats(files, run, tmp_path):
     assert run("inspect", tmp_path / "grown.safetensors")[0] == 0
     assert run("export", files["grown"], "--to", "model-explorer", tmp_path / "viewer")[0] == 0
     assert (tmp_path / "viewer" / "graph.json").exists()
+    for form in ("python", "model-explorer"):
+        status, _, err = run("export", files["grown"], "--to", form, written)
+        assert (status, "it is a file, not a folder; choose another folder" in err) == (2, True)
 
 
 def test_a_warning_can_be_filtered_by_its_category(tmp_path):
