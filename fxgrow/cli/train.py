@@ -1,6 +1,7 @@
 """`fxgrow train`: a run that a recipe or options describe."""
 
 import argparse
+import os
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,11 +16,11 @@ if TYPE_CHECKING:
     from fxgrow.runs.forecast import Forecast
 
 _EXAMPLE = """
-fxgrow train demo
+fxgrow train digits
 fxgrow train recipe.toml --set optimizer.rate=3e-4 --out runs/slower
 fxgrow train --data imagefolder:photos --model timm:deit_tiny_patch16_224 --budget 30% --epochs 50
-fxgrow train demo --plan
-fxgrow train demo --stages 1/4,1/2 --cycles 1,2 --out runs/waking
+fxgrow train digits --plan
+fxgrow train digits --stages 1/4,1/2 --cycles 1,2 --out runs/waking
 fxgrow train --resume runs/waking
 """
 #: options that stand for settings, with what they are called in a recipe
@@ -80,7 +81,8 @@ def run(args: argparse.Namespace) -> int:
         tell("\n".join(f"{name}\n    {summary}" for name, summary in recipes.items()), recipes, args)
         return 0
     found = _carry_out(args)
-    tell(None, found, args)
+    if os.environ.get("RANK", "0") == "0":  # of the processes of torchrun the first one speaks
+        tell(None, found, args)
     return getattr(found, "status", 0)
 
 

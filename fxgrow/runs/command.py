@@ -11,11 +11,12 @@ from rich.console import Console
 
 from fxgrow.curvature import FewSamplesWarning
 from fxgrow.errors import FxgrowWarning, SettingsError
-from fxgrow.results import MODEL, RECIPE
+from fxgrow.results import RECIPE
 from fxgrow.runs.folder import Folder, check_folder
 from fxgrow.runs.forecast import Forecast, forecast, forecast_notes, forecast_table
 from fxgrow.runs.interruption import ends_behind_the_step
 from fxgrow.runs.metrics import EpochMetrics
+from fxgrow.runs.processes import joined_ranks
 from fxgrow.runs.progress import TrainingProgress
 from fxgrow.runs.reading import read_recipe
 from fxgrow.runs.report import introduction, results_table
@@ -48,8 +49,7 @@ def train(settings: Settings, out: Path, console: Console, *, force: bool = Fals
         FxgrowError: If something is refused.
     """
     check_folder(out, force=force)
-    with own_warnings():
-        run = Run(settings)
+    with _prepared(settings, console) as run:
         folder = Folder(out, run)
         folder.begin()
         console.print(introduction(run))
@@ -62,14 +62,13 @@ def plan(settings: Settings, console: Console) -> Forecast:
     Raises:
         FxgrowError: If something is refused.
     """
-    with own_warnings():
+    with _prepared(settings, console) as run:
         warnings.simplefilter("ignore", FewSamplesWarning)  # scores are made up for a plan
-        run = Run(settings)
         console.print(introduction(run))
         found = forecast(run)
-    console.print(forecast_table(found))
-    for note in forecast_notes(found):
-        console.print(f"- {note}")
+        console.print(forecast_table(found))
+        for note in forecast_notes(found):
+            console.print(f"- {note}")
     return found
 
 
@@ -79,9 +78,7 @@ def resume(out: Path, console: Console) -> Outcome:
     Raises:
         FxgrowError: If there is no run, or no checkpoint.
     """
-    settings = read_recipe(str(out / RECIPE))
-    with own_warnings():
-        run = Run(settings)
+    with _prepared(read_recipe(str(out / RECIPE)), console) as run:
         folder = Folder(out, run)
         folder.resume()
         console.print(introduction(run))
@@ -89,11 +86,20 @@ def resume(out: Path, console: Console) -> Outcome:
         return _go(run, folder, console)
 
 
+@contextmanager
+def _prepared(settings: Settings, console: Console) -> Iterator[Run]:
+    """Make a run, together with the other processes of torchrun, of which the first one speaks."""
+    with joined_ranks() as ranks:
+        console.quiet = console.quiet or ranks.index > 0
+        with own_warnings():
+            yield Run(settings)
+
+
 def _go(run: Run, folder: Folder, console: Console) -> Outcome:
     """Train to the end, or until a signal, and say what came of it."""
     with TrainingProgress(console, run) as progress, ends_behind_the_step() as stop, ExitStack() as stack:
         watchers: list[Watcher] = [progress, folder]
-        if run.settings.tensorboard:
+        if run.settings.tensorboard and run.ranks.index == 0:
             watchers.append(stack.enter_context(TensorBoard(folder.path)))
         run.train(*watchers, stop=stop)
     outcome = Outcome(str(folder.path), run.step, run.steps, tuple(run.metrics))
@@ -102,10 +108,10 @@ def _go(run: Run, folder: Folder, console: Console) -> Outcome:
         console.print(f"stopped behind step {run.step:,} of {run.steps:,}; go on with:")
         console.print(f"  fxgrow train --resume {folder.path}", soft_wrap=True)
         return outcome
-    folder.finish()
+    written = folder.finish()
     console.print(results_table({run.name: run.metrics}, f"Test results on {run.batches.sizes[1]:,} images"))
-    console.print(f"{run.metrics[-1].seconds:.0f} s in all. Written: {folder.path}/ (recipe, metrics, model)")
-    console.print(f"Look at what grew:  fxgrow inspect {folder.path / MODEL}", soft_wrap=True)
+    console.print(f"{run.metrics[-1].seconds:.0f} s in all. Written: {folder.path}/ (recipe, metrics, {written.name})")
+    console.print(f"Look at what grew:  fxgrow inspect {written}", soft_wrap=True)
     console.print(f"In the browser:     fxgrow report {folder.path} -o report.html", soft_wrap=True)
     return outcome
 

@@ -26,6 +26,8 @@ def introduction(run: Run) -> str:
     where = f"{torch.get_num_threads()} of {os.cpu_count()} {platform.machine()} cores"
     if run.device.type == "cuda":
         where = torch.cuda.get_device_name(run.device)
+    if run.ranks.count > 1:
+        where = f"{run.ranks.count} processes, each on {where}"
     return (
         f"{settings.model.name}: {run.growing.parameters:,} parameters, "
         f"{run.growing.flops / 1e6:,.1f} MFLOPs an image\n"

@@ -152,8 +152,7 @@ class Event:
             else:
                 stack.enter_context(self.place.computing(graph_module))
             loss = loss_of(self.loss_fn, Inputs.of(model, batch.inputs).call(model), batch)
-        ranks = Ranks()
-        return float(ranks.sum(loss.detach().double().cpu().reshape(()))) / ranks.count
+        return Ranks().mean(loss)
 
 
 def ran_out_of_memory(error: BaseException) -> bool:

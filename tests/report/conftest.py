@@ -1,4 +1,5 @@
 import shutil
+from dataclasses import replace
 
 import matplotlib
 import numpy as np
@@ -8,7 +9,7 @@ from torch import nn
 
 import fxgrow
 from fxgrow.files import describe
-from fxgrow.progressive import with_history
+from fxgrow.record.record import record_of, update_record
 from fxgrow.results import Results
 from fxgrow.testing import random_scores
 
@@ -110,4 +111,7 @@ def woken(batches):
     growing.advance()
     growing.advance()
     epochs = [{"epoch": float(epoch), "test_loss": 1 / (1 + epoch)} for epoch in range(EPOCHS + 1)]
-    return Results("woken", describe(with_history(growing, epochs=(1, 2.5))), {"model": epochs})
+    traced = growing.traced
+    events = zip(record_of(traced).history, (1, 2.5), strict=True)
+    update_record(traced, history=tuple(replace(event, context={"epoch": epoch}) for event, epoch in events))
+    return Results("woken", describe(traced), {"model": epochs})

@@ -8,9 +8,8 @@ import torch
 from fxgrow import new_parameters
 from fxgrow.errors import DivergenceError, SettingsError
 from fxgrow.runs import Settings
-from fxgrow.runs.neurons import GrowingNeurons
+from fxgrow.runs.growing import GrowingNeurons, WakingBlocks
 from fxgrow.runs.run import Run
-from fxgrow.runs.waking import WakingBlocks
 
 Tiny = Callable[..., Settings]
 NEURONS = {
