@@ -14,6 +14,7 @@ from fxgrow.graph.blocks import find_blocks, runs
 from fxgrow.passes.block_copies import parameters_within
 from fxgrow.progressive.parts import find_parts
 from model_census.building import SEED, Built, build, loss_of, targets, versions
+from model_census.doors import EXPORT, traced_through
 from model_census.stages import CensusError, Subject
 
 
@@ -26,7 +27,7 @@ def build_model(subject: Subject) -> None:
 def find(subject: Subject) -> None:
     """Trace the model and find its residual blocks: how many of a kind stand in a row, and why others are refused."""
     built = _built(subject)
-    subject.traced = fxgrow.trace(built.model, built.inputs, origin=built.origin, check=False)
+    subject.traced, subject.facts["door"] = traced_through(built)
     blocks = find_blocks(subject.traced)
     subject.facts.update(
         blocks=len(blocks),
@@ -48,7 +49,7 @@ def add_silent_copies(subject: Subject) -> None:
     own = (len(next(iter(_tensors(built.inputs)))),)
     fxgrow.verify(traced, deeper, built.inputs, modes=("eval",), batch_sizes=own)
     subject.facts["compared_in"] = "eval"
-    if _same_in_training(traced, built):
+    if subject.facts["door"] != EXPORT and _same_in_training(traced, built):
         fxgrow.verify(traced, deeper, built.inputs, modes=("train",), batch_sizes=own)
         subject.facts["compared_in"] = "eval, train"
     subject.facts["float64"] = _equal_in_float64(traced, deeper, built)

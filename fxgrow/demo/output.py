@@ -53,7 +53,7 @@ def write_results(
 
 
 def plot(path: Path, runs: Mapping[str, Sequence[EpochMetrics]]) -> None:
-    """Draw test loss and accuracy over the seconds of the training, and the parameters that ran, of every model."""
+    """Draw test loss, test accuracy and the parameters that run over the epochs of every model."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -67,8 +67,8 @@ def plot(path: Path, runs: Mapping[str, Sequence[EpochMetrics]]) -> None:
             trained = metrics[1:]
             style = "steps-post" if quantity == "parameters" else "default"
             values = [getattr(line, quantity) for line in trained]
-            axes.plot([line.seconds for line in trained], values, label=name, drawstyle=style)
-        axes.set(title=title, xlabel="seconds of training")
+            axes.plot([line.epoch for line in trained], values, label=name, drawstyle=style)
+        axes.set(title=title, xlabel="epoch")
         axes.grid(alpha=0.3)
     panels[0].set_yscale("log")
     panels[0].legend()

@@ -20,9 +20,9 @@ _NORM_FUNCTIONS = {F.layer_norm: ("weight", 2), F.group_norm: ("weight", 2), F.r
 #: operations that are linear in their first tensor and pass gradients on where it is zero, of which torch has no tag
 _LINEAR = frozenset({
     "_reshape_alias", "_to_copy", "_unsafe_view", "alias", "chunk", "clone", "contiguous", "div", "dropout", "flatten",
-    "movedim", "native_dropout", "neg", "permute", "reshape", "roll", "select", "slice", "split", "split_with_sizes",
-    "squeeze", "swapaxes", "t", "to", "transpose", "true_divide", "truediv", "unbind", "unflatten", "unsafe_chunk",
-    "unsafe_split", "unsqueeze", "view",
+    "movedim", "native_dropout", "neg", "permute", "reshape", "reshape_as", "roll", "select", "slice", "split",
+    "split_with_sizes", "squeeze", "swapaxes", "t", "to", "transpose", "true_divide", "truediv", "unbind", "unflatten",
+    "unsafe_chunk", "unsafe_split", "unsqueeze", "view", "view_as",
 })  # fmt: skip
 #: by what a name ends in: libraries have stochastic depth, a product with a random number, each of their own, and
 #: transformers one for each model (SwinDropPath, ...)

@@ -58,8 +58,8 @@ def test_the_output_tells_the_whole_story(done: tuple[Path, str]) -> None:
     assert "fxgrow.runs.residual_mlp:ResidualMLP" in said
     assert "Growth event 1 of 2, before epoch 2: 1 block wakes as half-steps" in said
     assert "Growth event 2 of 2, before epoch 3: 2 blocks wake as half-steps" in said
-    assert re.search(r"half-steps +\d+ +0\.\d\d +\d+ +[\d.]+ +[\d.]+%", said), "what it cost and what came out"
-    assert re.search(r"from scratch +\d+ +1\.00 +\d+ +[\d.]+ +[\d.]+%", said)
+    assert re.search(r"half-steps +\d+ +0\.\d\d +\d+ s +[\d.]+ +[\d.]+%", said), "what it cost and what came out"
+    assert re.search(r"from scratch +\d+ +1\.00 +\d+ s +[\d.]+ +[\d.]+%", said)
     assert " ".join(str(read_claim()).split()) in " ".join(said.split()), "and what is known from more than one seed"
     assert f"fxgrow inspect {out}/model.pt" in said
 

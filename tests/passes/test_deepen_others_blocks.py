@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 import fxgrow
+from fxgrow.graph.blocks import find_blocks, runs
 
 
 class OwnDropPath(nn.Module):
@@ -30,6 +31,18 @@ class Branch(nn.Module):
         return x + self.drop_path(self.fc2(hidden))
 
 
+class Flattening(nn.Module):
+    """A linear map behind which BatchNorm runs over all tokens, as in LeViT, and an identity behind the sum."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.out, self.bn, self.end = nn.Linear(8, 8), nn.BatchNorm1d(8), nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        value = self.out(x.tanh())
+        return self.end(x + self.bn(value.flatten(0, 1)).reshape_as(value))
+
+
 class Reader(nn.Module):
     """A block of a decoder: it reads a memory of the same shape as the stream."""
 
@@ -46,12 +59,13 @@ class Pair(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.encoder = nn.ModuleList([Branch(), Branch()])
+        self.mixer = nn.ModuleList([Flattening(), Flattening()])
         self.decoder = nn.ModuleList([Reader(), Reader()])
         self.head = nn.Linear(8, 3)
 
     def forward(self, x: Tensor) -> Tensor:
         memory = x
-        for block in self.encoder:
+        for block in (*self.encoder, *self.mixer):
             memory = block(memory)
         for block in self.decoder:
             x = block(x, memory)
@@ -67,20 +81,24 @@ def pair() -> tuple[torch.fx.GraphModule, Tensor]:
     return fxgrow.trace(model, x), x
 
 
-@pytest.mark.parametrize("path", ["encoder.0", "encoder.1", "decoder.0", "decoder.1"])
+@pytest.mark.parametrize("path", ["encoder.0", "encoder.1", "mixer.0", "decoder.0", "decoder.1"])
 def test_a_silent_copy_of_it_changes_nothing(pair: tuple[torch.fx.GraphModule, Tensor], path: str) -> None:
     traced, x = pair
     fxgrow.verify(traced, fxgrow.deepen(traced, path, how="zero"), x, modes=("eval",))
 
 
-@pytest.mark.parametrize("path", ["encoder.0", "decoder.1"])
+def test_blocks_with_an_identity_between_them_stand_in_one_row(pair: tuple[torch.fx.GraphModule, Tensor]) -> None:
+    assert ["mixer.0", "mixer.1"] in [[block.path for block in run] for run in runs(find_blocks(pair[0]))]
+
+
+@pytest.mark.parametrize("path", ["encoder.0", "mixer.1", "decoder.1"])
 def test_half_steps_of_it_compute_what_is_written_out(pair: tuple[torch.fx.GraphModule, Tensor], path: str) -> None:
     traced, x = pair
     model = Pair()
     model.load_state_dict(traced.state_dict(), strict=True)
     stack, place = model.get_submodule(path.partition(".")[0]), int(path[-1])
     assert isinstance(stack, nn.ModuleList)
-    ends = {"encoder": "fc2", "decoder": "out"}[path.partition(".")[0]]
+    ends = {"encoder": "fc2", "mixer": "bn", "decoder": "out"}[path.partition(".")[0]]
     with torch.no_grad():
         for parameter in stack[place].get_submodule(ends).parameters():
             parameter.mul_(0.5)
