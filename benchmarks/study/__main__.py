@@ -5,7 +5,7 @@
     python benchmarks/study run --tasks text --arms 'scratch 8' --records runs/again    # repeat a row of the page
     python benchmarks/study status                      # what is done and what is left
     python benchmarks/study saddles                     # least eigenvalues while a network trains and grows
-    python benchmarks/study report                      # write docs/results.md from the records
+    python benchmarks/study report                      # write docs/results.md from the records, and what fxgrow claims
 
 Records are benchmarks/study/records/*.jsonl, one line for each task, arm, learning rate and seed. To run it for hours
 beside other work: nice -n 19 setsid python benchmarks/study run >runs/study/log.txt 2>&1 &
@@ -44,11 +44,13 @@ def main(arguments: list[str] | None = None) -> int:
 
         run(options.records / "saddles" / "mnist1d-mlp.jsonl")
     else:
+        from study.claims import write
         from study.plots import draw
         from study.report import page
 
         target = Path(options.page)
         target.write_text(page(records, draw(records, target.parent / "results")))
+        write(records)
     return 0
 
 

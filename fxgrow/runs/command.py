@@ -10,7 +10,7 @@ import torch
 from rich.console import Console
 
 from fxgrow.errors import SettingsError
-from fxgrow.results import MODEL, RECIPE
+from fxgrow.results import RECIPE
 from fxgrow.runs.folder import Folder, check_folder
 from fxgrow.runs.forecast import forecast, forecast_notes, forecast_table
 from fxgrow.runs.interruption import ends_behind_the_step
@@ -94,9 +94,8 @@ def _go(run: Run, folder: Folder, console: Console) -> int:
     written = folder.finish()
     console.print(results_table({run.name: run.metrics}, f"Test results on {run.batches.sizes[1]:,} images"))
     console.print(f"{run.metrics[-1].seconds:.0f} s in all. Written: {folder.path}/ (recipe, metrics, {written.name})")
-    if written.name == MODEL:
-        console.print(f"Look at what grew:  fxgrow inspect {written}", soft_wrap=True)
-        console.print(f"In the browser:     fxgrow report {folder.path} -o report.html", soft_wrap=True)
+    console.print(f"Look at what grew:  fxgrow inspect {written}", soft_wrap=True)
+    console.print(f"In the browser:     fxgrow report {folder.path} -o report.html", soft_wrap=True)
     return 0
 
 
