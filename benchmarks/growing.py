@@ -5,7 +5,7 @@
     python benchmarks/growing.py --quick                             # small sizes, to see that it works
     python benchmarks/growing.py --report docs/growing_benchmark.md
 
-Each section runs in a process of its own and writes its rows to runs/growing/. Extra: demo.
+Each section runs in a process of its own and writes its rows to runs/growing/. Extra: train.
 """
 
 import sys
@@ -18,7 +18,7 @@ TITLES = {
     "compilation": "Compilation behind an event (DeiT-Ti, 64 pixels, inductor, no cache)",
     "deit_s": "An event of DeiT-S from half its width (224 pixels), and the paper's schedule",
     "step": "A step between two events",
-    "demo": "The demo's events",
+    "digits": "The events of a whole run",
 }
 _EVENT = (
     "One real event of a `Grower` with AdamW and an average of the weights, by eigen-scores and the operator `serial`, "
@@ -34,15 +34,15 @@ NOTES = {
     "step": "The same loop with and without fxgrow, both with AdamW: the model of timm itself, and the traced one in a "
     "`Grower` that is asked whether growth is due. The median over pairs of neighbouring steps. Compiled steps "
     "are in `docs/compile_benchmark.md`.",
-    "demo": "`fxgrow demo` as it stands: the time of the events, and what the first step after each takes longer than "
-    "the usual one, over all of the time that training took, tests included.",
+    "digits": "`fxgrow train digits` as it stands: the time of the events, and what the first step after each takes "
+    "longer than the usual one, over all of the time that training took, tests included.",
 }
 INTRODUCTION = """\
 # What growing costs, measured
 
 Written by `python benchmarks/growing.py --report docs/growing_benchmark.md`. Ratios are within one run.
 These were measured beside much other work (a load of 15 to 20 on two cores), which small sizes feel most. The sections
-on DeiT-S, on compilation and on the demo have not been run yet."""
+on DeiT-S, on compilation and on a whole run have not been run yet."""
 BENCHMARK = Benchmark(
     script=__file__,
     package="growing_cost",
@@ -52,7 +52,12 @@ BENCHMARK = Benchmark(
     introduction=INTRODUCTION,
     notes=NOTES,
     ignored_warnings=("The .grad attribute of a Tensor that is not a leaf", "scores from fewer than"),
-    environment={"TORCHINDUCTOR_FORCE_DISABLE_CACHES": "1"},
+    # compilers that this process waits for, whose time is known then
+    environment={
+        "TORCHINDUCTOR_FORCE_DISABLE_CACHES": "1",
+        "TORCHINDUCTOR_COMPILE_THREADS": "1",
+        "OMP_NUM_THREADS": "1",
+    },
 )
 
 if __name__ == "__main__":

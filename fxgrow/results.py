@@ -40,7 +40,7 @@ def read_results(path: str | os.PathLike[str]) -> Results:
         FileError: If there is no model, or a file in the folder cannot be read.
 
     Example:
-        >>> fxgrow.results.read_results("runs/demo").metrics["grown"][-1]["test_accuracy"]  # doctest: +SKIP
+        >>> fxgrow.results.read_results("runs/demo").metrics["half-steps"][-1]["test_accuracy"]  # doctest: +SKIP
     """
     folder = Path(path)
     if not folder.is_dir():

@@ -59,7 +59,7 @@ def eigenvalues(
 ) -> None:
     """Find least eigenvalues without held-out values; with no iterations capture only."""
     sites = {path: s for path, s in select_sites(find_sites(graph_module), patterns).items() if s.refusal is None}
-    read = read_batches(graph_module, [(x, y)], seed=0)
+    read, _ = read_batches(graph_module, [(x, y)], seed=0)
     probe = Probe(graph_module, F.cross_entropy, read, sites, max(iterations, 1), 0, None, ROOM)
     readings, others = splittable(graph_module, sites)
     for group in captured_groups(probe, [*readings, *(Reading.branch(sites[path]) for path in others)]):

@@ -71,7 +71,7 @@ def products(model: nn.Module, x: torch.Tensor, y: torch.Tensor) -> Iterator[Row
     """Yield the time of a whole-model Hessian-vector product, over other libraries'."""
     parameters = [p for p in model.parameters() if p.requires_grad]
     graph_module = torch.fx.symbolic_trace(model)
-    own = HessianOperator(graph_module, F.cross_entropy, read_batches(graph_module, [(x, y)], seed=0), parameters)
+    own = HessianOperator(graph_module, F.cross_entropy, read_batches(graph_module, [(x, y)], seed=0)[0], parameters)
     vector = torch.randn(own.shape[0])
     own @ vector
     mine = seconds(lambda: own @ vector, 5)

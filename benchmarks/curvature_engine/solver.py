@@ -24,7 +24,7 @@ def rows(quick: bool) -> Iterator[Row]:
     graph_module, x, y = trained_vit(20 if quick else 600)
     samples = 64 if quick else 256
     sites = select_sites(find_sites(graph_module), ["blocks.*"])
-    read = read_batches(graph_module, [(x[:samples], y[:samples])], seed=0)
+    read, _ = read_batches(graph_module, [(x[:samples], y[:samples])], seed=0)
     probe = Probe(graph_module, F.cross_entropy, read, sites, 16, 0, None, 8 << 30)
     readings, others = splittable(graph_module, sites)
     errors: dict[int, list[torch.Tensor]] = {8: [], 16: []}

@@ -7,6 +7,7 @@ import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from measuring.machine import Row, row, seconds
+from measuring.timing import processor_time
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel
@@ -60,7 +61,7 @@ def measure(traced: torch.fx.GraphModule, data: list[tuple[Tensor, Tensor]], *, 
     """Let a model grow once by a tenth, and return what that cost in its training steps."""
     grower, step = growing_training(traced, data, compile=False)
     step()
-    usual = seconds(step, steps)
+    usual = seconds(step, steps, processor_time)
     with parts_timed() as stopwatch:
         grower.grow(data)
     parts = {name: stopwatch.seconds[name] / usual for name in dict.fromkeys(name for name, *_ in PARTS)}
@@ -90,7 +91,7 @@ def _wrapping(model: nn.Module) -> float:
     """Return the seconds that DistributedDataParallel takes to wrap a model, in a group of one process."""
     dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
     try:
-        return seconds(lambda: DistributedDataParallel(model))
+        return seconds(lambda: DistributedDataParallel(model), clock=processor_time)
     finally:
         dist.destroy_process_group()
 

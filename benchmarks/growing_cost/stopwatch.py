@@ -1,13 +1,17 @@
-"""Where the time of one growth event goes: functions are timed while it runs, each without those that it calls."""
+"""Where the time of one growth event goes: functions are timed while it runs, each without those that it calls.
+
+Times are of the processor, so that what else the machine does is not counted.
+"""
 
 import functools
 import importlib
-import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 from unittest import mock
+
+from measuring.timing import processor_time
 
 import fxgrow.curvature.probe
 import fxgrow.passes.base
@@ -61,7 +65,7 @@ class Stopwatch:
         return timed
 
     def _note(self) -> None:
-        now = time.perf_counter()
+        now = processor_time()
         if self._running:
             self.seconds[self._running[-1]] += now - self._since
         self._since = now

@@ -1,7 +1,7 @@
 """The page that shows a census as it came out."""
 
 import platform
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from model_census.candidates import SUITES, candidates
@@ -51,7 +51,7 @@ def write_report(results: dict[str, Result], path: Path) -> None:
     parts = [
         _HEAD.format(budget=f"{BUDGET:.0%}", steps=STEPS),
         _setting(found),
-        *_not_run(results),
+        *not_run(results, SUITES),
         "## In sum\n",
         *_summary(found),
         "\n## Models that did not go all the way\n",
@@ -73,9 +73,9 @@ def _setting(results: list[Result]) -> str:
     )
 
 
-def _not_run(results: dict[str, Result]) -> Iterator[str]:
-    """Say which models of the census the results do not hold."""
-    for suite in SUITES:
+def not_run(results: Mapping[str, Result], suites: Iterable[str]) -> Iterator[str]:
+    """Say which models of some suites the results do not hold."""
+    for suite in suites:
         every = candidates(suite)
         missing = [item.model for item in every if item.key not in results]
         if missing:

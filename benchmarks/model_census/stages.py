@@ -186,7 +186,7 @@ def load(subject: Subject) -> None:
             )
 
 
-#: In one process; `load` follows in another one.
+#: In one process.
 STAGES: dict[str, Callable[[Subject], None]] = {
     "built": build_model,
     "traced": trace_model,
@@ -199,8 +199,9 @@ STAGES: dict[str, Callable[[Subject], None]] = {
     "compiled": compile_whole,
     "saved": save,
 }
-LOADED = "loaded"
-ALL_STAGES = (*STAGES, LOADED)
+#: In another one.
+LATER: dict[str, Callable[[Subject], None]] = {"loaded": load}
+ALL_STAGES = (*STAGES, *LATER)
 
 
 def _scores(subject: Subject, graph_module: fx.GraphModule, score: str) -> fxgrow.Scores:

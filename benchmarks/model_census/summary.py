@@ -6,7 +6,6 @@ from statistics import median
 
 from model_census.candidates import BEYOND_CLASSIFICATION, NOT_IN_TORCH_PRUNINGS_LIST
 from model_census.results import Result
-from model_census.stages import ALL_STAGES
 
 
 def passed_by_stage(results: Iterable[Result]) -> dict[str, tuple[int, Counter[str]]]:
@@ -22,7 +21,7 @@ def passed_by_stage(results: Iterable[Result]) -> dict[str, tuple[int, Counter[s
 
 def stages_of(results: Iterable[Result]) -> Counter[str]:
     """Count the models that passed each stage."""
-    return Counter(stage for result in results for stage in ALL_STAGES if stage in result.stages)
+    return Counter(stage for result in results for stage in result.stages)
 
 
 def group_of(result: Result) -> str:

@@ -6,7 +6,7 @@
     python benchmarks/study status                      # what is done and what is left
     python benchmarks/study saddles                     # least eigenvalues while a network trains and grows
     python benchmarks/study planted                     # planted depth: does a score find it, and does it pay
-    python benchmarks/study report                      # write docs/results.md from the records
+    python benchmarks/study report                      # write docs/results.md from the records, and what fxgrow claims
 
 Records are benchmarks/study/records/*.jsonl, one line for each task, arm, learning rate and seed. To run it for hours
 beside other work: nice -n 19 setsid python benchmarks/study run >runs/study/log.txt 2>&1 &
@@ -49,12 +49,14 @@ def main(arguments: list[str] | None = None) -> int:
 
         run(options.records / "planted" / "planted.jsonl")
     else:
+        from study.claims import write
         from study.plots import draw, draw_saddles
         from study.report import page
 
         target = Path(options.page)
         folder = target.parent / "results"
         target.write_text(page(records, draw(records, folder), draw_saddles(records.folder, folder)))
+        write(records)
     return 0
 
 

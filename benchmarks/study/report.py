@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 
 from study import report_planted, report_saddles
-from study.analysis import Difference, cost_ratio, holm, mean_and_error, oracle, paired
+from study.analysis import Difference, holm, mean_and_error, oracle, paired
+from study.claims import reached
 from study.groups import FRONTIERS, GATES, GROUPS, Frontier, Group
 from study.lines import Line, line
 from study.plan import GATE_SEEDS, binds, gate
@@ -72,17 +73,11 @@ def _frontiers(records: Records) -> str:
 
 def _frontier(frontier: Frontier, records: Records) -> Iterator[list[str]]:
     for fresh in (frontier.fresh, 0):
-        base = line(records, frontier.task, frontier.baseline, fresh)
-        found = [line(records, frontier.task, arm, fresh) for arm in frontier.arms]
-        known = [one for one in found if one is not None]
-        if base is None or len(known) < 2:
+        base, found = line(records, frontier.task, frontier.baseline, fresh), reached(frontier, records, fresh)
+        if base is None or found is None:
             continue
-        losses, base_losses = np.array([one.numbers("loss") for one in known]), np.array(base.numbers("loss"))
-        ratios = [
-            cost_ratio([one.mean(key) for one in known], losses, base.mean(key), base_losses)
-            for key in ("cost", "flops", "seconds")
-        ]
-        seeds = f"{len(base_losses)} fresh" if fresh else f"{len(base_losses)} tuning"
+        ratios, count = list(found.values()), len(base.numbers("loss"))
+        seeds = f"{count} fresh" if fresh else f"{count} tuning"
         interval = f"{ratios[0][1]:.2f} to {ratios[0][2]:.2f}"
         numbers = [f"{point:.2f}" for point, _, _ in ratios]
         yield [frontier.task.title, frontier.title, seeds, base.arm.name, numbers[0], interval, *numbers[1:]]

@@ -17,8 +17,8 @@ def add_parser(verbs: "Verbs") -> None:
         verbs,
         "demo",
         run,
-        summary="train and grow a small vision transformer on MNIST digits",
-        example="fxgrow demo\nfxgrow demo --compare",
+        summary="train a network that grows by half-steps, beside the same one from scratch",
+        example="fxgrow demo\nfxgrow demo --epochs 4 --out runs/short",
     )
     add_arguments(parser)
 

@@ -9,8 +9,8 @@ if TYPE_CHECKING:
     from fxgrow.cli.parser import Verbs
 
 _EXAMPLE = """
-fxgrow report runs/demo -o report.html
-fxgrow report runs/demo --compare runs/other -o report.html
+fxgrow report runs/digits -o report.html
+fxgrow report runs/digits --compare runs/other -o report.html
 fxgrow report grown.pt -o report.html
 """
 

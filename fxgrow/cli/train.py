@@ -13,11 +13,11 @@ if TYPE_CHECKING:
     from fxgrow.runs import Settings
 
 _EXAMPLE = """
-fxgrow train demo
+fxgrow train digits
 fxgrow train recipe.toml --set optimizer.rate=3e-4 --out runs/slower
 fxgrow train --data imagefolder:photos --model timm:deit_tiny_patch16_224 --budget 30% --epochs 50
-fxgrow train demo --plan
-fxgrow train demo --stages 1/4,1/2 --cycles 1,2 --out runs/waking
+fxgrow train digits --plan
+fxgrow train digits --stages 1/4,1/2 --cycles 1,2 --out runs/waking
 fxgrow train --resume runs/waking
 """
 #: options that stand for settings, with what they are called in a recipe

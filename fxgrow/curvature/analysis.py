@@ -12,11 +12,10 @@ from fxgrow.curvature.probe import Probe
 from fxgrow.curvature.probe_data import CountSamples, read_batches
 from fxgrow.curvature.registry import Score, find_score, score_names
 from fxgrow.curvature.scores import Scores, SiteScores
+from fxgrow.curvature.selection import select_sites
 from fxgrow.errors import AnalysisError
 from fxgrow.execution.place import Place
 from fxgrow.execution.ranks import Group, Ranks
-from fxgrow.graph.selection import select
-from fxgrow.graph.sites import Site, find_sites
 from fxgrow.primitives.unwrapping import unwrap
 from fxgrow.record.annotations import NO_GRADIENT
 from fxgrow.record.digest import digest
@@ -76,7 +75,8 @@ def analyze(
             process alone. Batches count in the order of the ranks.
 
     Returns:
-        The scores by the site's module path; sites without one are in `Scores.refusals`, with the reason.
+        The scores by the site's module path; sites without one are in `Scores.refusals`, with the reason, and so is
+            what stays whole.
 
     Raises:
         AnalysisError: If the batches, the loss or an option do not fit.
@@ -111,8 +111,8 @@ def analyze(
         raise AnalysisError("its parameters are sharded over the ranks", where="the traced model", fix=fix)
     ranks = Ranks(group)
     ranks.agree("the digest of the model, with what is asked", (digest(graph_module), chosen.name, iterations, seed))
-    wanted = select_sites(find_sites(graph_module), sites)
-    read = read_batches(
+    selection = select_sites(graph_module, sites)
+    read, sizes = read_batches(
         graph_module,
         batches,
         seed=seed,
@@ -122,19 +122,16 @@ def analyze(
         place=place,
         ranks=ranks,
     )
-    growable = {path: site for path, site in wanted.items() if site.refusal is None}
-    first, sizes = ranks.numbered([batch.samples for batch in read])
-    batches = tuple(replace(batch, index=index) for index, batch in enumerate(read, first))
-    probe = Probe(graph_module, loss_fn, batches, growable, iterations, seed, settled, max_memory, place, ranks, sizes)
+    growable = selection.growable
+    probe = Probe(graph_module, loss_fn, read, growable, iterations, seed, settled, max_memory, place, ranks, sizes)
     measured = chosen.measure(probe)
-    refusals = {path: site.refusal for path, site in wanted.items() if site.refusal is not None}
     found, dark = only_reached(measured.sites, probe.reached_rows())
     scores = Scores(
         sites=found,
         score=chosen.name,
         digest=digest(graph_module),
         samples=probe.samples,
-        refusals={**refusals, **measured.refusals, **dark},
+        refusals={**selection.refusals, **measured.refusals, **dark},
     )
     ranks.agree("the digest of the scores", _digest_of(found))
     scores.annotate(graph_module)
@@ -160,23 +157,3 @@ def only_reached(
         for path, scores in sites.items()
     }
     return marked, dark
-
-
-def select_sites(sites: Mapping[str, Site], patterns: Iterable[str] | None) -> dict[str, Site]:
-    """Return the sites whose module paths match one of the patterns; all of them without patterns.
-
-    Raises:
-        AnalysisError: If there is no site, or a pattern matches none.
-    """
-    if not sites:
-        fix = "see with `fxgrow inspect` what stays whole; prune.remove and remove_parametrizations make weights plain"
-        raise AnalysisError("it has no linear map with a weight of its own", where="the traced model", fix=fix)
-    if patterns is None:
-        return dict(sites)
-    patterns = [patterns] if isinstance(patterns, str) else patterns
-    patterns = list(patterns) if isinstance(patterns, Iterable) else [patterns]
-    if not all(isinstance(pattern, str) for pattern in patterns):
-        raise AnalysisError(
-            "they are no module paths", where=f"sites {patterns}", fix="give a list of strings, or None"
-        )
-    return select(dict(sites), patterns, AnalysisError)

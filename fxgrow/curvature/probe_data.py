@@ -38,7 +38,7 @@ def read_batches(
     targets: bool = True,
     place: Place | None = None,
     ranks: Ranks = ALONE,
-) -> tuple[Batch, ...]:
+) -> tuple[tuple[Batch, ...], Mapping[int, int]]:
     """Read batches from any iterable, until there are `max_samples`, and move them to the model's device.
 
     They are kept, because the analysis goes over them more than once. A loader that shuffles is seeded, and the global
@@ -54,6 +54,9 @@ def read_batches(
         targets: Whether the batches are pairs; else they are inputs alone, of a model that computes its own loss.
         place: Where the graph lies in a larger model, which the batches are for.
         ranks: The ranks, each of which reads batches of its own.
+
+    Returns:
+        The batches of this rank, and the samples of those of all ranks by `Batch.index`.
 
     Raises:
         AnalysisError: If there is no batch, one is not a pair with a tensor among its inputs, or nothing says how many
@@ -73,8 +76,9 @@ def read_batches(
     if not found:
         fix = "give pairs (inputs, target); an iterator that was already used up is empty too"
         raise AnalysisError("there is no batch in it", where="batches", fix=fix)
-    check_samples(ranks.total(sum(batch.samples for batch in found)))
-    return tuple(found)
+    first, sizes = ranks.numbered([batch.samples for batch in found])
+    check_samples(sum(sizes.values()))
+    return tuple(replace(batch, index=index) for index, batch in enumerate(found, first)), sizes
 
 
 def _checked(batches: Any) -> Iterable[Any]:

@@ -7,14 +7,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fxgrow.curvature.analysis import select_sites
 from fxgrow.curvature.capture import LossFunction
 from fxgrow.curvature.hessian import HessianOperator
 from fxgrow.curvature.lanczos import lanczos
 from fxgrow.curvature.probe_data import CountSamples, read_batches
+from fxgrow.curvature.selection import select_sites
 from fxgrow.errors import AnalysisError
 from fxgrow.execution.randomness import preserved_randomness
-from fxgrow.graph.sites import find_sites
 from fxgrow.primitives.unwrapping import unwrap
 
 #: the key of the whole model's spectrum
@@ -100,13 +99,13 @@ def spectra(
             derivative.
     """
     graph_module = unwrap(traced)
-    read = read_batches(
+    read, _ = read_batches(
         graph_module, batches, seed=seed, max_samples=max_samples, samples=samples, targets=loss_fn is not None
     )
     trained = {name: value for name, value in graph_module.named_parameters() if value.requires_grad}
     chosen = {MODEL: list(trained.values())}
     if sites is None or tuple(sites):
-        for path, site in select_sites(find_sites(graph_module), sites).items():
+        for path, site in select_sites(graph_module, sites).sites.items():
             if site.weight in trained:
                 chosen[path] = [trained[site.weight]]
     if not trained:

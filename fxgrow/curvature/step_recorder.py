@@ -7,7 +7,7 @@ import torch
 import torch.fx as fx
 from torch import Tensor, nn
 
-from fxgrow.curvature.analysis import DEFAULT_ITERATIONS, DEFAULT_SETTLED, only_reached, select_sites
+from fxgrow.curvature.analysis import DEFAULT_ITERATIONS, DEFAULT_SETTLED, only_reached
 from fxgrow.curvature.batches import Batch, as_inputs
 from fxgrow.curvature.capture import Recorder, arguments
 from fxgrow.curvature.cross_fit import cross_fit
@@ -18,6 +18,7 @@ from fxgrow.curvature.probe_data import CountSamples, SampleCounter, check_sampl
 from fxgrow.curvature.reading import Reading
 from fxgrow.curvature.sample_dimension import SampleDimension, find_sample_dimensions
 from fxgrow.curvature.scores import Scores, SiteScores
+from fxgrow.curvature.selection import select_sites
 from fxgrow.errors import AnalysisError
 from fxgrow.execution.inputs import device_of
 from fxgrow.execution.ranks import Group, Ranks
@@ -53,9 +54,8 @@ class StepRecorder:
         self, traced: nn.Module, *, sites: Iterable[str] | None = None, samples: CountSamples | None = None
     ) -> None:
         self.graph_module = unwrap(traced)
-        chosen = select_sites(find_sites(self.graph_module), sites)
-        self.refusals = {path: site.refusal for path, site in chosen.items() if site.refusal is not None}
-        growable = {path: site for path, site in chosen.items() if site.refusal is None}
+        chosen = select_sites(self.graph_module, sites)
+        self.refusals, growable = chosen.refusals, chosen.growable
         if not growable:
             reasons = "; ".join(f"{path}: {reason}" for path, reason in self.refusals.items())
             raise AnalysisError(f"none of its sites can grow ({reasons})", where="the traced model", fix="name others")

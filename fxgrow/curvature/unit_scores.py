@@ -68,20 +68,14 @@ def analyze_units(
     graph_module = unwrap(traced)
     groups = _select(find_units(graph_module), list(units))
     ranks = Ranks(group)
-    read = read_batches(
-        graph_module,
-        batches,
-        seed=seed,
-        max_samples=max_samples,
-        samples=samples,
-        targets=loss_fn is not None,
-        ranks=ranks,
+    targets = loss_fn is not None
+    read, sizes = read_batches(
+        graph_module, batches, seed=seed, max_samples=max_samples, samples=samples, targets=targets
     )
-    first, sizes = ranks.numbered([batch.samples for batch in read])
     scores: dict[str, SiteScores] = {}
     refusals: dict[str, str] = {}
     for path, layer in groups.items():
-        seen = [_capture(graph_module, loss_fn, b, layer, seed + i) for i, b in enumerate(read, first)]
+        seen = [_capture(graph_module, loss_fn, batch, layer, seed + batch.index) for batch in read]
         with without_autograd(graph_module):
             rows = rows_of_units(layer, graph_module, seen[0].values)
             if isinstance(rows, str):

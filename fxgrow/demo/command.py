@@ -7,48 +7,27 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from fxgrow.runs import Settings
 
+RECIPE = "half_steps"
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of ``fxgrow demo``."""
-    parser.add_argument("--epochs", type=int, default=40, help="length of the training (default: 40)")
-    parser.add_argument("--events", type=int, default=3, help="growth events (default: 3)")
-    parser.add_argument(
-        "--budget",
-        type=budget,
-        default=0.5,
-        help="what all events together may add: a fraction of the parameters, as in 0.5 (the default), or a number",
-    )
-    parser.add_argument("--seed", type=int, default=0, help="seed of split, weights, batches and growth (default: 0)")
-    parser.add_argument(
-        "--compare", action="store_true", help="train the ungrown base and a uniform model of the final size too"
-    )
+    parser.add_argument("--epochs", type=int, default=13, help="length of both trainings (default: 13)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of weights and batches (default: 0)")
     parser.add_argument("--out", type=Path, default=Path("runs/demo"), help="output folder (default: runs/demo)")
     parser.add_argument("--force", action="store_true", help="overwrite the files in an output folder that exists")
-    parser.add_argument("--no-compile", action="store_true", help="train eager, without torch.compile")
     parser.add_argument("--threads", type=int, help="CPU threads (default: torch's choice)")
 
 
-def budget(text: str) -> float:
-    """Read a budget: digits alone are a number of parameters (int), anything else is a fraction (float)."""
-    return int(text) if text.isdigit() else float(text)
-
-
 def settings_of(args: argparse.Namespace) -> "Settings":
-    """Return the recipe ``demo`` with what the options say.
+    """Return the demo's recipe with what the options say.
 
     Raises:
         FxgrowError: If an option does not fit.
     """
     from fxgrow.runs import read_recipe
 
-    changes = {
-        "epochs": args.epochs,
-        "seed": args.seed,
-        "compile": not args.no_compile,
-        "growth.events": args.events,
-        "growth.budget": args.budget,
-    }
-    return read_recipe("demo", changes)
+    return read_recipe(RECIPE, {"epochs": args.epochs, "seed": args.seed})
 
 
 def run(args: argparse.Namespace) -> int:
@@ -68,5 +47,5 @@ def run(args: argparse.Namespace) -> int:
     set_threads(args.threads)
     console = Console(highlight=False)
     with compile_warnings_on(console):
-        run_demo(settings, args.out, console, compare=args.compare)
+        run_demo(settings, args.out, console)
     return 0

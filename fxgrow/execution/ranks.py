@@ -53,6 +53,10 @@ class Ranks:
         """Return the sum of a whole number over the ranks."""
         return int(self.sum(torch.tensor(number)))
 
+    def mean(self, number: Tensor) -> float:
+        """Return the mean over the ranks of one number."""
+        return float(self.sum(number.detach().double().cpu().reshape(()))) / self.count
+
     def of_first(self, tensor: Tensor) -> Tensor:
         """Return what the first rank has."""
         return tensor if self.count == 1 else self.sum(tensor if self.index == 0 else torch.zeros_like(tensor))

@@ -11,6 +11,8 @@ _ZIP = b"PK\x03\x04"
 _PICKLE = b"\x80"
 #: torch.serialization.MAGIC_NUMBER as a pickle spells it, at the start of the files of torch < 1.6
 _OLD_MAGIC = b"\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19"
+#: bytes of the pickle; a table of the most nodes that one may have takes a quarter of it
+MAX_PICKLE = 200_000_000
 RISK = "which can run any code when it is read"
 REBUILD = "build the model, fxgrow.trace it and fxgrow.save it"
 
@@ -43,6 +45,14 @@ def check_archive(path: str | os.PathLike[str]) -> bool:
     return True
 
 
+def pickle_size(path: str | os.PathLike[str]) -> int:
+    """Return how many bytes of a file that passed `check_archive` are its pickle, and no numbers of tensors."""
+    if not zipfile.is_zipfile(path):
+        return Path(path).stat().st_size
+    with zipfile.ZipFile(path) as archive:
+        return next(entry.file_size for entry in archive.infolist() if entry.filename.endswith("/data.pkl"))
+
+
 def _first_bytes(path: Path, where: str) -> bytes:
     if path.is_dir():
         raise FileError("it is a directory", where=where, fix="name the file in it")
@@ -66,7 +76,15 @@ def _near(path: Path) -> str:
 
 
 def _check_entries(archive: zipfile.ZipFile, where: str) -> None:
-    """Check that the archive is torch's, and read its small entries against their checksums before torch does."""
+    """Check that the archive is torch's, and read its small entries against their checksums before torch does.
+
+    torch compresses nothing, so that no entry can be larger than the file, nor all of them together.
+    """
+    entries = archive.infolist()
+    plain = all(entry.compress_type == zipfile.ZIP_STORED and not entry.flag_bits & 1 for entry in entries)
+    if not plain or sum(entry.file_size for entry in entries) > Path(where).stat().st_size:
+        what = "it is a zip archive with entries that are compressed, encrypted or overlap, not one that PyTorch wrote"
+        raise FileError(what, where=where, fix=REBUILD)
     names = {name.partition("/")[2]: name for name in archive.namelist()}
     if "constants.pkl" in names or "archive_format" in names:
         kind = "TorchScript" if "constants.pkl" in names else "torch.export"
@@ -75,4 +93,17 @@ def _check_entries(archive: zipfile.ZipFile, where: str) -> None:
         raise FileError("it is a zip archive, but not one that PyTorch wrote", where=where, fix=REBUILD)
     for name, entry in names.items():
         if not name.startswith("data/"):  # tensors have checksums of their own, by name
-            archive.read(entry)
+            content = archive.read(entry)
+            if name == "data.pkl":
+                _check_pickle(content, where)
+
+
+def _check_pickle(content: bytes, where: str) -> None:
+    """Refuse a pickle that would take far more memory than its bytes: an empty list takes 56, for one.
+
+    What stands in texts and numbers counts too. In files of real models one byte of 40 is such a one.
+    """
+    containers = sum(content.count(opcode) for opcode in (b"]", b"}", b")"))
+    if len(content) > MAX_PICKLE or 4 * containers > len(content) + 1000:
+        what = f"its pickle of {len(content):,} bytes is larger than {MAX_PICKLE:,}, or nothing but empty lists"
+        raise FileError(what, where=where, fix=REBUILD)

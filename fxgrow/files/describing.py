@@ -1,6 +1,7 @@
 """Describe a GraphModule as a table."""
 
 from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from fxgrow.files.table import InputSpec, NodeRow, SiteRow, Table
 from fxgrow.graph.ends import inner_sites
 from fxgrow.graph.network import depth_map
 from fxgrow.graph.sites import Site, find_sites
+from fxgrow.graph.wholes import find_wholes
 from fxgrow.primitives.modules import fetch_attribute, parameter_count, qualified_name
 from fxgrow.record.annotations import NO_GRADIENT, annotation
 from fxgrow.record.digest import digest
@@ -25,13 +27,13 @@ def describe(graph_module: fx.GraphModule) -> Table:
     """Return the table of `graph_module`. Nothing is executed."""
     rows = _site_rows(graph_module)
     calls = {call: rows[path] for path, site in find_sites(graph_module).items() for call in site.calls}
-    nodes = graph_module.graph.nodes
+    wholes, nodes = find_wholes(graph_module), graph_module.graph.nodes
     return Table(
         name=type(graph_module).__name__,
         digest=digest(graph_module),
         parameters=parameter_count(graph_module),
         inputs=tuple(_input_spec(node) for node in nodes if node.op == "placeholder"),
-        nodes=tuple(_node_row(graph_module, node, calls.get(node)) for node in nodes),
+        nodes=tuple(_node_row(graph_module, node, calls.get(node), wholes) for node in nodes),
         record=record_of(graph_module),
         training=graph_module.training,
         other_mode=_other_mode(graph_module),
@@ -99,7 +101,7 @@ def _found_dark(site: Site, own: str) -> str | None:
     return NO_GRADIENT if reached and not any(reached) else None
 
 
-def _node_row(graph_module: fx.GraphModule, node: fx.Node, site: SiteRow | None) -> NodeRow:
+def _node_row(graph_module: fx.GraphModule, node: fx.Node, site: SiteRow | None, wholes: Mapping[str, str]) -> NodeRow:
     module = graph_module.get_submodule(str(node.target)) if node.op == "call_module" else None
     shape, dtype = _shape_and_dtype(node)
     return NodeRow(
@@ -116,6 +118,7 @@ def _node_row(graph_module: fx.GraphModule, node: fx.Node, site: SiteRow | None)
         parameters=_parameters(graph_module, node, module),
         annotation=annotation(node),
         site=site,
+        whole=wholes.get(_owner(node) or str(node.target), "") if node.op in ("call_module", "get_attr") else "",
     )
 
 

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from fxgrow.errors import FileError, first_line
-from fxgrow.files.archive import check_archive
+from fxgrow.files.archive import check_archive, pickle_size
 from fxgrow.files.checksums import checksum_of_tensor
 from fxgrow.files.diagnosis import describe_foreign, describe_pickle
 from fxgrow.files.layout import FORMAT, TABLE, VERSION, checksum_of_plain
 from fxgrow.files.safetensors_file import is_safetensors, read_metadata
-from fxgrow.files.schema import check_document, table_from_plain
+from fxgrow.files.schema import check_document, check_shown, table_from_plain
 from fxgrow.files.table import Table
 
 
@@ -51,8 +51,8 @@ def read(path: str | os.PathLike[str]) -> Contents:
         fix = "read it with the fxgrow that wrote it" if older else "update with `pip install --upgrade fxgrow`"
         raise FileError(what, where=where, fix=fix)
     try:
-        check_document(document)
-        _check_tensors(document)
+        check_document(document, pickle_size(path))
+        _check_tensors(document, os.path.getsize(path))
         _check(document, where)
         return Contents(table_from_plain(document[TABLE]), document["state_dict"], document["buffers"])
     except ValueError as error:
@@ -90,9 +90,17 @@ def load_plain(path: str | os.PathLike[str]) -> Any:
         raise describe_pickle(path, error, where) from error
 
 
-def _check_tensors(document: Mapping[str, Any]) -> None:
+def _check_tensors(document: Mapping[str, Any], size: int) -> None:
     for name, tensor in [*document["state_dict"].items(), *document["buffers"].items()]:
         _check_tensor(name, tensor)
+    distinct = {
+        _identity(tensor): tensor.nbytes for part in ("state_dict", "buffers") for tensor in document[part].values()
+    }
+    check_shown(sum(distinct.values()), size)
+
+
+def _identity(tensor: Tensor) -> tuple[Any, ...]:
+    return tensor.data_ptr(), tensor.dtype, tuple(tensor.shape)
 
 
 def _check_tensor(name: Any, tensor: Any) -> None:
@@ -111,7 +119,9 @@ def _check(document: Mapping[str, Any], where: str) -> None:
         raise _damaged("its table does not fit its checksum", where)
     if set(tensors) | {TABLE} != set(checksums):
         raise _damaged("its tensors are not those that it was written with", where)
-    damaged = [name for name, tensor in tensors.items() if checksum_of_tensor(tensor) != checksums[name]]
+    distinct = {_identity(tensor): tensor for tensor in tensors.values()}
+    found = {identity: checksum_of_tensor(tensor) for identity, tensor in distinct.items()}
+    damaged = [name for name, tensor in tensors.items() if found[_identity(tensor)] != checksums[name]]
     if damaged:
         others = f" and {len(damaged) - 1} more" if len(damaged) > 1 else ""
         raise _damaged(f"the tensor {damaged[0]}{others} does not fit its checksum", where)

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from fxgrow.errors import FileError, first_line
-from fxgrow.files.layout import FORMAT, TABLE, VERSION, checksum_of_plain
-from fxgrow.files.schema import table_from_plain
+from fxgrow.files.layout import FORMAT, TABLE, VERSION, checksum_of_plain, update
+from fxgrow.files.schema import check_plain, check_shown, table_from_plain
 from fxgrow.files.table import Table
 
 _KEY = "fxgrow"
@@ -52,7 +52,7 @@ def read_metadata(path: str | os.PathLike[str]) -> tuple[Table, dict[str, Any]]:
     Raises:
         FileError: If it is no model of fxgrow, has another version, or is damaged.
     """
-    where = str(path)
+    where, whole = str(path), Path(path).stat().st_size
     try:
         with Path(path).open("rb") as stream:
             size = int.from_bytes(stream.read(8), "little")
@@ -62,7 +62,10 @@ def read_metadata(path: str | os.PathLike[str]) -> tuple[Table, dict[str, Any]]:
                 fix = "load_state_dict it into its model, fxgrow.trace that and fxgrow.save it"
                 raise FileError("it holds weights of safetensors, without a model", where=where, fix=fix)
             _check_version(document, where)
-            found = {name: _checksum(stream, 8 + size, entry) for name, entry in header.items() if name[:2] != "__"}
+            check_plain(document[TABLE], size)
+            tensors = {name: entry for name, entry in header.items() if name[:2] != "__"}
+            check_shown(sum(entry["data_offsets"][1] - entry["data_offsets"][0] for entry in tensors.values()), whole)
+            found = {name: _checksum(stream, 8 + size, entry) for name, entry in tensors.items()}
         found |= {name: found[same] for name, same in document["aliases"].items()}
         found[TABLE] = checksum_of_plain(document[TABLE])
         if found != document["checksums"]:
@@ -85,7 +88,6 @@ def _checksum(stream: Any, start: int, entry: Mapping[str, Any]) -> str:
     """Return what `fxgrow.files.checksums.checksum_of_tensor` returns for a tensor of the file."""
     first, last = entry["data_offsets"]
     stream.seek(start + first)
-    content = stream.read(last - first)
     hasher = hashlib.sha256(f"torch.{_DTYPES[entry['dtype']]} {tuple(entry['shape'])}".encode())
-    hasher.update(content)
+    update(hasher, stream, last - first)
     return hasher.hexdigest()

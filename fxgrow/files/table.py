@@ -52,6 +52,7 @@ class NodeRow:
     parameters: Mapping[str, Shape]  #: shapes of the parameters that it reads, by name
     annotation: Annotation
     site: SiteRow | None = None
+    whole: str = ""  #: why nothing can grow in the module that it calls, or whose weight it computes with
 
     @property
     def provenance(self) -> Provenance:

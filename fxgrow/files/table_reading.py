@@ -2,20 +2,21 @@
 
 import os
 import pickle
+import struct
 import zipfile
 from typing import Any
 
 from fxgrow.files.archive import check_archive
 from fxgrow.files.layout import FORMAT, TABLE, VERSION, checksum_of_plain
 from fxgrow.files.safetensors_file import is_safetensors, read_metadata
-from fxgrow.files.schema import check_document, table_from_plain
+from fxgrow.files.schema import check_document, check_shown, table_from_plain
 from fxgrow.files.table import Table
 from fxgrow.files.torchless import StoredTensor, read_document
 
 #: what a file that is not as it should be may raise: `fxgrow.files.reading` then says what is wrong
 _AMISS = (
     *(pickle.UnpicklingError, zipfile.BadZipFile, OSError, EOFError, RecursionError, NotImplementedError),
-    *(ValueError, TypeError, KeyError, AttributeError, IndexError),
+    *(ValueError, TypeError, KeyError, AttributeError, IndexError, struct.error),
 )
 
 
@@ -51,13 +52,14 @@ def _read(path: str | os.PathLike[str]) -> Table:
             raise ValueError("it is no file of fxgrow")
         if document["format_version"] != VERSION:
             raise ValueError("it has another version")
-        check_document(document)
-        if document["checksums"] != _checksums(document, archive, root):
+        check_document(document, archive.getinfo(f"{root}/data.pkl").file_size)
+        tensors = {**document["buffers"], **document["state_dict"]}
+        check_shown(sum(tensor.bytes for tensor in set(tensors.values())), os.path.getsize(path))
+        if document["checksums"] != _checksums(document[TABLE], tensors, archive, root):
             raise ValueError("it does not fit its checksums")
     return table_from_plain(document[TABLE])
 
 
-def _checksums(document: Any, archive: zipfile.ZipFile, root: str) -> dict[str, str]:
-    tensors: dict[str, StoredTensor] = {**document["buffers"], **document["state_dict"]}
+def _checksums(table: Any, tensors: dict[str, StoredTensor], archive: zipfile.ZipFile, root: str) -> dict[str, str]:
     found = {tensor: tensor.checksum(archive, root) for tensor in set(tensors.values())}
-    return {TABLE: checksum_of_plain(document[TABLE]), **{name: found[tensor] for name, tensor in tensors.items()}}
+    return {TABLE: checksum_of_plain(table), **{name: found[tensor] for name, tensor in tensors.items()}}

@@ -1,18 +1,18 @@
 """Read what ``torch.save`` wrote, without torch: plain data, and tensors as places in the archive.
 
 An archive of PyTorch is a zip file whose ``data.pkl`` holds the document and whose ``data/0``, ``data/1``, … hold the
-bytes of the tensors. The pickle is read as the manual of Python's pickle module says for data that is not trusted: the
-three names that plain data and tensors need are known, and any other is refused.
+bytes of the tensors. The three names that plain data and tensors need are known, and any other is refused.
 """
 
 import hashlib
-import io
 import math
 import pickle
 import zipfile
-from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Any
+
+from fxgrow.files.layout import update
+from fxgrow.files.plain_pickle import PlainUnpickler
 
 #: dtype and bytes of a number, by the storage class that a pickle names
 _STORAGES = {
@@ -32,10 +32,16 @@ class StoredTensor:
     item_size: int  #: bytes of a number
     shape: tuple[int, ...]
 
+    @property
+    def bytes(self) -> int:
+        """How many bytes its numbers take."""
+        return self.item_size * math.prod(self.shape)
+
     def checksum(self, archive: zipfile.ZipFile, root: str) -> str:
         """Return what `fxgrow.files.checksums.checksum_of_tensor` returns for it."""
         hasher = hashlib.sha256(f"torch.{self.dtype} {self.shape}".encode())
-        hasher.update(archive.read(f"{root}/data/{self.key}"))
+        with archive.open(f"{root}/data/{self.key}") as stream:
+            update(hasher, stream, self.bytes)
         return hasher.hexdigest()
 
 
@@ -47,24 +53,29 @@ def read_document(archive: zipfile.ZipFile, root: str) -> Any:
     """
     if f"{root}/byteorder" in archive.namelist() and archive.read(f"{root}/byteorder") != b"little":
         raise pickle.UnpicklingError("its numbers are written the other way round")
-    return _Reader(io.BytesIO(archive.read(f"{root}/data.pkl"))).load()
+    return PlainUnpickler(archive.read(f"{root}/data.pkl"), _find, _storage).load()
 
 
-class _Reader(pickle.Unpickler):
-    def find_class(self, module: str, name: str) -> Any:
-        if module == "torch" and name in _STORAGES:
-            return _STORAGES[name]
-        if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
-            return _stored_tensor
-        if (module, name) == ("collections", "OrderedDict"):
-            return OrderedDict
-        raise pickle.UnpicklingError(f"{module}.{name} is no plain data")
+def _find(module: str, name: str) -> Any:
+    if module == "torch" and name in _STORAGES:
+        return _STORAGES[name]
+    if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
+        return _stored_tensor
+    if (module, name) == ("collections", "OrderedDict"):
+        return _no_hooks
+    raise pickle.UnpicklingError(f"{module}.{name} is no plain data")
 
-    def persistent_load(self, identifier: Any) -> Any:
-        kind, (dtype, item_size), key, _device, numbers = identifier
-        if kind != "storage" or not key.isdecimal():
-            raise pickle.UnpicklingError("it refers to what is no storage")
-        return key, dtype, item_size, numbers
+
+def _storage(identifier: Any) -> Any:
+    kind, (dtype, item_size), key, _device, numbers = identifier
+    if kind != "storage" or not key.isdecimal():
+        raise pickle.UnpicklingError("it refers to what is no storage")
+    return key, dtype, item_size, numbers
+
+
+def _no_hooks() -> dict[str, Any]:
+    """Return what stands where a tensor's hooks would: an OrderedDict that nothing was put into."""
+    return {}
 
 
 def _stored_tensor(storage: Any, offset: int, shape: Any, stride: Any, *_: Any) -> StoredTensor:

@@ -83,6 +83,17 @@ def site_input(call: fx.Node) -> fx.Node:
     return value
 
 
+def weight_of(call: fx.Node) -> fx.Node | None:
+    """Return what a call of a linear function takes for its weight, whatever that is; None for any other node."""
+    if call.target in _ADDMM_FUNCTIONS or call.target in _MATMUL_FUNCTIONS:
+        weight = _factors(call)["weight"]
+    elif call.target in _LINEAR_FUNCTIONS or call.target in _CONVOLUTION_FUNCTIONS:
+        weight = call.args[1] if len(call.args) > 1 else call.kwargs["weight"]
+    else:
+        return None
+    return weight if isinstance(weight, fx.Node) else None
+
+
 @kept()
 def find_sites(graph_module: fx.GraphModule) -> Mapping[str, Site]:
     """Return every linear map of the graph with weights of its own, by module path, in graph order.

@@ -9,6 +9,7 @@ from fxgrow.errors import PlanError
 from fxgrow.graph.ends import inner_sites
 from fxgrow.graph.selection import select
 from fxgrow.graph.sites import Site, find_sites
+from fxgrow.graph.wholes import find_wholes
 from fxgrow.record.provenance import PseudoLayerNode, part_of
 
 
@@ -40,7 +41,8 @@ def eligible_sites(
         PlanError: If a pattern matches no site, or a site that was asked for cannot grow.
     """
     sites = find_sites(graph_module)
-    included, excluded = select(sites, include, PlanError), select(sites, exclude, PlanError)
+    included = select(sites, include, PlanError, find_wholes(graph_module))
+    excluded = select(sites, exclude, PlanError)
     scored = set(scored)
     wanted: Mapping[str, Site] = included
     if include:

@@ -11,7 +11,7 @@ from torch import Tensor
 from fxgrow.curvature.scores import SiteScores
 from fxgrow.errors import PlanError, did_you_mean
 from fxgrow.graph.sites import Site
-from fxgrow.growth.places import Place
+from fxgrow.growth.places import GrowthPlace
 from fxgrow.operators import PseudoLayer, available_operators
 from fxgrow.passes.base import Pass
 from fxgrow.passes.insert_half_steps import InsertHalfSteps
@@ -34,7 +34,7 @@ class Kind(ABC):
     @abstractmethod
     def places(
         self, graph_module: fx.GraphModule, sites: Mapping[str, Site], scores: Mapping[str, SiteScores]
-    ) -> tuple[dict[str, Place], dict[str, str]]:
+    ) -> tuple[dict[str, GrowthPlace], dict[str, str]]:
         """Return where it may grow among scored sites, and for the others the reason."""
 
     @abstractmethod
@@ -56,15 +56,15 @@ class PseudoLayers(Kind):
 
     def places(
         self, graph_module: fx.GraphModule, sites: Mapping[str, Site], scores: Mapping[str, SiteScores]
-    ) -> tuple[dict[str, Place], dict[str, str]]:
+    ) -> tuple[dict[str, GrowthPlace], dict[str, str]]:
         """Return all sites."""
         return {path: self._place(site, scores[path]) for path, site in sites.items()}, {}
 
-    def _place(self, site: Site, scores: SiteScores) -> Place:
+    def _place(self, site: Site, scores: SiteScores) -> GrowthPlace:
         def price(neurons: int) -> int:
             return self.operator.parameter_count(site.map, neurons)
 
-        return Place(site, scores.priority, price, (site.map, scores.eligible), torch.arange(site.neurons))
+        return GrowthPlace(site, scores.priority, price, (site.map, scores.eligible), torch.arange(site.neurons))
 
     def edit(
         self,
@@ -85,7 +85,7 @@ class HalfSteps(Kind):
 
     def places(
         self, graph_module: fx.GraphModule, sites: Mapping[str, Site], scores: Mapping[str, SiteScores]
-    ) -> tuple[dict[str, Place], dict[str, str]]:
+    ) -> tuple[dict[str, GrowthPlace], dict[str, str]]:
         """Return the sites whose rows are units of residual branches."""
         known = find_branch_units(graph_module)
         found = {
@@ -106,7 +106,7 @@ class HalfSteps(Kind):
         return InsertHalfSteps(chosen, self.apart, directions or {}, evidence or {})
 
 
-def _place_of(site: Site, units: BranchUnits, scores: SiteScores) -> Place:
+def _place_of(site: Site, units: BranchUnits, scores: SiteScores) -> GrowthPlace:
     """Return the place, at which a unit has the mean priority of those of its rows that get a gradient."""
     owner, reached = units.rows[units.site], scores.priority > -torch.inf
     zeros = torch.zeros(units.count, dtype=torch.float64)
@@ -114,7 +114,7 @@ def _place_of(site: Site, units: BranchUnits, scores: SiteScores) -> Place:
     sums = zeros.index_add(0, owner, scores.priority.masked_fill(~reached, 0.0).double())
     priority = (sums / counts.clamp(min=1)).masked_fill(counts == 0, -torch.inf)
     alike = units.fixed, units.each, units.count, int((counts > 0).sum())
-    return Place(site, priority, units.price, alike, owner)
+    return GrowthPlace(site, priority, units.price, alike, owner)
 
 
 _HALF_STEPS = {

@@ -11,7 +11,7 @@ from fxgrow.growth.budget import Budget
 
 
 @dataclass(frozen=True, eq=False)
-class Place:
+class GrowthPlace:
     """A site at which neurons, or units of several of its rows, may grow."""
 
     site: Site
@@ -40,7 +40,7 @@ class Place:
 class Price:
     """What growth costs at each place, in the unit of a budget."""
 
-    places: Mapping[str, Place]
+    places: Mapping[str, GrowthPlace]
     budget: Budget
 
     def of(self, path: str, rows: int) -> int:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from fxgrow.files.table import NodeRow
-from fxgrow.inspection.gathering import short_name
+from fxgrow.inspection.entries import short_name
 from fxgrow.inspection.model import Model, table_of
 from fxgrow.inspection.quantities import plain_text, shape_text, two_digits
 from fxgrow.inspection.scores import summarise

@@ -21,7 +21,7 @@ class HistoryView:
 
 
 @dataclass(frozen=True)
-class Size:
+class ModelSize:
     """How big a model is."""
 
     name: str
@@ -52,8 +52,8 @@ class NodeChange:
 class DiffView:
     """What became of a model from one file to another."""
 
-    before: Size
-    after: Size
+    before: ModelSize
+    after: ModelSize
     descends: bool  #: whether the second file goes on from where the first one stood
     events: tuple[GrowthEvent, ...]  #: those that only the second file has
     edits: tuple[str, ...]  #: the same of the edit log
@@ -90,8 +90,8 @@ def view_diff(before: Model, after: Model) -> DiffView:
     )
 
 
-def _size(table: Table) -> Size:
-    return Size(table.name, table.parameters, table.flops, len(table.nodes))
+def _size(table: Table) -> ModelSize:
+    return ModelSize(table.name, table.parameters, table.flops, len(table.nodes))
 
 
 def _depth_changes(before: Table, after: Table) -> Iterator[DepthChange]:

@@ -5,8 +5,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from operator import is_
 
-from fxgrow.files.table import SiteRow, Table
-from fxgrow.inspection.gathering import RESIDUAL_EDGE, Entry, Kind, gather
+from fxgrow.files.table import Table
+from fxgrow.inspection.entries import RESIDUAL_EDGE, Entry, Kind, entries_of
 from fxgrow.inspection.scores import ScoreSummary, blend, pool
 from fxgrow.record.numbering import numbered
 from fxgrow.record.provenance import ResidualEdge
@@ -54,7 +54,7 @@ def outline(table: Table, *, everything: bool = False) -> Item:
     """
     sites, operators = pseudo_layer_sites(table), pseudo_layer_operators(table)
     root = _Branch("")
-    for path, entry in gather(table, everything=everything).items():
+    for path, entry in entries_of(table, everything=everything).items():
         branch = root
         for ancestor, label in _ancestry(path, sites):
             branch = branch.branches.setdefault(label, _Branch(ancestor))
@@ -110,16 +110,17 @@ def _item(branch: _Branch, label: str, operators: Mapping[str, str], nesting: in
         shape=entry.shape,
         parameters=sum(entry.parameters.values()),
         depth=entry.site.depth if entry.site else 0,
-        remark=_remark(entry.site),
+        remark=_remark(entry),
         scores=entry.scores,
         children=children,
     )
 
 
-def _remark(site: SiteRow | None) -> str | None:
-    if site is None or site.by_default:
-        return None
-    return f"cannot grow: {site.refusal}" if site.refusal else "grows only if it is included by name"
+def _remark(entry: Entry) -> str | None:
+    refusal = entry.site.refusal if entry.site else entry.whole
+    if refusal:
+        return f"cannot grow: {refusal}"
+    return "grows only if it is included by name" if entry.site and not entry.site.by_default else None
 
 
 def _age(branch: _Branch, operators: Mapping[str, str]) -> tuple[bool, int]:

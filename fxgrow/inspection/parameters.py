@@ -5,9 +5,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from math import prod
 
-from fxgrow.files.table import NodeRow, SiteRow, Table
+from fxgrow.files.table import NodeRow, SiteRow
 from fxgrow.inspection.document import Grid, Line, Part, parts
-from fxgrow.inspection.gathering import short_name
+from fxgrow.inspection.entries import short_name
 from fxgrow.inspection.model import Model, table_of
 from fxgrow.inspection.quantities import count, percent, plain_text, shape_text
 
@@ -43,7 +43,7 @@ def list_parameters(model: Model) -> ParameterList:
     rows: dict[str, ParameterRow] = {}
     for node in table.nodes:
         for name, shape in node.parameters.items():
-            found = _row(table, [node] if node.op == "call_module" else readers[node.name], name, shape)
+            found = _row(node, [node] if node.op == "call_module" else readers[node.name], name, shape)
             if name not in rows or (found.grows and not rows[name].grows):
                 rows[name] = found
     return ParameterList(tuple(rows.values()))
@@ -60,11 +60,11 @@ def _(view: ParameterList) -> Iterator[Part]:
     yield Line(f"{count(growing)} of {count(every)} parameters ({percent(growing / max(every, 1))}) can grow")
 
 
-def _row(table: Table, readers: list[NodeRow], name: str, shape: tuple[int, ...]) -> ParameterRow:
+def _row(holder: NodeRow, readers: list[NodeRow], name: str, shape: tuple[int, ...]) -> ParameterRow:
     sites = [reader.site for reader in readers if reader.site is not None]
     if sites:
         return ParameterRow(name, shape, sites[0].refusal is None, _verdict(sites[0]))
-    return ParameterRow(name, shape, False, f"no, {_reason(table, readers)}")
+    return ParameterRow(name, shape, False, f"no, {holder.whole or _reason(readers)}")
 
 
 def _verdict(site: SiteRow) -> str:
@@ -73,11 +73,9 @@ def _verdict(site: SiteRow) -> str:
     return f"yes, at {site.path}" if site.by_default else f"only if {site.path} is included by name"
 
 
-def _reason(table: Table, readers: list[NodeRow]) -> str:
+def _reason(readers: list[NodeRow]) -> str:
     if not readers:
         return "nothing reads it"
     first = readers[0]
-    if first.op == "call_module" and first.target in table.record.trace_policy.get("leaves", ()):
-        return f"{first.target} ({short_name(first.module_type)}) stays whole"
     kind = short_name(first.module_type or first.target)
     return f"it is read by {kind}, which is no linear map" if first.op != "call_module" else f"{kind} is no linear map"

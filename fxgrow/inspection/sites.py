@@ -8,7 +8,7 @@ from typing import Any
 from fxgrow.errors import FxgrowError, did_you_mean
 from fxgrow.files.table import NodeRow, SiteRow, Table
 from fxgrow.inspection.document import Grid, Line, Part, parts
-from fxgrow.inspection.gathering import short_name
+from fxgrow.inspection.entries import short_name
 from fxgrow.inspection.model import Model, table_of
 from fxgrow.inspection.quantities import percent, plain_text, two_digits
 from fxgrow.inspection.scores import ScoreSummary, summarise

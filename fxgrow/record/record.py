@@ -83,6 +83,8 @@ class Record:
     trace_policy: Mapping[str, Any] = field(default_factory=dict)
     #: what tracing had to give up, in sentences for the user
     trace_notes: tuple[str, ...] = ()
+    #: why tracing kept modules whole, by their paths
+    whole: Mapping[str, str] = field(default_factory=dict)
     #: digest of the graph before the first edit; empty where nothing was edited
     base_digest: str = ""
     #: the edit log: passes as text (`fxgrow.passes.parse`), in order

@@ -40,7 +40,7 @@ class SiteDepths:
 
 
 @dataclass(frozen=True)
-class Block:
+class SiteGroup:
     """Sites that stand together, as in ``blocks.3``."""
 
     path: str
@@ -57,11 +57,11 @@ class Block:
         return sum(len(site.depths) for site in self.sites)
 
 
-def blocks(table: Table) -> list[Block]:
+def blocks(table: Table) -> list[SiteGroup]:
     """Return the model's own sites, block by block, in its order."""
     depths, rows = table.depth_map, {row.site.path: row for row in reversed(table.nodes) if row.site}
     found = groupby(own_sites(table), key=block_of)
-    return [Block(name, tuple(_site(rows[path], name, depths[path]) for path in paths)) for name, paths in found]
+    return [SiteGroup(name, tuple(_site(rows[path], name, depths[path]) for path in paths)) for name, paths in found]
 
 
 def runs(depths: Sequence[int], depth: int) -> Iterator[tuple[int, int]]:

@@ -105,7 +105,7 @@ def write_report(
         FileError: If there is such a file, it cannot be written, or matplotlib or jinja2 is not installed.
 
     Example:
-        >>> fxgrow.report.write_report(fxgrow.results.read_results("runs/demo"), "report.html")  # doctest: +SKIP
+        >>> fxgrow.report.write_report(fxgrow.results.read_results("runs/digits"), "report.html")  # doctest: +SKIP
     """
     check_output(path, overwrite=overwrite)
     page = render_report(run, compare=compare)

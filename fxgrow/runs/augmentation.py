@@ -18,7 +18,7 @@ class BatchTransform(Protocol):
     """Changes a batch of images ``(batch, channels, height, width)`` and its targets."""
 
     def draw(self, count: int, generator: torch.Generator) -> Any:
-        """Draw what `apply` needs for `count` images."""
+        """Draw what `apply` needs for `count` images; tensors have a line for each of them."""
 
     def apply(self, images: Tensor, targets: Tensor, drawn: Any) -> tuple[Tensor, Tensor]:
         """Return what becomes of a batch."""
@@ -74,8 +74,13 @@ class Mix:
         return mixed
 
 
-def batch_transforms(settings: Settings, classes: int) -> list[BatchTransform]:
+def batch_transforms(settings: Settings, classes: int, images: int) -> list[BatchTransform]:
     """Return what happens to whole batches, in order.
+
+    Args:
+        settings: The run.
+        classes: How many there are.
+        images: How many of a batch are read together.
 
     Raises:
         SettingsError: If mixup has no pairs.
@@ -83,8 +88,9 @@ def batch_transforms(settings: Settings, classes: int) -> list[BatchTransform]:
     augmentation = settings.augmentation
     transforms: list[BatchTransform] = [Shift()] if augmentation.kind == "shift" else []
     if augmentation.mixup or augmentation.cutmix:
-        if settings.data.batch_size % 2:
-            raise SettingsError("mixup takes images in pairs", where="data.batch_size", fix="give an even number")
+        if images % 2:
+            fix = "give an even number for each process"
+            raise SettingsError("mixup takes images in pairs", where="data.batch_size", fix=fix)
         transforms.append(Mix(settings, classes))
     return transforms
 

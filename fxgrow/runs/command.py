@@ -10,10 +10,11 @@ import torch
 from rich.console import Console
 
 from fxgrow.errors import SettingsError
-from fxgrow.results import MODEL, RECIPE
+from fxgrow.results import RECIPE
 from fxgrow.runs.folder import Folder, check_folder
 from fxgrow.runs.forecast import forecast, forecast_notes, forecast_table
 from fxgrow.runs.interruption import ends_behind_the_step
+from fxgrow.runs.processes import joined_ranks
 from fxgrow.runs.progress import TrainingProgress
 from fxgrow.runs.reading import read_recipe
 from fxgrow.runs.report import introduction, results_table
@@ -32,9 +33,7 @@ def train(settings: Settings, out: Path, *, force: bool = False) -> int:
         FxgrowError: If something is refused.
     """
     check_folder(out, force=force)
-    console = Console(highlight=False)
-    with compile_warnings_on(console):
-        run = Run(settings)
+    with _prepared(settings) as (run, console):
         folder = Folder(out, run)
         folder.begin()
         console.print(introduction(run))
@@ -47,14 +46,12 @@ def plan(settings: Settings) -> int:
     Raises:
         FxgrowError: If something is refused.
     """
-    console = Console(highlight=False)
-    with compile_warnings_on(console):
-        run = Run(settings)
+    with _prepared(settings) as (run, console):
         console.print(introduction(run))
         found = forecast(run)
-    console.print(forecast_table(found))
-    for note in forecast_notes(found):
-        console.print(f"- {note}")
+        console.print(forecast_table(found))
+        for note in forecast_notes(found):
+            console.print(f"- {note}")
     return 0
 
 
@@ -64,10 +61,7 @@ def resume(out: Path) -> int:
     Raises:
         FxgrowError: If there is no run, or no checkpoint.
     """
-    settings = read_recipe(str(out / RECIPE))
-    console = Console(highlight=False)
-    with compile_warnings_on(console):
-        run = Run(settings)
+    with _prepared(read_recipe(str(out / RECIPE))) as (run, console):
         folder = Folder(out, run)
         folder.resume()
         console.print(introduction(run))
@@ -75,11 +69,20 @@ def resume(out: Path) -> int:
         return _go(run, folder, console)
 
 
+@contextmanager
+def _prepared(settings: Settings) -> Iterator[tuple[Run, Console]]:
+    """Make a run, together with the other processes of torchrun, of which the first one speaks."""
+    with joined_ranks() as ranks:
+        console = Console(highlight=False, quiet=ranks.index > 0)
+        with compile_warnings_on(console):
+            yield Run(settings), console
+
+
 def _go(run: Run, folder: Folder, console: Console) -> int:
     """Train to the end, or until a signal, and say what came of it."""
     with TrainingProgress(console, run) as progress, ends_behind_the_step() as stop, ExitStack() as stack:
         watchers: list[Watcher] = [progress, folder]
-        if run.settings.tensorboard:
+        if run.settings.tensorboard and run.ranks.index == 0:
             watchers.append(stack.enter_context(TensorBoard(folder.path)))
         run.train(*watchers, stop=stop)
     if not run.done:
@@ -90,9 +93,8 @@ def _go(run: Run, folder: Folder, console: Console) -> int:
     written = folder.finish()
     console.print(results_table({run.name: run.metrics}, f"Test results on {run.batches.sizes[1]:,} images"))
     console.print(f"{run.metrics[-1].seconds:.0f} s in all. Written: {folder.path}/ (recipe, metrics, {written.name})")
-    if written.name == MODEL:
-        console.print(f"Look at what grew:  fxgrow inspect {written}", soft_wrap=True)
-        console.print(f"In the browser:     fxgrow report {folder.path} -o report.html", soft_wrap=True)
+    console.print(f"Look at what grew:  fxgrow inspect {written}", soft_wrap=True)
+    console.print(f"In the browser:     fxgrow report {folder.path} -o report.html", soft_wrap=True)
     return 0
 
 

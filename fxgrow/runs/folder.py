@@ -9,7 +9,7 @@ from fxgrow.errors import FileError
 from fxgrow.files import Checkpointer, save
 from fxgrow.files.atomic import whole_or_nothing
 from fxgrow.results import METRICS, MODEL, RECIPE
-from fxgrow.runs.growing import Event, WakingBlocks
+from fxgrow.runs.growing import RunEvent, WakingBlocks
 from fxgrow.runs.metrics import EpochMetrics, write_metrics
 from fxgrow.runs.reading import as_toml
 from fxgrow.runs.run import Run
@@ -34,7 +34,7 @@ def check_folder(path: Path, *, force: bool) -> None:
 
 
 class Folder:
-    """Writes what a run leaves behind, as it goes: a `Watcher`.
+    """Writes what a run leaves behind, as it goes: a `Watcher`. Of several ranks, which all call it, the first writes.
 
     Args:
         path: The folder; it is made if it is missing.
@@ -46,10 +46,13 @@ class Folder:
 
     def __init__(self, path: Path, run: Run) -> None:
         self.path, self._run = path, run
+        self._writes = run.ranks.index == 0
         self._checkpoints = Checkpointer(path / CHECKPOINTS, keep=2)
 
     def begin(self) -> None:
         """Write the recipe, and forget the checkpoints of an earlier run."""
+        if not self._writes:
+            return
         for path in (self.path / CHECKPOINTS).glob("*.ckpt"):
             path.unlink()
         with whole_or_nothing(self.path / RECIPE) as stream:
@@ -69,30 +72,33 @@ class Folder:
     def step(self, epoch: int, loss: float) -> None:
         """Do nothing."""
 
-    def grown(self, event: Event) -> None:
+    def grown(self, event: RunEvent) -> None:
         """Do nothing: the metrics of the epoch tell it."""
 
     def epoch(self, metrics: EpochMetrics) -> None:
         """Write a checkpoint, and the metrics of all epochs so far."""
         self.keep()
-        write_metrics(self.path / METRICS, self._run.metrics)
+        if self._writes:
+            write_metrics(self.path / METRICS, self._run.metrics)
 
     def keep(self) -> None:
         """Write a checkpoint."""
-        accuracy = self._run.metrics[-1].test_accuracy
-        self._checkpoints.save(self._run.state_dict(), step=self._run.step, metric=accuracy)
+        state = self._run.state_dict()
+        if self._writes:
+            self._checkpoints.save(state, step=self._run.step, metric=self._run.metrics[-1].test_accuracy)
 
     def finish(self) -> Path:
         """Write the model at the end and return where.
 
-        A model that grew is a file of fxgrow. One that woke is what it was, and its weights are its own state dict,
-        which its class loads without fxgrow.
+        The weights of a model that woke are written besides: they are its own state dict, which its class loads
+        without fxgrow.
         """
         growing = self._run.growing
-        growing.measure_scores()
-        if isinstance(growing, WakingBlocks):
+        if not isinstance(growing, WakingBlocks):
+            growing.measure_scores()
+        if self._writes and isinstance(growing, WakingBlocks):
             with whole_or_nothing(self.path / WEIGHTS) as stream:
                 torch.save(growing.weights(), stream)
-            return self.path / WEIGHTS
-        save(growing.tested, self.path / MODEL, overwrite=True)
+        if self._writes:
+            save(growing.saved, self.path / MODEL, overwrite=True)
         return self.path / MODEL

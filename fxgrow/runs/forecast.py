@@ -1,5 +1,10 @@
-"""What a run will do, before an hour is spent: a step is measured, the rest computed or extrapolated, and said so."""
+"""What a run will do, before an hour is spent: a step is measured, the rest computed or extrapolated, and said so.
 
+All of it takes half a minute on one core, for a DeiT-S too: nothing is compiled, the step has few images, and a large
+model grows once.
+"""
+
+import itertools
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -21,8 +26,10 @@ from fxgrow.runs.growing import GrowingModel, GrowingNeurons, WakingBlocks
 from fxgrow.runs.making import examples
 from fxgrow.runs.run import Run
 
-_STEPS = 5  #: of which the least counts, since other work only adds, behind one that warms up and compiles
-_CPU_IMAGES = 64  #: of a batch at most with which a step is measured on a CPU
+_STEPS = 5  #: of which the least counts, since other work only adds; fewer, where they take long
+_SECONDS = 3.0  #: no further step is made behind so much time
+_CPU_IMAGES, _CPU_FLOPS = 64, 3e10  #: of a step on a CPU at most; two images, where one has more FLOPs than that
+_LARGE = 3_000_000  #: parameters from which on only the first event is carried out
 _BYTES = 4  #: of a weight, a gradient, a number that an optimizer keeps
 
 
@@ -36,6 +43,7 @@ class Phase:
     flops: int  #: of a forward pass for one image
     memory: int  #: bytes: weights, gradients, optimizer state, averages, and what a step keeps for its backward pass
     seconds: float  #: of a step; measured in the first phase, extrapolated by FLOPs in the others
+    extrapolated: bool = False  #: whether sizes are those of the first event, as often as there were events
 
 
 @dataclass(frozen=True)
@@ -45,8 +53,9 @@ class Forecast:
     phases: tuple[Phase, ...]
     steps_an_epoch: int
     measured_images: int  #: of the batch with which the step was measured
-    batch_size: int
+    batch_size: int  #: of one process
     exact: bool  #: whether sizes do not depend on scores that nobody knows yet
+    compiled: bool  #: whether the run's steps will be, unlike the one that was measured
 
     @property
     def seconds(self) -> float:
@@ -58,21 +67,22 @@ def forecast(run: Run) -> Forecast:
     """Say what a run that was not trained yet will do. It is used up: some steps are made with it.
 
     Sizes are those of the graphs themselves: growth is carried out with made-up scores, within the budget of each
-    event; stages are known. Memory is counted on the graphs too (activations for two images, times the batch), without
-    what a backward pass needs for a moment. The time of a step is measured once, here, and scales with FLOPs.
+    event; stages are known. A large model grows once, and each later event is taken to be like the first. Memory is
+    counted on the graphs too (activations for two images, times the batch), without what a backward pass needs for a
+    moment. The time of an eager step is measured once, here, and scales with FLOPs.
     """
-    growing, batch_size = run.growing, run.settings.data.batch_size
-    measured = min(batch_size, _CPU_IMAGES) if run.device.type == "cpu" else batch_size
+    batch_size, images = run.batches.share, _measured_images(run)
     with preserved_randomness(run.settings.seed):
-        seconds = _measure(run, measured) * batch_size / measured
-        moments = [_look(run, moment) for moment in _moments(growing)]
-    ends = [moment.step for moment in moments[1:]] + [run.steps]
+        seconds = _measure(run, images) * batch_size / images
+        looks = _looks(run)
+    ends = [look.step for look in looks[1:]] + [run.steps]
     phases = [
-        Phase(now.step, end - now.step, now.parameters, now.flops, now.memory, seconds * now.flops / moments[0].flops)
-        for now, end in zip(moments, ends, strict=True)
-    ]
+        Phase(step=now.step, steps=end - now.step, parameters=now.parameters, flops=now.flops, memory=now.memory,
+              seconds=seconds * now.flops / looks[0].flops, extrapolated=now.extrapolated)
+        for now, end in zip(looks, ends, strict=True)
+    ]  # fmt: skip
     exact = run.settings.growth is None or run.settings.growth.allocation == "even"
-    return Forecast(tuple(phases), run.batches.steps, measured, batch_size, exact)
+    return Forecast(tuple(phases), run.batches.steps, images, batch_size, exact, run.settings.compile)
 
 
 @dataclass(frozen=True)
@@ -93,6 +103,23 @@ class _Look:
     parameters: int
     flops: int
     memory: int
+    extrapolated: bool = False
+
+    def onwards(self, before: "_Look", step: int) -> "_Look":
+        """Return what another event like the one from `before` to this makes."""
+        pairs = ((getattr(self, name), getattr(before, name)) for name in ("parameters", "flops", "memory"))
+        return _Look(step, *(2 * now - old for now, old in pairs), extrapolated=True)
+
+
+def _looks(run: Run) -> list[_Look]:
+    """Look at the graphs of a run; at those of a large model that grows by neurons, up to the first event."""
+    growing = run.growing
+    if not isinstance(growing, GrowingNeurons) or growing.parameters < _LARGE:
+        return [_look(run, moment) for moment in _moments(growing)]
+    looks = [_look(run, moment) for moment in itertools.islice(_moments(growing), 2)]
+    for epoch in growing.at[1:]:
+        looks.append(looks[-1].onwards(looks[-2], epoch * run.batches.steps))
+    return looks
 
 
 def _look(run: Run, moment: _Moment) -> _Look:
@@ -144,17 +171,25 @@ def _waking(growing: WakingBlocks) -> Iterator[_Moment]:
         yield _Moment(int(start), growing.graph_module, growing.parameters, held)
 
 
+def _measured_images(run: Run) -> int:
+    """Return how many images of a batch a step is measured with; an even number, for mixup."""
+    if run.device.type != "cpu":
+        return run.batches.share
+    fitting = int(_CPU_FLOPS / (3 * run.growing.flops))  # a backward pass has twice the FLOPs
+    return min(run.batches.share, _CPU_IMAGES, max(2, fitting - fitting % 2))
+
+
 def _measure(run: Run, images: int) -> float:
-    """Return the time of a training step of so many images, in seconds."""
-    batch, targets = next(run.batches.epoch())
-    found = []
-    for _ in range(_STEPS + 1):
+    """Return the time of an eager training step of so many images on this process, in seconds."""
+    batch, found = run.batches.some(images), []
+    run.growing.runner = run.growing.graph_module
+    while len(found) <= _STEPS and sum(found) < _SECONDS:
         started = time.perf_counter()
-        run.train_step(batch[:images], targets[:images])
+        run.train_step(*batch)
         if run.device.type != "cpu":
             torch.accelerator.synchronize()
         found.append(time.perf_counter() - started)
-    return min(found[1:])
+    return min(found)
 
 
 def _state_share(run: Run) -> float:
@@ -178,7 +213,7 @@ def _kept_bytes(run: Run, graph: fx.GraphModule) -> int:
     with preserved(graph), torch.enable_grad(), run.precision(), hooks:
         graph.train()(inputs)
     total = sum(tensor.untyped_storage().nbytes() for pointer, tensor in kept.items() if pointer not in own)
-    return total * run.settings.data.batch_size // len(inputs)
+    return total * run.batches.share // len(inputs)
 
 
 def forecast_table(plan: Forecast) -> Table:
@@ -188,12 +223,13 @@ def forecast_table(plan: Forecast) -> Table:
         table.add_column(heading, justify="right", no_wrap=True)
     for index, phase in enumerate(plan.phases):
         epoch, step = divmod(phase.step, plan.steps_an_epoch)
+        like = "~" if phase.extrapolated else ""
         table.add_row(
             f"{epoch + 1}" if not step else f"{epoch + 1} + {step} steps",
-            f"{phase.parameters:,}",
-            f"{phase.flops / 1e6:,.1f}",
-            f"{phase.memory / 2**30:.2f} GiB",
-            f"{'' if not index else '~'}{1e3 * phase.seconds:,.1f} ms",
+            f"{like}{phase.parameters:,}",
+            f"{like}{_spell(phase.flops / 1e6)}",
+            f"{like}{_spell(phase.memory / 2**30)} GiB",
+            f"{'' if not index else '~'}{_spell_step(phase.seconds)}",
             f"~{spell_time(phase.steps * phase.seconds)}",
         )
     return table
@@ -202,15 +238,29 @@ def forecast_table(plan: Forecast) -> Table:
 def forecast_notes(plan: Forecast) -> Sequence[str]:
     """Say what of a forecast is measured, what computed, and what extrapolated."""
     whole = plan.measured_images == plan.batch_size
-    scaled = "" if whole else f"; {plan.measured_images} of {plan.batch_size} images, scaled"
+    scaled = "" if whole else f", of {plan.measured_images} images of {plan.batch_size}, scaled"
     sizes = "computed on grown graphs" if plan.exact else "computed as if scores were even"
-    return (
+    notes = [
         f"about {spell_time(plan.seconds)} of training steps; tests and growth events come on top",
-        f"measured here: a step of the start, the least of {_STEPS}{scaled}",
+        f"measured here: an eager step of the start{scaled}",
         "extrapolated by FLOPs: the times with ~",
         f"{sizes}: parameters, FLOPs of an image forward",
         "computed: memory of weights, gradients, optimizer, and what a step keeps",
-    )
+    ]
+    if plan.compiled:
+        notes.insert(2, "the run compiles its steps, which takes minutes once and makes them shorter")
+    if any(phase.extrapolated for phase in plan.phases):
+        notes.append("extrapolated: the sizes with ~, as if each event were like the first")
+    return notes
+
+
+def _spell(number: float) -> str:
+    """Spell a number with three digits or more."""
+    return f"{number:.2f}" if number < 10 else f"{number:,.1f}" if number < 100 else f"{number:,.0f}"
+
+
+def _spell_step(seconds: float) -> str:
+    return f"{_spell(1e3 * seconds)} ms" if seconds < 10 else f"{_spell(seconds)} s"
 
 
 def spell_time(seconds: float) -> str:
@@ -222,4 +272,4 @@ def spell_time(seconds: float) -> str:
     """
     if seconds < 120:
         return f"{seconds:.0f} s"
-    return f"{seconds / 60:.1f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+    return f"{seconds / 60:.1f} min" if seconds < 7200 else f"{seconds / 3600:,.1f} h"

@@ -14,30 +14,37 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from fxgrow.errors import SettingsError, first_line
 from fxgrow.execution.preservation import preserved
+from fxgrow.execution.ranks import Ranks
 from fxgrow.files.origins import create_timm_model
 from fxgrow.passes import parse
 from fxgrow.record.record import Origin
+from fxgrow.runs.processes import own_gpu
 from fxgrow.runs.settings import Settings
 from fxgrow.tracing import trace
-from fxgrow.training import CosineCycles
+from fxgrow.training import CosineCycles, growth_epochs
 
 _EXAMPLES = 2  #: images that a model is traced on
 
 
 def find_device(settings: Settings) -> torch.device:
-    """Return the device of a run.
+    """Return the device of a run, in this process.
 
     Raises:
-        SettingsError: If there is no such device here.
+        SettingsError: If there is no such device here, or all processes would take one GPU.
     """
+    if settings.device in ("auto", "cuda") and torch.cuda.is_available():
+        return own_gpu()
     if settings.device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        return torch.device("cpu")
     try:
         device = torch.device(settings.device)
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
         fix = "write auto, cpu, or a device that torch has here"
         raise SettingsError(first_line(error), where=f"device {settings.device!r}", fix=fix) from error
+    if device.index is not None and Ranks().count > 1:
+        what = "all processes of the run would take that one"
+        raise SettingsError(what, where=f"device {settings.device!r}", fix="write auto: each takes its own")
     return device
 
 
@@ -154,3 +161,17 @@ def make_average(settings: Settings, trained: nn.Module) -> AveragedModel | None
     if not settings.ema:
         return None
     return AveragedModel(trained, multi_avg_fn=get_ema_multi_avg_fn(settings.ema))  # type: ignore[no-untyped-call]
+
+
+def growth_schedule(settings: Settings) -> tuple[int, ...]:
+    """Return the epochs before which neurons grow; none without a growth table.
+
+    Raises:
+        PlanError: If the events do not fit into the training.
+    """
+    growth = settings.growth
+    if growth is None:
+        return ()
+    if growth.start is not None and growth.every is not None:
+        return tuple(range(growth.start, settings.epochs, growth.every))
+    return growth.at or growth_epochs(settings.epochs, growth.events)

@@ -6,7 +6,7 @@ from typing import Self
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-from fxgrow.runs.growing import Event
+from fxgrow.runs.growing import RunEvent
 from fxgrow.runs.metrics import EpochMetrics
 from fxgrow.runs.report import event_text
 from fxgrow.runs.run import Run
@@ -63,7 +63,7 @@ class TrainingProgress:
                 f"  accuracy {metrics.test_accuracy:.1%}  {left:.0f} s left"
             )
 
-    def grown(self, event: Event) -> None:
+    def grown(self, event: RunEvent) -> None:
         """Write what grew, above the bar."""
         self._console.print(event_text(event))
 

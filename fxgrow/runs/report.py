@@ -14,7 +14,7 @@ from rich.text import Text
 from fxgrow.curvature import SiteScores
 from fxgrow.progressive import Advance
 from fxgrow.record.record import Growth
-from fxgrow.runs.growing import Event
+from fxgrow.runs.growing import RunEvent
 from fxgrow.runs.metrics import EpochMetrics, milestones
 from fxgrow.runs.run import Run
 from fxgrow.training import GrowthReport
@@ -26,6 +26,8 @@ def introduction(run: Run) -> str:
     where = f"{torch.get_num_threads()} of {os.cpu_count()} {platform.machine()} cores"
     if run.device.type == "cuda":
         where = torch.cuda.get_device_name(run.device)
+    if run.ranks.count > 1:
+        where = f"{run.ranks.count} processes, each on {where}"
     return (
         f"{settings.model.name}: {run.growing.parameters:,} parameters, "
         f"{run.growing.flops / 1e6:,.1f} MFLOPs an image\n"
@@ -35,7 +37,7 @@ def introduction(run: Run) -> str:
     )
 
 
-def event_text(event: Event) -> Group:
+def event_text(event: RunEvent) -> Group:
     """Say what one growth event did, in at most 80 columns.
 
     The eigen-score of a site is the mean held-out score of the neurons that grew, with its standard error.

@@ -6,7 +6,7 @@ from types import TracebackType
 from typing import Self
 
 from fxgrow.errors import SettingsError
-from fxgrow.runs.growing import Event
+from fxgrow.runs.growing import RunEvent
 from fxgrow.runs.metrics import EpochMetrics
 
 
@@ -43,7 +43,7 @@ class TensorBoard:
             self._writer.add_scalar(name, value, metrics.epoch)
         self._writer.flush()
 
-    def grown(self, event: Event) -> None:
+    def grown(self, event: RunEvent) -> None:
         """Write which event it was, and the parameters that came."""
         added = event.parameters_after - event.parameters_before
         self._writer.add_scalar("parameters_added", added, event.epoch)

@@ -103,7 +103,7 @@ def retrace(model: nn.Module, example_inputs: Any, policy: Mapping[str, Any], *,
             (lambda graph_module: _compare(model, graph_module, inputs)) if check else None,
         )
     policy = {"leaves": list(traced.leaves), **call.policy}
-    update_record(traced.graph_module, trace_policy=policy, trace_notes=traced.notes)
+    update_record(traced.graph_module, trace_policy=policy, trace_notes=traced.notes, whole=traced.reasons)
     return traced.graph_module
 
 

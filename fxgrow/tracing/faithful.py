@@ -1,6 +1,6 @@
 """Tracing until what is traced is the model: module after module is kept whole where it must be."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,6 +27,7 @@ class FaithfulTrace:
 
     graph_module: fx.GraphModule
     leaves: tuple[str, ...]  #: modules that stay whole beside those that always do
+    reasons: Mapping[str, str]  #: why, for those that were found to need it
     notes: tuple[str, ...]
 
 
@@ -46,7 +47,7 @@ def trace_faithfully(
     Raises:
         TraceError: If the model cannot be traced, or if what was traced is not the model whatever stays whole.
     """
-    whole, notes = set(leaves), list[str]()
+    whole, reasons, notes = set(leaves), dict[str, str](), list[str]()
     cause = obstacle(model)
     if cause is not None:
         notes.append(f"the model itself {cause}")
@@ -56,7 +57,7 @@ def trace_faithfully(
             _normalise(captured.graph_module, call.inputs)
             if gate is not None:
                 _pass_gate(gate, captured, whole, cause)
-            return FaithfulTrace(captured.graph_module, tuple(sorted(whole)), (*notes, *captured.notes))
+            return FaithfulTrace(captured.graph_module, tuple(sorted(whole)), reasons, (*notes, *captured.notes))
         except MustStayWholeError as failure:
             added: set[str] = set()
             for finding in failure.findings:
@@ -67,6 +68,7 @@ def trace_faithfully(
                     raise _refuse(finding, model) from failure.__cause__
                 whole.add(path)
                 added.add(path)
+                reasons[path] = finding.reason
                 notes.append(f"{path} stays whole{spelled_share([path], model)}: {finding.reason}")
 
 

@@ -71,7 +71,7 @@ class Event:
 
     def read(self, graph_module: fx.GraphModule, batches: object, seed: int) -> tuple[Batch, ...]:
         """Read the probe data."""
-        return read_batches(
+        read, _ = read_batches(
             graph_module,
             batches,  # type: ignore[arg-type]
             seed=seed,
@@ -81,6 +81,7 @@ class Event:
             place=self.place,
             ranks=Ranks(),
         )
+        return read
 
     def measure(
         self, graph_module: fx.GraphModule, read: tuple[Batch, ...], seed: int
@@ -151,8 +152,7 @@ class Event:
             else:
                 stack.enter_context(self.place.computing(graph_module))
             loss = loss_of(self.loss_fn, Inputs.of(model, batch.inputs).call(model), batch)
-        ranks = Ranks()
-        return float(ranks.sum(loss.detach().double().cpu().reshape(()))) / ranks.count
+        return Ranks().mean(loss)
 
 
 def ran_out_of_memory(error: BaseException) -> bool:

@@ -60,7 +60,7 @@ def test_the_loss_takes_any_structure_of_outputs() -> None:
 )
 def test_whatever_a_model_does_to_its_process_is_a_reason_in_the_results(model, exception, message) -> None:
     candidate = Candidate("python", "misbehaving", f"misbehaving:{model}", {"": Input((2, 3))})
-    seconds = 4 if model == "hangs" else 60
+    seconds = 4 if model == "hangs" else 180
     limits = Limits(seconds=seconds, gigabytes=4)
     (result,) = processes.census([candidate], limits, jobs=1, backend="eager", started=lambda candidate: None)
     assert result.failure is not None

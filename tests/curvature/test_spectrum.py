@@ -34,7 +34,7 @@ def _explicit(model, names=None):
 
 def _operator(model, batches):
     graph_module = torch.fx.symbolic_trace(model)
-    read = read_batches(graph_module, batches, seed=0)
+    read, _ = read_batches(graph_module, batches, seed=0)
     return HessianOperator(graph_module, F.cross_entropy, read, list(model.parameters()))
 
 

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from fxgrow.runs import Settings
-from fxgrow.runs.forecast import Forecast, forecast, forecast_notes, spell_time
+from fxgrow.runs.forecast import Forecast, Phase, forecast, forecast_notes, spell_time
 from fxgrow.runs.run import Run
 
 Tiny = Callable[..., Settings]
@@ -51,11 +51,29 @@ def test_memory_is_counted_on_the_graph(tiny: Tiny, monkeypatch: pytest.MonkeyPa
     assert phase.memory == pytest.approx(weights + 4 * 64 * (64 + 32), rel=0.01)
 
 
+def test_a_large_model_grows_once_and_later_events_are_taken_for_like_the_first(
+    tiny: Tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = forecast(Run(tiny(NEURONS)))
+    monkeypatch.setattr("fxgrow.runs.forecast._LARGE", 0)
+    plan = forecast(Run(tiny(NEURONS)))
+    assert [phase.extrapolated for phase in plan.phases] == [False, False, True]
+    assert plan.phases[1].parameters == whole.phases[1].parameters
+    for found, expected in zip(plan.phases, whole.phases, strict=True):
+        assert (found.step, found.steps) == (expected.step, expected.steps)
+        assert found.parameters == pytest.approx(expected.parameters, rel=0.02)
+        assert found.flops == pytest.approx(expected.flops, rel=0.02)
+        assert found.memory == pytest.approx(expected.memory, rel=0.02)
+
+
 def test_what_depends_on_scores_or_on_fewer_images_is_said() -> None:
-    plan = Forecast((), 4, measured_images=64, batch_size=1024, exact=False)
+    phase = Phase(0, 4, 10, 10, 10, 1.0, extrapolated=True)
+    plan = Forecast((phase,), 4, measured_images=64, batch_size=1024, exact=False, compiled=True)
     notes = "\n".join(forecast_notes(plan))
-    assert "64 of 1024 images, scaled" in notes
+    assert "an eager step of the start, of 64 images of 1024, scaled" in notes
+    assert "the run compiles its steps" in notes
     assert "computed as if scores were even" in notes
+    assert "the sizes with ~, as if each event were like the first" in notes
     assert max(map(len, forecast_notes(plan))) < 78
 
 

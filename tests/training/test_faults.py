@@ -126,7 +126,7 @@ def test_one_that_runs_out_again_leaves_the_run_as_it_was(monkeypatch: pytest.Mo
 def test_halves_have_the_scores_of_the_whole() -> None:
     """Of the gradient, a mean over all samples, to rounding; and data whose samples do not lie in front stay whole."""
     graph = traced().eval()
-    read = events.read_batches(graph, probe(), seed=0)
+    read, _ = events.read_batches(graph, probe(), seed=0)
     scores = [fxgrow.analyze(graph, F.cross_entropy, data, score="gradient") for data in (read, events.halved(read))]
     for path in scores[0]:
         torch.testing.assert_close(scores[0][path].values, scores[1][path].values, rtol=1e-9, atol=1e-12)

@@ -3,7 +3,7 @@
 import math
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from fxgrow.files.table import NodeRow, SiteRow, Table
@@ -32,13 +32,14 @@ class Entry:
     site: SiteRow | None = None
     scores: ScoreSummary | None = None
     grown_rows: tuple[int, int] | None = None  #: on a residual edge: rows served, and of how many
+    whole: str = ""  #: why nothing can grow in what holds these parameters
 
 
-def gather(table: Table, *, everything: bool = False) -> dict[str, Entry]:
+def entries_of(table: Table, *, everything: bool = False) -> dict[str, Entry]:
     """Return the entries of a table by path, in graph order; a reused module is one entry.
 
     Args:
-        table: What to gather.
+        table: What to read.
         everything: Also functions, and modules that hold no parameters and only pass values on.
     """
     entries: dict[str, Entry] = {}
@@ -93,10 +94,10 @@ class _Gatherer:
         if row.path and row.path not in self.containers and any(reader.path == row.path for reader in readers):
             last = self.functions[row.path][-1]
             sizes = {name: size for other in self.held[row.path] for name, size in _sizes(other).items()}
-            yield self._entry(last, row.path, "module", short_name(last.target), sizes)
+            yield replace(self._entry(last, row.path, "module", short_name(last.target), sizes), whole=row.whole)
         else:
             shape = row.parameters[row.target]
-            yield Entry(row.target, "parameter", "parameter", shape, _sizes(row))
+            yield Entry(row.target, "parameter", "parameter", shape, _sizes(row), whole=row.whole)
 
     def _read_by(self, row: NodeRow) -> dict[str, int]:
         """Return the sizes of the parameters that a function reads."""
@@ -109,7 +110,7 @@ class _Gatherer:
 
     def _entry(self, row: NodeRow, path: str, kind: Kind, operation: str, parameters: Mapping[str, int]) -> Entry:
         scores = summarise(row.annotation.get("scores"), self.table.digest)
-        return Entry(path, kind, operation, row.shape, parameters, row.site, scores)
+        return Entry(path, kind, operation, row.shape, parameters, row.site, scores, whole=row.whole)
 
 
 def _is_function(row: NodeRow) -> bool:
