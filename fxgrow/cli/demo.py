@@ -23,8 +23,10 @@ def add_parser(verbs: "Verbs") -> None:
     add_arguments(parser)
 
 
-def run(args: argparse.Namespace) -> int | None:
+def run(args: argparse.Namespace) -> None:
     """Run the demo."""
+    from fxgrow.cli.output import output_console, tell
     from fxgrow.demo import run as run_demo
 
-    return run_demo(args)
+    metrics = run_demo(args, output_console(args))
+    tell(None, {"folder": str(args.out), "metrics": metrics}, args)

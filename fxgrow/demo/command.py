@@ -5,7 +5,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rich.console import Console
+
     from fxgrow.runs import Settings
+    from fxgrow.runs.metrics import EpochMetrics
 
 RECIPE = "half_steps"
 
@@ -30,22 +35,18 @@ def settings_of(args: argparse.Namespace) -> "Settings":
     return read_recipe(RECIPE, {"epochs": args.epochs, "seed": args.seed})
 
 
-def run(args: argparse.Namespace) -> int:
-    """Run the demo and return the exit status.
+def run(args: argparse.Namespace, console: "Console") -> "dict[str, Sequence[EpochMetrics]]":
+    """Run the demo and return the metrics by model.
 
     Raises:
         FxgrowError: If something is refused; nothing is written then.
     """
-    from rich.console import Console
-
     from fxgrow.demo.experiment import run_demo
-    from fxgrow.runs.command import compile_warnings_on, set_threads
+    from fxgrow.runs.command import own_warnings, set_threads
     from fxgrow.runs.folder import check_folder
 
     settings = settings_of(args)
     check_folder(args.out, force=args.force)
     set_threads(args.threads)
-    console = Console(highlight=False)
-    with compile_warnings_on(console):
-        run_demo(settings, args.out, console)
-    return 0
+    with own_warnings():
+        return run_demo(settings, args.out, console)

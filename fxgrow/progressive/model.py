@@ -108,8 +108,8 @@ class Progressive(nn.Module):
             self._count(args, kwargs)
         return self._runner(*args, **kwargs)
 
-    @torch.compiler.disable  # or torch.compile would compile anew for each number of samples
-    def _count(self, args: Any, kwargs: Any) -> None:
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
+    def _count(self, args: Any, kwargs: Any) -> None:  # torch.compile would compile anew for each number of samples
         self.samples[self.stage] += batch_size_of((args, kwargs))
 
     @property

@@ -10,7 +10,7 @@ from torch import nn
 from fxgrow.primitives.modules import fetch_attribute
 from fxgrow.progressive.parts import Part, Parts
 from fxgrow.progressive.stages import source_of
-from fxgrow.record.record import Growth, GrowthEvent
+from fxgrow.record.record import WAKING, Growth, GrowthEvent
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ def learnt(model: nn.Module, part: Part) -> list[nn.Parameter]:
 def event_of(model: nn.Module, woken: Mapping[Part, Collection[Part]], *, before: int, after: int) -> GrowthEvent:
     """Return the waking as a line of the growth history; `before` and `after` count the parameters that run."""
     growths = tuple(
-        Growth("half-step", source.path, sum(value.numel() for value in learnt(model, part)), path=part.path)
+        Growth(WAKING, source.path, sum(value.numel() for value in learnt(model, part)), path=part.path)
         for source, started in woken.items()
         for part in started
     )

@@ -272,9 +272,9 @@ class WakingBlocks(GrowingModel):
     def saved(self) -> fx.GraphModule:
         """All of the model, or of its average, with what woke and when as its history."""
         found, steps = self._averaged.traced, self.batches.steps
-        events = zip(record_of(found).history, self.model.at, strict=False)
-        told = tuple(replace(event, context={"epoch": round(at / steps, 2)}) for event, at in events)
-        update_record(found, history=told)
+        epochs = (round(at / steps, 2) if at % steps else int(at // steps) for at in self.model.at)
+        events = zip(record_of(found).history, epochs, strict=False)
+        update_record(found, history=tuple(replace(event, context={"epoch": epoch}) for event, epoch in events))
         return found
 
     def state_dict(self) -> dict[str, Any]:

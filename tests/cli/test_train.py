@@ -1,4 +1,5 @@
 import csv
+import json
 import signal
 import tomllib
 from pathlib import Path
@@ -32,7 +33,8 @@ def lines(path: Path):
 
 def test_a_run_leaves_recipe_metrics_and_model_and_the_recipe_repeats_it(run, here):
     status, out, err = run("train", "digits", *TINY, "--out", "runs/first")
-    assert (status, err) == (0, "")
+    assert status == 0
+    assert {line[:39] for line in err.splitlines()} == {"fxgrow: warning: scores from fewer than"}, "256 samples"
     assert "Growth event 1 of 1, before epoch 2" in out
     assert "fxgrow inspect runs/first/model.pt" in out
     names = sorted(path.name for path in (here / "runs/first").iterdir())
@@ -54,6 +56,8 @@ def test_blocks_that_woke_end_in_the_weights_of_timms_own_model(run, here):
     assert (recipe["stages"]["depth"], recipe["schedule"]["cycles"]) == ([0.5], [1.0, 2.0])
     model = timm.create_model("vit_tiny_patch16_224", **recipe["model"]["arguments"])
     model.load_state_dict(torch.load(here / "runs/digits/weights.pt", weights_only=True), strict=True)
+    assert run("report", "runs/digits")[0] == 0
+    assert "woke at event 1, from blocks.0" in (here / "report.html").read_text()
 
 
 def test_an_interrupt_ends_the_run_behind_its_step_and_it_can_go_on(run, here, monkeypatch):
@@ -71,9 +75,10 @@ def test_an_interrupt_ends_the_run_behind_its_step_and_it_can_go_on(run, here, m
     assert "ends behind this step" in err
     assert "stopped behind step 3 of 4; go on with:\n  fxgrow train --resume stopped" in out
     assert signal.getsignal(signal.SIGINT) is before
-    status, out, _ = run("train", "--resume", "stopped")
+    status, out, _ = run("train", "--resume", "stopped", "--json")
     assert status == 0
-    assert "it goes on behind step 3 of 4" in out
+    told = json.loads(out)
+    assert (told["step"], told["steps"], len(told["metrics"])) == (4, 4, 3)
     assert run("train", "digits", *TINY, "--out", "whole")[0] == 0
     stopped, whole = (lines(here / f"{name}/metrics.csv") for name in ("stopped", "whole"))
     assert [row["test_loss"] for row in stopped] == [row["test_loss"] for row in whole]
@@ -117,6 +122,7 @@ def test_the_recipes_are_listed_with_what_they_are(run):
     status, out, _ = run("train", "--list")
     assert status == 0
     assert "digits\n    A narrow vision transformer grows three times" in out
+    assert set(json.loads(run("train", "--list", "--json")[1])) >= {"digits", "half_steps"}
 
 
 @pytest.mark.parametrize(

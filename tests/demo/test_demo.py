@@ -147,18 +147,18 @@ def arguments(*given: str) -> argparse.Namespace:
 def test_an_output_folder_that_exists_is_refused_before_any_work(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(FileError, match=r"the folder is not empty; choose another --out, or overwrite with --force"):
-        run(arguments("--out", str(tmp_path)))
+        run(arguments("--out", str(tmp_path)), console())
     with pytest.raises(FileError, match="it is a file, not a folder"):
-        run(arguments("--out", str(tmp_path / "notes.txt"), "--force"))
+        run(arguments("--out", str(tmp_path / "notes.txt"), "--force"), console())
     with pytest.raises(FileError, match=r"notes\.txt cannot be written to"):
-        run(arguments("--out", str(tmp_path / "notes.txt" / "runs" / "demo")))
+        run(arguments("--out", str(tmp_path / "notes.txt" / "runs" / "demo")), console())
 
 
 def test_force_replaces_the_results_and_leaves_other_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "notes.txt").write_text("mine")
     (tmp_path / "metrics.csv").write_text("old")
     monkeypatch.setattr("fxgrow.demo.command.settings_of", lambda args: settings(epochs=2))
-    assert run(arguments("--out", str(tmp_path), "--force")) == 0
+    run(arguments("--out", str(tmp_path), "--force"), console())
     assert (tmp_path / "notes.txt").read_text() == "mine"
     assert (tmp_path / "metrics.csv").read_text().startswith("model,epoch")
 
@@ -190,7 +190,7 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
 )
 def test_bad_options_are_refused(tmp_path: Path, options: tuple[str, ...], message: str) -> None:
     with pytest.raises(FxgrowError, match=message):
-        run(arguments("--out", str(tmp_path / "out"), *options))
+        run(arguments("--out", str(tmp_path / "out"), *options), console())
     assert list(tmp_path.iterdir()) == []
 
 
