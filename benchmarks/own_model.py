@@ -2,6 +2,7 @@
 
     python benchmarks/own_model.py            # small variants of all families
     python benchmarks/own_model.py --full     # in full size: DeiT-S, ResNet-18, ConvNeXt-Tiny, ViT-B and GPT-2
+    python benchmarks/own_model.py --full --only gpt2    # one of them: deit, resnet, convnext, hf_vit, gpt2
     python benchmarks/own_model.py --advance  # what one advance of DeiT-S costs, compiled, in training steps
 
 Each model starts with half of its blocks in `fxgrow.Progressive`, is trained for a few steps, advances to the end with
@@ -28,6 +29,7 @@ STEPS = 2  #: in each stage
 class Family:
     """A family of models: how its class makes one, in full size and small, and what it reads."""
 
+    title: str
     make: Callable[[bool], nn.Module]
     inputs: Callable[[bool], Any]
 
@@ -96,11 +98,11 @@ def tokens(full: bool) -> Tensor:
 
 
 FAMILIES = {
-    "timm: DeiT-S": Family(deit, images),
-    "torchvision: ResNet-18": Family(resnet, images),
-    "torchvision: ConvNeXt-Tiny": Family(convnext, images),
-    "Hugging Face: ViT": Family(hf_vit, images),
-    "Hugging Face: GPT-2": Family(gpt2, tokens),
+    "deit": Family("timm: DeiT-S", deit, images),
+    "resnet": Family("torchvision: ResNet-18", resnet, images),
+    "convnext": Family("torchvision: ConvNeXt-Tiny", convnext, images),
+    "hf_vit": Family("Hugging Face: ViT", hf_vit, images),
+    "gpt2": Family("Hugging Face: GPT-2", gpt2, tokens),
 }
 
 
@@ -179,6 +181,7 @@ def main() -> int:
     """Run what the command line asks for; return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--full", action="store_true", help="in full size")
+    parser.add_argument("--only", choices=FAMILIES, help="one family")
     parser.add_argument("--advance", action="store_true", help="what one advance of DeiT-S costs")
     parser.add_argument("--batch", type=int, default=16, help="images of a step, with --advance (%(default)s)")
     options = parser.parse_args()
@@ -187,13 +190,12 @@ def main() -> int:
             print(f"{name:34}{value:10.2f}")
         return 0
     failed = 0
-    for name, family in FAMILIES.items():
+    for family in [FAMILIES[options.only]] if options.only else FAMILIES.values():
         started = time.perf_counter()
         outcome = grow_inside(family, full=options.full)
         verdict = "bit-equal" if outcome.equal else "NOT EQUAL"
-        blocks = " -> ".join(map(str, outcome.idle))
-        seconds = time.perf_counter() - started
-        print(f"{name:28} idle blocks {blocks}, {outcome.kept} always run; {verdict}; {seconds:.0f} s", flush=True)
+        blocks, seconds = " -> ".join(map(str, outcome.idle)), f"{time.perf_counter() - started:.0f} s"
+        print(f"{family.title:28} idle blocks {blocks}, {outcome.kept} always run; {verdict}; {seconds}", flush=True)
         failed += not outcome.equal
     return int(failed > 0)
 

@@ -1,6 +1,6 @@
 """Draw the picture of a grown network that README shows.
 
-Run: python docs/grown_network.py [RUN]    (writes docs/grown_network.svg; RUN is the folder that `fxgrow demo` leaves)
+Run: python docs/grown_network.py [RUN]    (writes docs/grown_network.svg; RUN is what `fxgrow train digits` leaves)
 """
 
 import sys
@@ -13,7 +13,7 @@ import fxgrow
 TARGET = Path(__file__).with_suffix(".svg")
 
 
-def main(run: str = "runs/demo") -> None:
+def main(run: str = "runs/digits") -> None:
     """Draw the depth map, on white, so that it is readable by day and by night."""
     results = fxgrow.results.read_results(run)
     history = results.table.record.history

@@ -29,6 +29,11 @@ class FxgrowError(Exception):
         self.what, self.where, self.fix = what, where, fix
         super().__init__((f"{where}: " if where else "") + what + (f"; {fix}" if fix else ""))
 
+    @property
+    def kind(self) -> str:
+        """The section of docs/errors.md that explains it."""
+        return next(kind.__name__ for kind in type(self).__mro__ if kind.__module__ == __name__)
+
 
 class TraceError(FxgrowError):
     """A model could not be traced, or what was traced is not the model."""

@@ -40,7 +40,7 @@ def read_results(path: str | os.PathLike[str]) -> Results:
         FileError: If there is no model, or a file in the folder cannot be read.
 
     Example:
-        >>> fxgrow.results.read_results("runs/demo").metrics["grown"][-1]["test_accuracy"]  # doctest: +SKIP
+        >>> fxgrow.results.read_results("runs/demo").metrics["half-steps"][-1]["test_accuracy"]  # doctest: +SKIP
     """
     folder = Path(path)
     if not folder.is_dir():
@@ -61,14 +61,21 @@ def _table(path: Path) -> Table:
 def _metrics(path: Path) -> dict[str, list[Epoch]]:
     """Read the metrics; a cell that is empty or no number says nothing."""
     found: dict[str, list[Epoch]] = defaultdict(list)
-    if path.exists():
-        with path.open(newline="", encoding="utf-8") as file:
-            for line in csv.DictReader(file):
-                numbers = {name: number for name, cell in line.items() if (number := _number(cell)) is not None}
-                if "epoch" not in numbers:
-                    raise FileError("a line of it has no epoch", where=str(path), fix="write it again")
-                found[line.get("model") or "model"].append(numbers)
+    for line in csv.DictReader(_lines(path)):
+        numbers = {name: number for name, cell in line.items() if (number := _number(cell)) is not None}
+        if "epoch" not in numbers:
+            raise FileError("a line of it has no epoch", where=str(path), fix="write it again")
+        found[line.get("model") or "model"].append(numbers)
     return dict(found)
+
+
+def _lines(path: Path) -> list[str]:
+    if not path.exists():
+        return []
+    try:
+        return path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise FileError(f"it cannot be read as text ({error})", where=str(path), fix="write it again") from error
 
 
 def _number(cell: str | None) -> float | None:

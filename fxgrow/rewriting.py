@@ -1,17 +1,17 @@
 """Rewrites by name: the passes of `fxgrow.passes` as functions."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 import torch
 import torch.fx as fx
-from torch import nn
+from torch import Tensor, nn
 
 from fxgrow.optimizers import Optimizers
 from fxgrow.passes.add_residual_edge import AddResidualEdge
 from fxgrow.passes.block_copies import parameters_within
 from fxgrow.passes.deepen import Deepen, repeated_blocks
-from fxgrow.passes.fit_copies import fit_copies
+from fxgrow.passes.fit_copies import fit_copies, mean_loss
 from fxgrow.passes.fold_pairs import FoldPairs
 from fxgrow.passes.insert_block import InsertBlock
 from fxgrow.passes.merge_branches import MergeBranches
@@ -61,6 +61,7 @@ def deepen(
     *,
     how: Literal["half", "zero"] = "half",
     fit: Iterable[Any] | None = None,
+    loss_fn: Callable[[Any, Any], Tensor] | None = None,
     optimizer: Optimizers | None = None,
     context: Mapping[str, Any] | None = None,
 ) -> fx.GraphModule:
@@ -77,6 +78,8 @@ def deepen(
         fit: Pairs ``(inputs, target)``: the last linear maps of the copies are fitted to their inputs, by ridge
             regression, so that two half-steps compute what the block did. The history says the squared error of each
             pair before and after, in shares of what the block adds (``context["fit"]``). With half-steps only.
+        loss_fn: With `fit`, maps output and target to a mean loss; the history says its mean over the pairs, in
+            evaluation mode: of `traced`, with half-steps, and with fitted ones (``context["loss"]``).
         optimizer: The optimizer that trains `traced`, or several. Copies join the groups of their originals; both
             halves begin with fresh moments.
         context: What the growth history shall remember of this event, JSON values.
@@ -102,14 +105,16 @@ def deepen(
     applied = Deepen((blocks,) if isinstance(blocks, str) else tuple(blocks), how)
     if fit is None:
         return remember(applied(traced, optimizer).graph_module, context)
-    base = unwrap(traced)
+    base, pairs = unwrap(traced), list(fit)
     trial = applied(base).graph_module  # where a fit is refused, the optimizer has not changed
-    errors = fit_copies(base, trial, applied.copies(base), fit)
+    losses = [] if loss_fn is None else [mean_loss(module, loss_fn, pairs) for module in (base, trial)]
+    errors = fit_copies(base, trial, applied.copies(base), pairs)
+    told = {} if loss_fn is None else {"loss": [*losses, mean_loss(trial, loss_fn, pairs)]}
     deeper = applied(traced, optimizer).graph_module
     with torch.no_grad():
         for name in parameters_within(deeper, *applied.copies(base)):
             deeper.get_parameter(name).copy_(trial.get_parameter(name))
-    return remember(deeper, {**(context or {}), "fit": {path: list(pair) for path, pair in errors.items()}})
+    return remember(deeper, {**(context or {}), "fit": {path: list(pair) for path, pair in errors.items()}, **told})
 
 
 def insert_block(

@@ -103,8 +103,9 @@ class BlockCopy:
         readers = [user for user in entry.users if user not in set(self.region.nodes)]
         values = self.values = {self.region.entry: entry}
         place = entry
+        for node in sorted(self.region.nodes, key=lambda node: node.op != "call_module"):
+            self._copy_state(node)  # modules first, or a weight that is read by itself would stand in a bare container
         for node in self.region.nodes:
-            self._copy_state(node)
             with graph.inserting_after(place):
                 place = values[node] = graph.node_copy(node, self._copied)
             for known in ("tensor_meta", "type"):  # behind a block a value may have a gradient that it had not before
@@ -233,6 +234,9 @@ def ends_of(
             own = ends.of(branch)
             fix = "name another block"
             if not own or not all(_within(name, region.path) for end in own for name in end.parameters):
+                shared = _shared(graph_module, ends, region)
+                if shared is not None:
+                    raise PassError(f"{shared} is read by several operations", where=region.path, fix=fix)
                 what = f"its residual branch {name_of(branch)} ends in no linear map, norm or scale of its own"
                 raise PassError(what, where=region.path, fix=fix)
             if linear and not all(end.linear for end in own):
@@ -240,6 +244,12 @@ def ends_of(
                 raise PassError(what, where=region.path, fix=f"{fix}, or use zero-output copies")
             found += [name for end in own for name in end.parameters]
     return tuple(found)
+
+
+def _shared(graph_module: fx.GraphModule, ends: BranchEnds, region: Region) -> str | None:
+    """Return a parameter of a block that more than one operation reads, if there is one."""
+    names = parameters_within(graph_module, region.path)
+    return next((name for name in names if len(ends.readers[id(graph_module.get_parameter(name))]) > 1), None)
 
 
 def parameters_within(graph_module: fx.GraphModule, *blocks: str) -> list[str]:

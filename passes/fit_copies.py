@@ -1,6 +1,6 @@
 """Fit the copies of halved blocks, so that a block and its copy compute what the block did."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,7 +9,7 @@ import torch.fx as fx
 from torch import Tensor
 
 from fxgrow.errors import PassError
-from fxgrow.execution.calling import bind_placeholders
+from fxgrow.execution.calling import Inputs, bind_placeholders
 from fxgrow.execution.preservation import preserved
 from fxgrow.execution.randomness import preserved_randomness
 from fxgrow.graph.blocks import steps_between
@@ -19,6 +19,16 @@ from fxgrow.graph.sites import Site, find_sites, site_input
 
 #: ridge, relative to the mean second moment of the inputs
 _RIDGE = 1e-3
+
+
+def mean_loss(graph_module: fx.GraphModule, loss_fn: Callable[[Any, Any], Tensor], pairs: Iterable[Any]) -> float:
+    """Return the mean of a loss over pairs ``(inputs, target)``, in evaluation mode; nothing of the model changes."""
+    losses = []
+    with preserved(graph_module), torch.no_grad():
+        graph_module.eval()
+        for inputs, target in pairs:
+            losses.append(float(loss_fn(Inputs.of(graph_module, inputs).call(graph_module), target)))
+    return sum(losses) / len(losses)
 
 
 @dataclass(frozen=True)

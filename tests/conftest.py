@@ -2,7 +2,7 @@
 
 hypothesis draws the same examples every time, unless HYPOTHESIS_PROFILE=explore asks for new ones, of which it says the
 seed. torch uses one thread, unless FXGROW_TEST_THREADS asks for more: the tests' tensors are small, and pytest-xdist's
-processes already share the cores.
+processes already share the cores. Nor do the processes that tests start take more.
 """
 
 import os
@@ -12,7 +12,9 @@ import pytest
 import torch
 from hypothesis import HealthCheck, settings
 
-torch.set_num_threads(int(os.environ.get("FXGROW_TEST_THREADS", "1")))
+_THREADS = os.environ.get("FXGROW_TEST_THREADS", "1")
+torch.set_num_threads(int(_THREADS))
+os.environ["OMP_NUM_THREADS"] = _THREADS  # for the processes that tests start
 
 #: building a network takes longer than drawing a number
 _SLOW = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.large_base_example]

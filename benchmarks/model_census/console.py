@@ -1,5 +1,7 @@
 """What a run of the census shows: a progress bar, a line for each model, and a table at the end."""
 
+from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 
 from rich.console import Console
@@ -9,11 +11,12 @@ from rich.table import Table
 from model_census.candidates import Candidate
 from model_census.processes import Limits, census
 from model_census.results import Result, append, read
-from model_census.stages import ALL_STAGES
 from model_census.summary import passed_by_stage
 
 
-def run(candidates: list[Candidate], limits: Limits, *, jobs: int, backend: str, results: Path) -> int:
+def run(
+    candidates: list[Candidate], limits: Limits, *, jobs: int, backend: str, results: Path, way: str = "stages"
+) -> int:
     """Run the census and show it; the exit status is 130 if it was interrupted, else 0."""
     console = Console()
     columns = (
@@ -30,15 +33,14 @@ def run(candidates: list[Candidate], limits: Limits, *, jobs: int, backend: str,
             progress.update(task, description=candidate.key)
 
         try:
-            for result in census(candidates, limits, jobs=jobs, backend=backend, started=started):
+            for result in census(candidates, limits, jobs=jobs, backend=backend, started=started, way=way):
                 append(results, result)
                 progress.console.print(describe(result), highlight=False, soft_wrap=True, markup=False)
                 progress.advance(task)
         except KeyboardInterrupt:
             console.print(f"interrupted; go on with --resume ({results})")
             return 130
-    console.print(_table(list(read(results).values())))
-    console.print(f"python benchmarks/census.py --results {results} --report docs/census.md", highlight=False)
+    console.print(_table(list(read(results).values()), import_module(f"model_census.{way}").ALL_STAGES))
     return 0
 
 
@@ -51,9 +53,9 @@ def describe(result: Result) -> str:
     return f"{result.key:44s} {result.seconds:6.1f} s  {growable:14s} {end}{message}"
 
 
-def _table(results: list[Result]) -> Table:
+def _table(results: list[Result], stages: Sequence[str]) -> Table:
     groups = passed_by_stage(results)
     table = Table("passed", *groups)
-    for stage in ALL_STAGES:
-        table.add_row(stage, *(f"{passed[stage]} of {total}" for total, passed in groups.values()))
+    for stage in stages:
+        table.add_row(stage, *(group.spelled(stage) for group in groups.values()))
     return table

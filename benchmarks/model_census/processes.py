@@ -10,6 +10,7 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from importlib import import_module
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
@@ -27,10 +28,14 @@ PRELOADED = (
     "transformers.modeling_utils",
     "fxgrow",
     "model_census.stages",
+    "model_census.deepening",
 )
 
 #: where files lie on this machine, in front of what they are called in a package or in this repository
 _FOLDERS = re.compile(r"/\S*/(?=site-packages/|benchmarks/|fxgrow/|passes/)")
+
+#: what the server of processes may take until the first stage begins: on a busy machine its imports take minutes
+_SECONDS_TO_START = 600.0
 
 
 @dataclass(frozen=True)
@@ -43,9 +48,18 @@ class Limits:
 
 
 def census(
-    candidates: list[Candidate], limits: Limits, *, jobs: int, backend: str, started: Callable[[Candidate], None]
+    candidates: list[Candidate],
+    limits: Limits,
+    *,
+    jobs: int,
+    backend: str,
+    started: Callable[[Candidate], None],
+    way: str = "stages",
 ) -> Iterator[Result]:
-    """Yield a result for each candidate as it is done; `jobs` of them run at a time."""
+    """Yield a result for each candidate as it is done; `jobs` of them run at a time.
+
+    `way` is the module here that says which stages they go through, in one process and in a later one.
+    """
     context = multiprocessing.get_context("forkserver")
     # The server learns of this folder from the environment only, and PyTorch's threads cannot be changed after a fork.
     here = str(Path(__file__).parents[1])
@@ -62,7 +76,7 @@ def census(
             while waiting and len(running) < jobs:
                 candidate = waiting.pop(0)
                 started(candidate)
-                running.append(_Run(context, candidate, limits, backend))
+                running.append(_Run(context, candidate, limits, backend, way))
             wait([run.connection for run in running], timeout=1.0)
             for run in list(running):
                 if run.advance():
@@ -76,20 +90,22 @@ def census(
 class _Run:
     """One candidate's two processes, one after the other: the way to the file, and the way back from it."""
 
-    def __init__(self, context: Any, candidate: Candidate, limits: Limits, backend: str) -> None:
-        self.context, self.candidate, self.limits, self.backend = context, candidate, limits, backend
+    def __init__(self, context: Any, candidate: Candidate, limits: Limits, backend: str, way: str) -> None:
+        self.context, self.candidate, self.limits, self.backend, self.way = context, candidate, limits, backend, way
         self.folder = tempfile.TemporaryDirectory(prefix="fxgrow-census-")
         self.started = time.monotonic()
         self.stage, self.since = "started", self.started
+        self.deadline = self.started + _SECONDS_TO_START + limits.seconds
         self.stages: dict[str, float] = {}
         self.facts: dict[str, Any] = {}
         self.failure: Failure | None = None
-        self._start(loading=False)
+        self._start(later=False)
 
-    def _start(self, *, loading: bool) -> None:
-        self.loading = loading
+    def _start(self, *, later: bool) -> None:
+        self.later = later
         self.connection, there = self.context.Pipe(duplex=False)
-        work = (there, self.candidate, self.folder.name, self.backend, self.limits, self.facts if loading else None)
+        facts = self.facts if later else None
+        work = (there, self.candidate, self.folder.name, self.backend, self.limits, self.way, facts)
         self.process = self.context.Process(target=_work, args=work, daemon=True)
         self.process.start()
         there.close()
@@ -97,14 +113,14 @@ class _Run:
     def advance(self) -> bool:
         """Take in what the process has said; return whether the candidate is done."""
         ended = self._read()
-        if not ended and time.monotonic() - self.started > self.limits.seconds:
+        if not ended and time.monotonic() > self.deadline:
             self.failure = Failure(self.stage, "TimeoutError", f"it took more than {self.limits.seconds:g} s in all")
             ended = True
         if not ended:
             return False
         self.stop()
-        if self.failure is None and not self.loading:
-            self._start(loading=True)
+        if self.failure is None and not self.later:
+            self._start(later=True)
             return False
         return True
 
@@ -114,6 +130,8 @@ class _Run:
             while self.connection.poll():
                 kind, value = self.connection.recv()
                 if kind == "stage":
+                    if self.stage == "started":
+                        self.deadline = time.monotonic() + self.limits.seconds
                     self.stage, self.since = value, time.monotonic()
                 elif kind == "passed":
                     self.stages[value] = round(time.monotonic() - self.since, 2)
@@ -152,17 +170,19 @@ def _work(
     folder: str,
     backend: str,
     limits: Limits,
+    way: str,
     facts: dict[str, Any] | None,
 ) -> None:
-    """Go through the stages, in a process of its own; `facts` are given to the process that loads."""
+    """Go through the stages of a way, in a process of its own; `facts` are given to the later one."""
     limit = int(limits.gigabytes * 2**30)
     resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
     warnings.simplefilter("ignore")
     _silence()
-    from model_census.stages import LOADED, STAGES, Subject, load
+    from model_census.stages import Subject
 
+    stages = import_module(f"model_census.{way}")
     subject = Subject(candidate, Path(folder), backend, dict(facts or {}))
-    for name, run in STAGES.items() if facts is None else [(LOADED, load)]:
+    for name, run in (stages.STAGES if facts is None else stages.LATER).items():
         connection.send(("stage", name))
         try:
             run(subject)

@@ -2,6 +2,7 @@
 
 import argparse
 import importlib
+import logging
 import os
 import sys
 import warnings
@@ -36,6 +37,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in arguments
+    # A CUDA build of torch says there once that this machine has no GPU, which is no news to who works on the CPU.
+    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
             if not debug:
@@ -51,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except FxgrowError as error:
         if debug:
             raise
-        return _report(str(error), USER_ERROR)
+        return _report(f"{error.kind}: {error}", USER_ERROR)
     except Exception as error:
         if debug:
             raise

@@ -17,14 +17,16 @@ def add_parser(verbs: "Verbs") -> None:
         verbs,
         "demo",
         run,
-        summary="train and grow a small vision transformer on MNIST digits",
-        example="fxgrow demo\nfxgrow demo --compare",
+        summary="train a network that grows by half-steps, beside the same one from scratch",
+        example="fxgrow demo\nfxgrow demo --epochs 4 --out runs/short",
     )
     add_arguments(parser)
 
 
-def run(args: argparse.Namespace) -> int | None:
+def run(args: argparse.Namespace) -> None:
     """Run the demo."""
+    from fxgrow.cli.output import output_console, tell
     from fxgrow.demo import run as run_demo
 
-    return run_demo(args)
+    metrics = run_demo(args, output_console(args))
+    tell(None, {"folder": str(args.out), "metrics": metrics}, args)

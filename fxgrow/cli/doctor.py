@@ -1,12 +1,11 @@
 """`fxgrow doctor`: what this machine has, and whether the parts that fxgrow stands on work here."""
 
 import argparse
-import json
 import platform
 import shutil
 import warnings
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Literal
 
@@ -44,19 +43,17 @@ def add_parser(verbs: "Verbs") -> None:
         description="A small model is traced, grown, verified and compiled. The exit status is 1 if something that "
         "fxgrow needs does not work.",
         example="fxgrow doctor\nfxgrow doctor --json",
-        json=True,
     )
 
 
 def run(args: argparse.Namespace) -> int:
     """Print what was found."""
+    from fxgrow.cli.output import tell
+
     findings = list(examine())
-    if args.json:
-        print(json.dumps([asdict(finding) for finding in findings], indent=1))
-    else:
-        width = max(len(finding.subject) for finding in findings)
-        for finding in findings:
-            print(f"{finding.subject:<{width}}  {finding.state:<6}  {finding.detail}")
+    width = max(len(finding.subject) for finding in findings)
+    lines = (f"{finding.subject:<{width}}  {finding.state:<6}  {finding.detail}" for finding in findings)
+    tell("\n".join(lines), findings, args)
     return int(any(finding.state == "fails" for finding in findings))
 
 

@@ -45,8 +45,8 @@ def run(args: argparse.Namespace) -> None:
     """Write the model."""
     import fxgrow.export
     from fxgrow.cli.models import load_model
-    from fxgrow.cli.output import output_console
+    from fxgrow.cli.output import tell
 
     write: Callable[..., Any] = getattr(fxgrow.export, _FORMATS[args.to])
     write(load_model(args.model, args), args.output, overwrite=args.force)
-    output_console(args).print(f"wrote {args.output}", markup=False)
+    tell(f"wrote {args.output}", {"written": args.output, "format": args.to}, args)

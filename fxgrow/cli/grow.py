@@ -28,7 +28,6 @@ def add_parser(verbs: "Verbs") -> None:
         description="The grown model computes the same function; `fxgrow verify` shows it. With half-steps it computes "
         "another one, and `fxgrow verify` says how far off.",
         example=_EXAMPLE,
-        json=True,
     )
     parser.add_argument("model", metavar="FILE", help="a model that `fxgrow score -o` wrote")
     parser.add_argument(

@@ -34,7 +34,6 @@ def add_parser(verbs: "Verbs") -> None:
         summary="show a model as a tree: sizes, scores, depth, and what grew",
         description="Only the table in the file is read: no model code is imported, nothing is executed.",
         example=_EXAMPLE,
-        json=True,
     )
     parser.add_argument("model", metavar="FILE", nargs="?", help="a model that fxgrow wrote")
     _add_views(parser)

@@ -28,7 +28,6 @@ def add_verb(
     summary: str,
     description: str = "",
     example: str,
-    json: bool = False,
 ) -> Parser:
     """Add a verb and return its parser.
 
@@ -39,7 +38,6 @@ def add_verb(
         summary: One line for the list of verbs.
         description: What more the verb's own help says.
         example: Command lines for the help.
-        json: Whether the verb can print its result for machines.
     """
     parser = verbs.add_parser(
         name,
@@ -50,8 +48,7 @@ def add_verb(
     )
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     parser.add_argument("-q", "--quiet", action="store_true", help="print nothing but errors")
-    if json:
-        parser.add_argument("--json", action="store_true", help="print the result as JSON, and nothing else")
+    parser.add_argument("--json", action="store_true", help="print the result as JSON, and nothing else")
     parser.set_defaults(run=run, parser=parser)
     return parser
 

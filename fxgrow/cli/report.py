@@ -9,8 +9,8 @@ if TYPE_CHECKING:
     from fxgrow.cli.parser import Verbs
 
 _EXAMPLE = """
-fxgrow report runs/demo -o report.html
-fxgrow report runs/demo --compare runs/other -o report.html
+fxgrow report runs/digits -o report.html
+fxgrow report runs/digits --compare runs/other -o report.html
 fxgrow report grown.pt -o report.html
 """
 
@@ -35,10 +35,11 @@ def add_parser(verbs: "Verbs") -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Write the page."""
-    from fxgrow.cli.output import output_console
+    from fxgrow.cli.output import tell
     from fxgrow.report import write_report
     from fxgrow.results import read_results
 
     others = [read_results(path) for path in args.compare]
     written = write_report(read_results(args.folder), args.output, compare=others, overwrite=args.force)
-    output_console(args).print(f"wrote {written}, {written.stat().st_size / 1e6:.1f} MB", markup=False)
+    size = written.stat().st_size
+    tell(f"wrote {written}, {size / 1e6:.1f} MB", {"written": str(written), "bytes": size}, args)

@@ -3,13 +3,13 @@
 import argparse
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fxgrow.cli.parser import add_loading, add_output, add_verb
 from fxgrow.errors import PassError, PipelineError, VerificationError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     import torch.fx as fx
     from rich.console import Console
@@ -52,11 +52,12 @@ def add_parser(verbs: "Verbs") -> None:
 
 def run(args: argparse.Namespace) -> int:
     """List the passes, or run some and write what comes out; the status is 1 if the function changed."""
-    from fxgrow.cli.output import output_console
+    from fxgrow.cli.output import output_console, tell
 
     console = output_console(args)
     if args.list:
-        _list_passes(console)
+        found = list(_passes())
+        tell("\n".join(map(_pass_text, found)), found, args)
         return 0
     if args.model is None or args.passes is None:
         args.parser.error("it needs a model and -p PIPELINE, or --list")
@@ -67,24 +68,26 @@ def run(args: argparse.Namespace) -> int:
     pipeline = parse(args.passes)
     if args.output:
         check_output(args.output, overwrite=args.force)
-    model = load_model(args.model, args)
+    model, steps = load_model(args.model, args), list[dict[str, Any]]()
     try:
-        result = pipeline(model, verify=args.verify, after_each=_reporter(args, console))
+        result = pipeline(model, verify=args.verify, after_each=_reporter(args, console, steps))
     except PipelineError as error:
         path = args.model if error.before is model else _keep(error.before, args.output or args.model)
         fix = f"{error.fix}; to repeat: {error.reproducer(path)}"
         repeated = PassError(error.what, where=error.where, fix=fix)
         if isinstance(error.__cause__, VerificationError) and not args.debug:
-            print(f"fxgrow: {repeated}", file=sys.stderr)
+            print(f"fxgrow: {error.__cause__.kind}: {repeated}", file=sys.stderr)
             return 1
         raise repeated from error
     if args.output:
         write_model(result.graph_module, args, console)
+    tell(None, {"passes": steps, "written": args.output}, args)
     return 0
 
 
-def _reporter(args: argparse.Namespace, console: "Console") -> "Callable[[PassRun], None]":
+def _reporter(args: argparse.Namespace, console: "Console", steps: list[dict[str, Any]]) -> "Callable[[PassRun], None]":
     def report(step: "PassRun") -> None:
+        steps.append({"pass": str(step.applied), "modified": step.result.modified, "seconds": step.seconds})
         seconds = f"{step.seconds:8.3f} s  " if args.time else ""
         outcome = "modified " if step.result.modified else "unchanged"
         console.print(f"{seconds}{outcome}  {step.applied}", markup=False, soft_wrap=True)
@@ -105,7 +108,8 @@ def _keep(graph_module: "fx.GraphModule", beside: str) -> str:
     return str(path)
 
 
-def _list_passes(console: "Console") -> None:
+def _passes() -> "Iterator[dict[str, Any]]":
+    """Yield what is known of each pass; of one that cannot be used, why."""
     from fxgrow.passes import available_passes, describe_pass
     from fxgrow.passes.options import spell_value
 
@@ -113,9 +117,18 @@ def _list_passes(console: "Console") -> None:
         try:
             description = describe_pass(name)
         except PassError as error:  # a broken plugin must not hide the others
-            console.print(f"{name}\n    cannot be used: {error}", markup=False, soft_wrap=True)
+            yield {"name": name, "summary": f"cannot be used: {error}", "options": []}
             continue
-        console.print(f"{name}\n    {description.summary}", markup=False, soft_wrap=True)
-        for option in description.options:
-            default = "required" if option.required else f"default {spell_value(option.default)}"
-            console.print(f"    {option.name}: {option.type_name} ({default})", markup=False, soft_wrap=True)
+        options = [
+            {"name": o.name, "type": o.type_name, "default": None if o.required else spell_value(o.default)}
+            for o in description.options
+        ]
+        yield {"name": name, "summary": description.summary, "options": options}
+
+
+def _pass_text(found: dict[str, Any]) -> str:
+    lines = [found["name"], f"    {found['summary']}"]
+    for option in found["options"]:
+        default = "required" if option["default"] is None else f"default {option['default']}"
+        lines.append(f"    {option['name']}: {option['type']} ({default})")
+    return "\n".join(lines)

@@ -27,7 +27,6 @@ def add_parser(verbs: "Verbs") -> None:
         description="The loss is the mean cross entropy. The scores are shown, and written with the model if -o says "
         "where.",
         example=_EXAMPLE,
-        json=True,
     )
     parser.add_argument("model", metavar="FILE", help="a model that fxgrow wrote")
     parser.add_argument(

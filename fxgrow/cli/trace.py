@@ -28,7 +28,6 @@ def add_parser(verbs: "Verbs") -> None:
         summary="trace a model of timm and write it to a file",
         description="What was traced is run against the model, in train and eval mode, before it is written.",
         example=_EXAMPLE,
-        json=True,
     )
     parser.add_argument("model", metavar="timm:NAME", help="a name of timm's registry")
     parser.add_argument(

@@ -1,6 +1,7 @@
 """`fxgrow train`: a run that a recipe or options describe."""
 
 import argparse
+import os
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,13 +12,15 @@ from fxgrow.errors import SettingsError
 if TYPE_CHECKING:
     from fxgrow.cli.parser import Verbs
     from fxgrow.runs import Settings
+    from fxgrow.runs.command import Outcome
+    from fxgrow.runs.forecast import Forecast
 
 _EXAMPLE = """
-fxgrow train demo
+fxgrow train digits
 fxgrow train recipe.toml --set optimizer.rate=3e-4 --out runs/slower
 fxgrow train --data imagefolder:photos --model timm:deit_tiny_patch16_224 --budget 30% --epochs 50
-fxgrow train demo --plan
-fxgrow train demo --stages 1/4,1/2 --cycles 1,2 --out runs/waking
+fxgrow train digits --plan
+fxgrow train digits --stages 1/4,1/2 --cycles 1,2 --out runs/waking
 fxgrow train --resume runs/waking
 """
 #: options that stand for settings, with what they are called in a recipe
@@ -31,7 +34,7 @@ _SETTINGS = {
     "device": ("device", "NAME", "as torch spells it"),
 }
 
-_BESIDE_RESUME = {"verb", "run", "parser", "debug", "quiet", "resume", "threads"}
+_BESIDE_RESUME = {"verb", "run", "parser", "debug", "quiet", "json", "resume", "threads"}
 
 
 def add_parser(verbs: "Verbs") -> None:
@@ -67,22 +70,38 @@ def add_parser(verbs: "Verbs") -> None:
     parser.add_argument("--resume", type=Path, metavar="DIR", help="go on with the run in a folder; Ctrl-C stops it")
 
 
-def run(args: argparse.Namespace) -> int | None:
+def run(args: argparse.Namespace) -> int:
     """Train, go on with a run, or list the recipes."""
+    from fxgrow.cli.output import tell
+
     if args.list:
-        _list()
-        return None
+        from fxgrow.runs.reading import recipe_names, recipe_summary
+
+        recipes = {name: recipe_summary(name) for name in recipe_names()}
+        tell("\n".join(f"{name}\n    {summary}" for name, summary in recipes.items()), recipes, args)
+        return 0
+    found = _carry_out(args)
+    if os.environ.get("RANK", "0") == "0":  # of the processes of torchrun the first one speaks
+        tell(None, found, args)
+    return getattr(found, "status", 0)
+
+
+def _carry_out(args: argparse.Namespace) -> "Outcome | Forecast":
+    """Train, go on, or plan; what people read is printed on the way."""
+    from fxgrow.cli.output import output_console
     from fxgrow.runs.command import plan, resume, set_threads, train
 
+    console = output_console(args)
     if args.resume:
         _check_alone(args)
         set_threads(args.threads)
-        return resume(args.resume)
+        return resume(args.resume, console)
     settings = settings_of(args)
     set_threads(args.threads)
     if args.plan:
-        return plan(settings)
-    return train(settings, args.out or Path("runs") / (Path(args.recipe or "train").stem), force=args.force)
+        return plan(settings, console)
+    out = args.out or Path("runs") / (Path(args.recipe or "train").stem)
+    return train(settings, out, console, force=args.force)
 
 
 def _check_alone(args: argparse.Namespace) -> None:
@@ -141,11 +160,3 @@ def parse_shares(text: str, option: str) -> list[float]:
     except (ValueError, ZeroDivisionError):
         where = f"{option} {text}"
         raise SettingsError("it is no list of numbers", where=where, fix=f"write {option} 1/4,1/2") from None
-
-
-def _list() -> None:
-    """Print the recipes, each with the comment at its head."""
-    from fxgrow.runs.reading import recipe_names, recipe_summary
-
-    for name in recipe_names():
-        print(f"{name}\n    {recipe_summary(name)}")

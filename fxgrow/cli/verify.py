@@ -1,7 +1,6 @@
 """`fxgrow verify`: whether two models compute the same function."""
 
 import argparse
-import json
 import sys
 from dataclasses import asdict
 from typing import TYPE_CHECKING
@@ -22,7 +21,6 @@ def add_parser(verbs: "Verbs") -> None:
         description="Outputs, gradients of the parameters that both have, and buffers are compared on random inputs, "
         "in train and eval mode and at two batch sizes. The exit status is 1 if they differ.",
         example="fxgrow verify model.pt grown.pt",
-        json=True,
     )
     parser.add_argument("before", metavar="BEFORE", help="the model that is right")
     parser.add_argument("after", metavar="AFTER", help="the model that should equal it")
@@ -37,7 +35,7 @@ def run(args: argparse.Namespace) -> int:
     """Compare the models and say how far apart they are."""
     import fxgrow
     from fxgrow.cli.models import load_model
-    from fxgrow.cli.output import output_console
+    from fxgrow.cli.output import tell
     from fxgrow.errors import VerificationError
 
     before, after = load_model(args.before, args), load_model(args.after, args)
@@ -47,17 +45,15 @@ def run(args: argparse.Namespace) -> int:
         if args.debug:
             raise
         if args.json:
-            print(json.dumps({"equal": False, "why": str(error)}, indent=1))
-        print(f"fxgrow: {args.after} differs from {args.before}: {error}", file=sys.stderr)
+            tell(None, {"equal": False, "why": str(error)}, args)
+        print(f"fxgrow: {error.kind}: {args.after} differs from {args.before}: {error}", file=sys.stderr)
         return 1
-    if args.json:
-        print(json.dumps({"equal": True, **asdict(found)}, indent=1))
-        return 0
     sizes = " and ".join(map(str, found.batch_sizes))
-    output_console(args).print(
+    tell(
         f"equal: {found.outputs} outputs, {found.gradients} gradients and {found.buffers} buffers "
         f"({', '.join(found.modes)}; batches of {sizes})\n"
         f"largest relative difference {found.largest_relative:.1e}" + (f", in {found.worst}" if found.worst else ""),
-        markup=False,
+        {"equal": True, **asdict(found)},
+        args,
     )
     return 0

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from fxgrow.errors import DataError
+from fxgrow.errors import DataError, first_line
 
 
 class ImageDataset(Dataset[tuple[Tensor, int]]):
@@ -139,8 +139,18 @@ class FileImages(ImageDataset):
         return self.prepare(self._decode(image).unsqueeze(0))[0], label
 
     def picture(self, index: int) -> tuple[Any, int]:
-        """Return one image as the file holds it, and its label."""
-        picture, label = self._files[self._indices[index]]
+        """Return one image as the file holds it, and its label.
+
+        Raises:
+            DataError: If the file is no image, or damaged.
+        """
+        number = self._indices[index]
+        try:
+            picture, label = self._files[number]
+        except OSError as error:  # what PIL raises of a damaged file, too
+            samples = getattr(self._files, "samples", None)
+            where = f"image {number}" if samples is None else str(samples[number][0])
+            raise DataError(f"it is no image ({first_line(error)})", where=where, fix="remove or mend it") from error
         return picture, label
 
 

@@ -1,4 +1,4 @@
-"""``fxgrow demo``: the whole way from a narrow vision transformer to a grown one, on digits."""
+"""``fxgrow demo``: a network that grows by half-steps, beside the same one from scratch."""
 
 from fxgrow.demo.command import add_arguments as add_arguments
 from fxgrow.demo.command import run as run

@@ -1,4 +1,4 @@
-"""What the demo leaves behind: the model, the metrics and a plot, all of them or none."""
+"""What the demo leaves behind: the model, its weights, the metrics and a plot, all of them or none."""
 
 import os
 import shutil
@@ -7,11 +7,13 @@ from itertools import chain
 from pathlib import Path
 from tempfile import mkdtemp
 
-import torch.fx as fx
+import torch
 
 from fxgrow.errors import FileError
 from fxgrow.files import save
 from fxgrow.results import METRICS, MODEL, RECIPE
+from fxgrow.runs.folder import WEIGHTS
+from fxgrow.runs.growing import WakingBlocks
 from fxgrow.runs.metrics import EpochMetrics, write_metrics
 from fxgrow.runs.reading import as_toml
 from fxgrow.runs.settings import Settings
@@ -20,25 +22,28 @@ PLOT = "plot.png"
 
 
 def write_results(
-    settings: Settings, out: Path, grown: fx.GraphModule, runs: Mapping[str, Sequence[EpochMetrics]]
+    settings: Settings, out: Path, grown: WakingBlocks, runs: Mapping[str, Sequence[EpochMetrics]]
 ) -> None:
-    """Write recipe.toml, metrics.csv, model.pt and plot.png into `out`; other files in it are left alone.
+    """Write recipe.toml, metrics.csv, model.pt, weights.pt and plot.png into `out`; other files are left alone.
 
-    The files are written beside `out` first and moved when all of them are complete.
+    The model is scored before, so that its file says where it would grow further. The files are written beside `out`
+    first and moved when all of them are complete.
 
     Raises:
         FileError: If they cannot be written.
     """
+    grown.measure_scores()
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         partial = Path(mkdtemp(prefix=f".{out.name}-", dir=out.parent))
         try:
-            save(grown, partial / MODEL)
+            save(grown.saved, partial / MODEL)
+            torch.save(grown.weights(), partial / WEIGHTS)
             (partial / RECIPE).write_text(as_toml(settings), encoding="utf-8")
             write_metrics(partial / METRICS, chain.from_iterable(runs.values()))
             plot(partial / PLOT, runs)
             out.mkdir(exist_ok=True)
-            for name in (MODEL, METRICS, RECIPE, PLOT):
+            for name in (MODEL, WEIGHTS, METRICS, RECIPE, PLOT):
                 os.replace(partial / name, out / name)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
@@ -48,7 +53,7 @@ def write_results(
 
 
 def plot(path: Path, runs: Mapping[str, Sequence[EpochMetrics]]) -> None:
-    """Draw test loss, test accuracy and parameters over the epochs of every model."""
+    """Draw test loss, test accuracy and the parameters that run over the epochs of every model."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -56,7 +61,7 @@ def plot(path: Path, runs: Mapping[str, Sequence[EpochMetrics]]) -> None:
     FigureCanvasAgg(figure)
     figure.subplots_adjust(left=0.08, right=0.98, bottom=0.15, wspace=0.3)
     panels = figure.subplots(1, 3)
-    drawn = (("test_loss", "test loss"), ("test_accuracy", "test accuracy"), ("parameters", "parameters"))
+    drawn = (("test_loss", "test loss"), ("test_accuracy", "test accuracy"), ("parameters", "parameters that run"))
     for axes, (quantity, title) in zip(panels, drawn, strict=True):
         for name, metrics in runs.items():
             trained = metrics[1:]

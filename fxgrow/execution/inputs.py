@@ -1,6 +1,7 @@
 """Inputs of a graph: described by the metadata of its placeholders, and built at random from it."""
 
 from functools import partial
+from itertools import chain
 from typing import Any
 
 import torch
@@ -48,8 +49,8 @@ def example_inputs_of(graph_module: fx.GraphModule, seed: int = 0, batch_size: i
 
 def device_of(module: nn.Module) -> torch.device:
     """Return the device of the first parameter or buffer of `module`; the CPU where it has none."""
-    tensors = [*module.parameters(), *module.buffers()]
-    return tensors[0].device if tensors else torch.device("cpu")
+    first = next(chain(module.parameters(), module.buffers()), None)
+    return torch.device("cpu") if first is None else first.device
 
 
 def input_metadata(node: fx.Node) -> Any:

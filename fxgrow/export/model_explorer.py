@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from fxgrow.errors import ExportError
+from fxgrow.export.folder import check_folder, make_folder
 from fxgrow.files.atomic import whole_or_nothing
 from fxgrow.inspection.graph import GraphNode, GraphView, view_graph
 from fxgrow.inspection.model import Model
@@ -41,12 +41,8 @@ def export_model_explorer(model: Model, folder: str | os.PathLike[str], *, overw
         for name, values in (("depth", _depths(view.nodes)), ("scores", _scores(view.nodes)))
         if values
     }
-    paths = [Path(folder) / name for name in documents]
-    taken = [path for path in paths if path.exists()]
-    if taken and not overwrite:
-        fix = "choose another folder, or allow it with --force (overwrite=True)"
-        raise ExportError("it exists already", where=str(taken[0]), fix=fix)
-    Path(folder).mkdir(parents=True, exist_ok=True)
+    paths = check_folder(folder, documents, overwrite=overwrite)
+    make_folder(folder)
     for path, document in zip(paths, documents.values(), strict=True):
         with whole_or_nothing(path) as stream:
             stream.write(json.dumps(document, indent=1).encode())

@@ -19,7 +19,7 @@ def log_to_tensorboard(writer: "SummaryWriter", model: Model, step: int) -> None
         step: The step of the training at which it is.
 
     Example:
-        >>> log_to_tensorboard(SummaryWriter("runs/demo"), grown, step=epoch)  # doctest: +SKIP
+        >>> log_to_tensorboard(SummaryWriter("runs/digits"), grown, step=epoch)  # doctest: +SKIP
     """
     table = table_of(model)
     writer.add_scalar("growth/parameters", table.parameters, step)

@@ -75,14 +75,21 @@ def steps_between(graph_module: fx.GraphModule, region: Region) -> tuple[Residua
     while value is not region.entry:
         step = steps.get(value)
         if step is None or value not in region.nodes:
-            if value.op == "call_module" and isinstance(graph_module.get_submodule(str(value.target)), nn.Identity):
-                value = value.all_input_nodes[0]
+            if _passed_on(graph_module, value) is not value:
+                value = _passed_on(graph_module, value)
                 continue
             what = f"it is not residual: {name_of(value)} is not the sum of a value and what is computed from it"
             raise PassError(what, where=region.path, fix="name a block that adds to its input")
         found.insert(0, step)
         value = step.entry
     return tuple(found)
+
+
+def _passed_on(graph_module: fx.GraphModule, value: fx.Node) -> fx.Node:
+    """Return the value that identity modules have passed on as `value`."""
+    while value.op == "call_module" and type(graph_module.get_submodule(str(value.target))) is nn.Identity:
+        value = value.all_input_nodes[0]
+    return value
 
 
 class _Finder:
@@ -96,7 +103,7 @@ class _Finder:
         """Return the steps in chains, each of which begins where the one before it ends."""
         chains: dict[fx.Node, list[ResidualStep]] = {}  # by the exit of the last step
         for step in self.steps.values():
-            chains[step.exit] = [*chains.pop(step.entry, []), step]
+            chains[step.exit] = [*chains.pop(_passed_on(self.graph_module, step.entry), []), step]
         return list(chains.values())
 
     def blocks_of(self, index: int, chain: Sequence[ResidualStep]) -> list[Block]:

@@ -9,6 +9,7 @@ import torch.fx as fx
 import torch.nn.functional as F
 from torch import nn
 
+from fxgrow.graph.declared import reads_only_sizes
 from fxgrow.graph.operations import operations_of
 from fxgrow.graph.residual import Ancestry, is_sum
 from fxgrow.graph.sites import Site, find_sites
@@ -19,12 +20,13 @@ _NORM_FUNCTIONS = {F.layer_norm: ("weight", 2), F.group_norm: ("weight", 2), F.r
 #: operations that are linear in their first tensor and pass gradients on where it is zero, of which torch has no tag
 _LINEAR = frozenset({
     "_reshape_alias", "_to_copy", "_unsafe_view", "alias", "chunk", "clone", "contiguous", "div", "dropout", "flatten",
-    "movedim", "native_dropout", "neg", "permute", "reshape", "roll", "select", "slice", "split", "split_with_sizes",
-    "squeeze", "swapaxes", "t", "to", "transpose", "true_divide", "truediv", "unbind", "unflatten", "unsafe_chunk",
-    "unsafe_split", "unsqueeze", "view",
+    "movedim", "native_dropout", "neg", "permute", "reshape", "reshape_as", "roll", "select", "slice", "split",
+    "split_with_sizes", "squeeze", "swapaxes", "t", "to", "transpose", "true_divide", "truediv", "unbind", "unflatten",
+    "unsafe_chunk", "unsafe_split", "unsqueeze", "view", "view_as",
 })  # fmt: skip
-#: by name, as timm and torchvision have stochastic depth each of their own, a product with a random number
-_STOCHASTIC_DEPTH = {"DropPath", "StochasticDepth"}
+#: by what a name ends in: libraries have stochastic depth, a product with a random number, each of their own, and
+#: transformers one for each model (SwinDropPath, ...)
+_STOCHASTIC_DEPTH = ("DropPath", "StochasticDepth")
 
 
 @dataclass(frozen=True)
@@ -125,18 +127,19 @@ class BranchEnds:
             module = self.graph_module.get_submodule(str(node.target))
             if [*module.parameters(), *module.buffers()]:
                 return False
-            if type(module).__name__ in _STOCHASTIC_DEPTH:
+            if type(module).__name__.endswith(_STOCHASTIC_DEPTH):
                 return True
         found = self.operations[node]
         return bool(found.reads or found.shares) and found.calls <= _LINEAR
 
 
 def readers_of_tensors(graph_module: fx.GraphModule) -> dict[int, list[fx.Node]]:
-    """Map the identity of each parameter and buffer to the operations that read it, by whatever name."""
+    """Map the identity of each parameter and buffer to the operations that read its numbers, by whatever name."""
     readers: dict[int, list[fx.Node]] = defaultdict(list)
     for node in graph_module.graph.nodes:
         for tensor in tensors_read(graph_module, node):
-            readers[id(tensor)].extend([node] if node.op == "call_module" else node.users)
+            users = [node] if node.op == "call_module" else [user for user in node.users if not reads_only_sizes(user)]
+            readers[id(tensor)].extend(users)
     return readers
 
 

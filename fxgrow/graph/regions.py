@@ -8,6 +8,7 @@ import torch.fx as fx
 
 from fxgrow.errors import PassError
 from fxgrow.graph.network import shape_of
+from fxgrow.graph.residual import find_steps
 from fxgrow.record.location import name_of
 from fxgrow.record.provenance import edge_of, part_of
 
@@ -51,7 +52,7 @@ def find_region(graph_module: fx.GraphModule, path: str) -> Region:
     above = escaping[0].name
     while dominators[above] != _SOURCE:
         above = dominators[above]
-    entry = next((node for node in entries if node.name == above), None)
+    entry = next((node for node in entries if node.name == above), None) or _stream(graph_module, escaping[0], entries)
     if entry is None:
         fix = "name a block with a single input"
         raise PassError(f"it reads {_listed(entries)}, and not one value", where=path, fix=fix)
@@ -138,6 +139,14 @@ def _entries(members: dict[fx.Node, None], exit_node: fx.Node) -> list[fx.Node]:
         return [node for node in outside if shape_of(node) == shape]
     computed = [node for node in outside if node.op != "placeholder"]
     return computed or list(outside)
+
+
+def _stream(graph_module: fx.GraphModule, exit_node: fx.Node, entries: Iterable[fx.Node]) -> fx.Node | None:
+    """Return the entry that residual steps lead to from the exit: what else enters, as a decoder's memory, is read."""
+    steps, value = find_steps(graph_module), exit_node
+    while value in steps and value not in entries:
+        value = steps[value].entry
+    return value if value in entries else None
 
 
 def _listed(nodes: Iterable[fx.Node]) -> str:

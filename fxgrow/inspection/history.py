@@ -9,7 +9,7 @@ from fxgrow.inspection.model import Model, table_of
 from fxgrow.inspection.outline import pseudo_layer_sites
 from fxgrow.inspection.quantities import count, plain_text, shape_text
 from fxgrow.inspection.summary import event_grid, when, with_error
-from fxgrow.record.record import Growth, GrowthEvent
+from fxgrow.record.record import WAKING, Growth, GrowthEvent
 
 
 @dataclass(frozen=True)
@@ -174,7 +174,7 @@ def _growth(growth: Growth) -> tuple[str, ...]:
     held_out = ""
     if evidence is not None and evidence.held_out is not None and evidence.stderr is not None:
         held_out = with_error(evidence.held_out, evidence.stderr)
-    score = evidence.score if evidence else "by name"
-    numbers = (str(growth.neurons or ""), count(growth.parameters))
-    cells = (growth.site, growth.operator or growth.kind, *numbers, score, held_out)
+    score = evidence.score if evidence else "by schedule" if growth.kind == WAKING else "by name"
+    what = (growth.operator or growth.kind) + (f", from {growth.site}" if growth.place != growth.site else "")
+    cells = (growth.place, what, str(growth.neurons or ""), count(growth.parameters), score, held_out)
     return tuple(map(plain_text, cells))

@@ -10,6 +10,7 @@ from fxgrow.inspection.entries import RESIDUAL_EDGE, Entry, Kind, entries_of
 from fxgrow.inspection.scores import ScoreSummary, blend, pool
 from fxgrow.record.numbering import numbered
 from fxgrow.record.provenance import ResidualEdge
+from fxgrow.record.record import WAKING
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,9 @@ def pseudo_layer_sites(table: Table) -> dict[str, str]:
 def pseudo_layer_operators(table: Table) -> dict[str, str]:
     """Return the operator of each pseudo-layer, from the growth history or else from the edit that made it."""
     growths = [growth for event in table.record.history for growth in event.growths]
-    operators = {growth.path: growth.operator or growth.kind for growth in growths if growth.path}
+    operators = {
+        growth.path: growth.operator or growth.kind for growth in growths if growth.path and growth.kind != WAKING
+    }
     for row in table.nodes:
         made = row.provenance
         if made.part is not None and made.part.path not in operators and 0 <= made.edit < len(table.record.edits):

@@ -146,11 +146,12 @@ def event_grid(history: tuple[GrowthEvent, ...]) -> Grid:
 
 
 def _event(number: int, event: GrowthEvent) -> tuple[str, ...]:
+    neurons = sum(grown.neurons for grown in event.growths)
     return (
         f"{number}{when(event.context)}",
         f"{count(event.parameters_before)} → {count(event.parameters_after)}",
-        f"{len({grown.site for grown in event.growths})}",
-        f"{sum(grown.neurons for grown in event.growths):,}",
+        f"{len({grown.place for grown in event.growths})}",
+        count(neurons) if neurons else "",
         ", ".join(sorted({grown.operator or grown.kind for grown in event.growths})),
         _mean_score(event),
     )

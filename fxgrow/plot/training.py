@@ -28,7 +28,7 @@ def history(source: Source, quantity: str = "parameters", *, axes: "Axes | None"
         DataError: If the run has no such metric.
 
     Example:
-        >>> fxgrow.plot.history(fxgrow.results.read_results("runs/demo"), "test_accuracy")  # doctest: +SKIP
+        >>> fxgrow.plot.history(fxgrow.results.read_results("runs/digits"), "test_accuracy")  # doctest: +SKIP
     """
     events = table_of(source).record.history
     metrics = source.metrics if isinstance(source, Results) else {}

@@ -1,10 +1,9 @@
 """`Progressive`: a model of which a part runs first, and more of it later."""
 
 import copy
-import inspect
+import itertools
 import weakref
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -18,26 +17,20 @@ from fxgrow.execution.structures import batch_size_of, resized
 from fxgrow.graph.identity import attach_state, become
 from fxgrow.graph.sharing import share
 from fxgrow.progressive.costs import Costs, StageCost, measure, running_parameters
+from fxgrow.progressive.modes import follow_modes, submodule
 from fxgrow.progressive.moments import Watch
 from fxgrow.progressive.narrowing import IdleSlice, idle_slices, wake_units, width_slices
-from fxgrow.progressive.parts import find_parts
+from fxgrow.progressive.parts import Part, find_parts
+from fxgrow.progressive.signature import with_signature
 from fxgrow.progressive.stages import Stage, check_schedule, make_stages, running_parts
 from fxgrow.progressive.staging import stage_graph
-from fxgrow.progressive.waking import touched_parameters, wake_parts
+from fxgrow.progressive.waking import Advance, event_of, learnt, touched_parameters, wake_parts, woken_from
+from fxgrow.record.record import update_record
 from fxgrow.tracing import trace
 from fxgrow.training.compilation import compile as compile_blocks
 
 #: the entry of a state dict that holds the stage, and how many samples were trained on in each
 STATE_KEY = "fxgrow_stage"
-
-
-@dataclass(frozen=True)
-class Advance:
-    """What one advance did."""
-
-    stage: int
-    woken: dict[str, list[str]]  #: the paths of the blocks that woke, by the block that they are half-steps of
-    restarted: int  #: parameters whose moments the optimizer begins anew
 
 
 class Progressive(nn.Module):
@@ -102,24 +95,46 @@ class Progressive(nn.Module):
         self.samples = [0] * len(self.stages)  #: samples trained on in each stage
         self._compile_options: dict[str, Any] | None = None
         self.__dict__["_running"] = share(self._whole)
-        self.__dict__["_runner"] = self._running  # what forward calls: the graph, or its compiled form
         self.__dict__["_example_inputs"] = resized(example_inputs, 2)
         self.training = model.training
         self._run_stage()
-        self.__class__ = _with_signature(type(self), self._whole)
+        self.__class__ = with_signature(type(self), self._whole)
         attach_state(self, STATE_KEY, _write_stage, _read_stage)
         _watch(self)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Compute what the part of the model that runs computes."""
         if self.training:
-            self.samples[self.stage] += batch_size_of((args, kwargs))
+            self._count(args, kwargs)
         return self._runner(*args, **kwargs)
+
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
+    def _count(self, args: Any, kwargs: Any) -> None:  # torch.compile would compile anew for each number of samples
+        self.samples[self.stage] += batch_size_of((args, kwargs))
 
     @property
     def graph_module(self) -> fx.GraphModule:
         """The graph that runs: one object in all stages."""
         return self._running
+
+    @property
+    def traced(self) -> fx.GraphModule:
+        """All of the model, as it was traced; it remembers what woke so far as its growth history."""
+        sizes = [running_parameters(self._graph_of(index), self._slices[index]) for index in range(self.stage + 1)]
+        pairs = enumerate(itertools.pairwise(sizes), start=1)
+        events = [event_of(self._whole, self._woken(k), before=before, after=after) for k, (before, after) in pairs]
+        update_record(self._whole, history=tuple(events))
+        return self._whole
+
+    def parameters_by_stage(self) -> list[list[nn.Parameter]]:
+        """Return all parameters by the stage in which they begin to run, for groups with learning rates of their own.
+
+        Of a width that grows, a parameter belongs to the stage in which its first part runs.
+        """
+        late = [learnt(self._whole, part) for part in self._parts.parts]
+        entered = [min(k for k, run in enumerate(self._running_parts) if i in run) for i in range(len(late))]
+        when = {id(p): stage for stage, own in zip(entered, late, strict=True) for p in own}
+        return [[p for p in self.parameters() if when.get(id(p), 0) == k] for k in range(len(self.stages))]
 
     @property
     def idle(self) -> tuple[str, ...]:
@@ -148,14 +163,16 @@ class Progressive(nn.Module):
         if self.stage + 1 == len(self.stages):
             raise PlanError("all of the model runs already", where=f"stage {self.stage}", fix="go on training")
         widened = wake_units(self._whole, *self._slices[self.stage : self.stage + 2])
-        woken = wake_parts(self._whole, self._parts, *self._running_parts[self.stage : self.stage + 2])
-        touched = {id(p): p for p in [*widened, *touched_parameters(self._whole, self._parts, woken)]}
+        woken = self._woken(self.stage + 1)
+        wake_parts(self._whole, woken)
+        touched = {id(p): p for p in [*widened, *touched_parameters(self._whole, woken)]}
         _watches[self].restart(touched.values(), optimizers)
         self.stage += 1
         self._run_stage()
         for average in _averages_of(self):
             average.advance()
-        return Advance(self.stage, woken, len(touched))
+        named = {source.path: [part.path for part in started] for source, started in woken.items()}
+        return Advance(self.stage, named, len(touched))
 
     def costs(self, inputs: Any = None, *, repetitions: int = 0) -> Costs:
         """Return what each stage costs, and what was saved so far; printed, it is a table.
@@ -169,18 +186,12 @@ class Progressive(nn.Module):
         return Costs(tuple(self._cost_of(index, batch, repetitions) for index in range(len(self.stages))))
 
     def _cost_of(self, index: int, batch: Any, repetitions: int) -> StageCost:
-        stage, staged = self.stages[index], self._graph_of(index)
-        options = self._compile_options
+        stage, staged, options = self.stages[index], self._graph_of(index), self._compile_options
         runner = staged if options is None or not repetitions else compile_blocks(staged, **options)
         depth = f"{stage.depth:.3g}" if isinstance(stage.depth, float | int) else f"{len(self._running_parts[index])}"
-        return StageCost(
-            depth=depth,
-            width=stage.width,
-            parameters=running_parameters(staged, self._slices[index]),
-            flops=flops_per_sample(staged),
-            seconds=measure(runner, batch, repetitions) if repetitions else None,
-            samples=self.samples[index],
-        )
+        parameters, flops = running_parameters(staged, self._slices[index]), flops_per_sample(staged)
+        seconds = measure(runner, batch, repetitions) if repetitions else None
+        return StageCost(depth, stage.width, parameters, flops, seconds, self.samples[index])
 
     def compile(self, **options: Any) -> None:
         """Compile what runs block by block, in this stage and all later ones (`fxgrow.compile`)."""
@@ -191,15 +202,21 @@ class Progressive(nn.Module):
         """Put the model in training mode, or in evaluation mode."""
         super().train(mode)
         self.model.training = mode
-        self._follow_modes()
+        follow_modes(self.model, (self._whole, self._running), training=mode)
         return self
+
+    def _woken(self, stage: int) -> dict[Part, list[Part]]:
+        return woken_from(self._parts, *self._running_parts[stage - 1 : stage + 1])
 
     def _run_stage(self) -> None:
         become(self._running, self._graph_of(self.stage))
         options = self._compile_options
         # The old compiled form lives until the new one exists, which takes over the blocks that it has compiled.
-        self.__dict__["_runner"] = self._running if options is None else compile_blocks(self._running, **options)
-        self._follow_modes()
+        runner = self._running.forward if options is None else compile_blocks(self._running, **options)
+        self.__dict__["_runner"] = runner  # another object in each stage, by which torch.compile sees what has changed
+        follow_modes(self.model, (self._whole, self._running), training=self.training)
+        for parameter in itertools.chain(*self.parameters_by_stage()[self.stage + 1 :]):
+            parameter.grad = None  # of an earlier training of the whole: an optimizer would step it, or decay it
         if self in _watches:
             _watches[self].idle = self._idle_slices()
 
@@ -212,19 +229,12 @@ class Progressive(nn.Module):
         pieces = idle_slices(self._whole, self._slices[self.stage], {})
         return tuple(piece for piece in pieces if isinstance(piece.tensor, nn.Parameter))
 
-    def _follow_modes(self) -> None:
-        """Let what the graphs hold beside the model's modules follow the mode: containers, and rates of dropout."""
-        for graph_module in (self._whole, self._running):
-            for path, module in graph_module.named_modules():
-                own = _submodule(self.model, path)
-                module.training = self.training if own is None else own.training
-
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Progressive":
         """Move parameters and buffers, those that the graphs hold beside the model's modules included."""
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         for graph_module in (self._whole, self._running):
             for path, module in graph_module.named_modules():
-                owner = _submodule(self.model, path)
+                owner = submodule(self.model, path)
                 known = {} if owner is None else owner._buffers
                 for name, buffer in module._buffers.items():
                     module._buffers[name] = known[name] if name in known else None if buffer is None else fn(buffer)
@@ -278,25 +288,6 @@ def _write_stage(growing: Progressive) -> Tensor:
 def _read_stage(growing: Progressive, said: Tensor) -> None:
     growing.stage, *growing.samples = said.tolist()
     growing._run_stage()
-
-
-def _submodule(model: nn.Module, path: str) -> nn.Module | None:
-    try:
-        return model.get_submodule(path)
-    except AttributeError:
-        return None
-
-
-def _with_signature(kind: type[Progressive], graph_module: fx.GraphModule) -> type[Progressive]:
-    """Return a class whose forward says which inputs it takes: trainers ask, as that of transformers does."""
-
-    def forward(self: Progressive, *args: Any, **kwargs: Any) -> Any:
-        return kind.forward(self, *args, **kwargs)
-
-    inputs = inspect.signature(graph_module.forward).parameters.values()
-    own = inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    forward.__signature__ = inspect.Signature([own, *inputs])  # type: ignore[attr-defined]
-    return type(kind.__name__, (kind,), {"forward": forward, "__doc__": kind.__doc__, "__module__": kind.__module__})
 
 
 def _rebuild(

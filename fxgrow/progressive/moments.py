@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from torch import Tensor, nn
-from torch.optim import Optimizer
+from torch.optim import LBFGS, Optimizer
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
 from fxgrow.progressive.narrowing import IdleSlice
@@ -26,8 +26,13 @@ class Watch:
         _watches.add(self)
 
     def restart(self, parameters: Iterable[nn.Parameter], optimizers: Iterable[Optimizer] = ()) -> None:
-        """Drop the state of parameters from the optimizers that step them, or will be the first to do so."""
+        """Drop the state of parameters from the optimizers that step them, or will be the first to do so.
+
+        Their gradients go too: they are those of other values.
+        """
         restarted = list(parameters)
+        for parameter in restarted:
+            parameter.grad = None
         self._known.update(optimizers)
         for optimizer in self._known:
             _forget(optimizer, restarted)
@@ -59,6 +64,8 @@ _watches: weakref.WeakSet[Watch] = weakref.WeakSet()
 
 def _forget(optimizer: Optimizer, parameters: Iterable[nn.Parameter]) -> None:
     for parameter in parameters:
+        if isinstance(optimizer, LBFGS):  # whose history is one of all parameters
+            optimizer.state.clear()
         optimizer.state.pop(parameter, None)
 
 

@@ -1,7 +1,8 @@
 """What becomes of the weights when idle blocks wake: half-steps of their neighbours."""
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import nn
@@ -9,34 +10,58 @@ from torch import nn
 from fxgrow.primitives.modules import fetch_attribute
 from fxgrow.progressive.parts import Part, Parts
 from fxgrow.progressive.stages import source_of
+from fxgrow.record.record import WAKING, Growth, GrowthEvent
 
 
-def wake_parts(model: nn.Module, parts: Parts, before: frozenset[int], after: frozenset[int]) -> dict[str, list[str]]:
-    """Write the weights of the blocks that run in a stage and not in the one before, in place.
+@dataclass(frozen=True)
+class Advance:
+    """What one advance did."""
+
+    stage: int
+    woken: dict[str, list[str]]  #: the paths of the blocks that woke, by the block that they are half-steps of
+    restarted: int  #: parameters whose moments the optimizer begins anew
+
+
+def woken_from(parts: Parts, before: frozenset[int], after: frozenset[int]) -> dict[Part, list[Part]]:
+    """Return the blocks that run in a stage and not in the one before, by the block that they start from."""
+    found: dict[Part, list[Part]] = defaultdict(list)
+    for woken in sorted(after - before):
+        found[parts.parts[source_of(parts, woken, before)]].append(parts.parts[woken])
+    return dict(found)
+
+
+def wake_parts(model: nn.Module, woken: Mapping[Part, Collection[Part]]) -> None:
+    """Write the weights of blocks that wake, in place.
 
     A block and those that start from it are copies of each other, with all their residual branches divided by their
     number: ``x + f(x)`` becomes ``y = x + f(x)/2, y + f(y)/2`` (Chang et al., ICLR 2018, arXiv 1710.10348).
-
-    Returns:
-        The paths of the woken blocks, by the path of the block that they start from.
     """
-    groups: dict[int, list[int]] = defaultdict(list)
-    for woken in sorted(after - before):
-        groups[source_of(parts, woken, before)].append(woken)
     with torch.no_grad():
-        for source, started in groups.items():
-            _scale(model, parts.parts[source], 1 / (len(started) + 1))
-            for index in started:
-                _copy(model, parts.parts[source], parts.parts[index])
-    return {parts.parts[source].path: [parts.parts[i].path for i in started] for source, started in groups.items()}
+        for source, started in woken.items():
+            _scale(model, source, 1 / (len(started) + 1))
+            for target in started:
+                _copy(model, source, target)
 
 
-def touched_parameters(model: nn.Module, parts: Parts, woken: Mapping[str, list[str]]) -> list[nn.Parameter]:
+def touched_parameters(model: nn.Module, woken: Mapping[Part, Collection[Part]]) -> list[nn.Parameter]:
     """Return the parameters of blocks that were split into steps, and of the steps."""
-    paths = {*woken, *(path for group in woken.values() for path in group)}
-    names = dict.fromkeys(name for part in parts.parts if part.path in paths for name in part.tensors)
-    found = (fetch_attribute(model, name) for name in names)
+    return [value for source, started in woken.items() for part in (source, *started) for value in learnt(model, part)]
+
+
+def learnt(model: nn.Module, part: Part) -> list[nn.Parameter]:
+    """Return the parameters of a block."""
+    found = (fetch_attribute(model, name) for name in part.tensors)
     return [value for value in found if isinstance(value, nn.Parameter)]
+
+
+def event_of(model: nn.Module, woken: Mapping[Part, Collection[Part]], *, before: int, after: int) -> GrowthEvent:
+    """Return the waking as a line of the growth history; `before` and `after` count the parameters that run."""
+    growths = tuple(
+        Growth(WAKING, source.path, sum(value.numel() for value in learnt(model, part)), path=part.path)
+        for source, started in woken.items()
+        for part in started
+    )
+    return GrowthEvent(before, after, growths, first_edit=0)
 
 
 def _scale(model: nn.Module, part: Part, factor: float) -> None:

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     import torch.fx as fx
     from torch import nn
 
+#: The kind of growth in which an idle block of the model began to run, as a half-step of another one.
+WAKING = "waking"
+
 
 @dataclass(frozen=True)
 class Origin:
@@ -48,13 +51,19 @@ class Evidence:
 class Growth:
     """What one growth event did at one place."""
 
-    kind: str  #: ``"pseudo-layer"``, ``"residual-edge"``, ``"block"``, ``"width"``, or the name of another pass
+    #: ``"pseudo-layer"``, ``"residual-edge"``, ``"block"``, ``"width"``, `WAKING`, or the name of another pass
+    kind: str
     site: str  #: module path of what grew
-    parameters: int  #: how many were added
+    parameters: int  #: how many were added, or began to run
     neurons: int = 0  #: how many of the site grew, or were added to it; 0 where a whole block did
-    path: str | None = None  #: module path of what was inserted; None where what was there changed
+    path: str | None = None  #: module path of what was inserted, or woke; None where what was there changed
     operator: str | None = None  #: the operator of a pseudo-layer
     evidence: Evidence | None = None  #: None where somebody named what grows
+
+    @property
+    def place(self) -> str:
+        """Where it grew: the site, or the block that was inserted or woke."""
+        return self.path if self.path is not None and not self.neurons else self.site
 
 
 @dataclass(frozen=True)

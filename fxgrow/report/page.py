@@ -19,9 +19,10 @@ from fxgrow.plot.evidence import draw_moments
 from fxgrow.plot.moments import Moment, event_label, moments
 from fxgrow.plot.training import draw_history
 from fxgrow.record.evidence import SiteEvidence
-from fxgrow.record.record import GrowthEvent
+from fxgrow.record.record import WAKING, GrowthEvent
 from fxgrow.report.figures import svg
 from fxgrow.report.network import blocks, spelled_runs
+from fxgrow.report.waking import block_times
 from fxgrow.results import Epoch, Results
 
 if TYPE_CHECKING:
@@ -54,6 +55,11 @@ class EventSection:
     after_label: str  #: when that was measured; empty where it was not
     picture: Markup
 
+    @property
+    def woke(self) -> bool:
+        """Whether blocks woke, by a schedule: there is no evidence to show then."""
+        return all(growth.kind == WAKING for growth in self.event.growths)
+
 
 @dataclass(frozen=True)
 class Curve:
@@ -82,6 +88,8 @@ def render_report(run: Results, *, compare: Sequence[Results] = ()) -> str:
         version=__version__,
         work=work(summarize_table(run.table)) if run.table.flops else "",
         blocks=blocks(run.table),
+        times=block_times(run.table),
+        span=max([len(run.table.record.history) + 1, *(line["epoch"] for lines in metrics.values() for line in lines)]),
         events=_events(run),
         curves=[_curve(run, metrics, name) for name in _DRAWN if _has(metrics, name)],
         ends={name: lines[-1] for name, lines in metrics.items()},
@@ -105,7 +113,7 @@ def write_report(
         FileError: If there is such a file, it cannot be written, or matplotlib or jinja2 is not installed.
 
     Example:
-        >>> fxgrow.report.write_report(fxgrow.results.read_results("runs/demo"), "report.html")  # doctest: +SKIP
+        >>> fxgrow.report.write_report(fxgrow.results.read_results("runs/digits"), "report.html")  # doctest: +SKIP
     """
     check_output(path, overwrite=overwrite)
     page = render_report(run, compare=compare)

@@ -1,19 +1,21 @@
 """``fxgrow train``, behind the command line: train, show, write."""
 
-import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from rich.console import Console
 
-from fxgrow.errors import SettingsError
-from fxgrow.results import MODEL, RECIPE
+from fxgrow.curvature import FewSamplesWarning
+from fxgrow.errors import FxgrowWarning, SettingsError
+from fxgrow.results import RECIPE
 from fxgrow.runs.folder import Folder, check_folder
-from fxgrow.runs.forecast import forecast, forecast_notes, forecast_table
+from fxgrow.runs.forecast import Forecast, forecast, forecast_notes, forecast_table
 from fxgrow.runs.interruption import ends_behind_the_step
+from fxgrow.runs.metrics import EpochMetrics
 from fxgrow.runs.processes import joined_ranks
 from fxgrow.runs.progress import TrainingProgress
 from fxgrow.runs.reading import read_recipe
@@ -21,47 +23,62 @@ from fxgrow.runs.report import introduction, results_table
 from fxgrow.runs.run import Run, Watcher
 from fxgrow.runs.settings import Settings
 from fxgrow.runs.tensorboard import TensorBoard
-from fxgrow.training import CompileWarning
 
 INTERRUPTED = 130
 
 
-def train(settings: Settings, out: Path, *, force: bool = False) -> int:
-    """Train what settings describe, write it into a folder, and return the exit status.
+@dataclass(frozen=True)
+class Outcome:
+    """What came of a run."""
+
+    folder: str
+    step: int  #: optimizer steps made
+    steps: int  #: of the whole run
+    metrics: tuple[EpochMetrics, ...]
+
+    @property
+    def status(self) -> int:
+        """The exit status."""
+        return 0 if self.step == self.steps else INTERRUPTED
+
+
+def train(settings: Settings, out: Path, console: Console, *, force: bool = False) -> Outcome:
+    """Train what settings describe, and write it into a folder.
 
     Raises:
         FxgrowError: If something is refused.
     """
     check_folder(out, force=force)
-    with _prepared(settings) as (run, console):
+    with _prepared(settings, console) as run:
         folder = Folder(out, run)
         folder.begin()
         console.print(introduction(run))
         return _go(run, folder, console)
 
 
-def plan(settings: Settings) -> int:
+def plan(settings: Settings, console: Console) -> Forecast:
     """Say what a run will do, measure a step of it, and write nothing.
 
     Raises:
         FxgrowError: If something is refused.
     """
-    with _prepared(settings) as (run, console):
+    with _prepared(settings, console) as run:
+        warnings.simplefilter("ignore", FewSamplesWarning)  # scores are made up for a plan
         console.print(introduction(run))
         found = forecast(run)
         console.print(forecast_table(found))
         for note in forecast_notes(found):
             console.print(f"- {note}")
-    return 0
+    return found
 
 
-def resume(out: Path) -> int:
-    """Let the run in a folder go on from its newest checkpoint, and return the exit status.
+def resume(out: Path, console: Console) -> Outcome:
+    """Let the run in a folder go on from its newest checkpoint.
 
     Raises:
         FxgrowError: If there is no run, or no checkpoint.
     """
-    with _prepared(read_recipe(str(out / RECIPE))) as (run, console):
+    with _prepared(read_recipe(str(out / RECIPE)), console) as run:
         folder = Folder(out, run)
         folder.resume()
         console.print(introduction(run))
@@ -70,33 +87,34 @@ def resume(out: Path) -> int:
 
 
 @contextmanager
-def _prepared(settings: Settings) -> Iterator[tuple[Run, Console]]:
+def _prepared(settings: Settings, console: Console) -> Iterator[Run]:
     """Make a run, together with the other processes of torchrun, of which the first one speaks."""
     with joined_ranks() as ranks:
-        console = Console(highlight=False, quiet=ranks.index > 0)
-        with compile_warnings_on(console):
-            yield Run(settings), console
+        console.quiet = console.quiet or ranks.index > 0
+        with own_warnings():
+            yield Run(settings)
 
 
-def _go(run: Run, folder: Folder, console: Console) -> int:
+def _go(run: Run, folder: Folder, console: Console) -> Outcome:
     """Train to the end, or until a signal, and say what came of it."""
     with TrainingProgress(console, run) as progress, ends_behind_the_step() as stop, ExitStack() as stack:
         watchers: list[Watcher] = [progress, folder]
         if run.settings.tensorboard and run.ranks.index == 0:
             watchers.append(stack.enter_context(TensorBoard(folder.path)))
         run.train(*watchers, stop=stop)
+    outcome = Outcome(str(folder.path), run.step, run.steps, tuple(run.metrics))
     if not run.done:
         folder.keep()
         console.print(f"stopped behind step {run.step:,} of {run.steps:,}; go on with:")
-        console.print(f"  fxgrow train --resume {folder.path}", soft_wrap=True)
-        return INTERRUPTED
+        torchrun = f"torchrun --nproc-per-node {run.ranks.count} -m " if run.ranks.count > 1 else ""
+        console.print(f"  {torchrun}fxgrow train --resume {folder.path}", soft_wrap=True)
+        return outcome
     written = folder.finish()
     console.print(results_table({run.name: run.metrics}, f"Test results on {run.batches.sizes[1]:,} images"))
     console.print(f"{run.metrics[-1].seconds:.0f} s in all. Written: {folder.path}/ (recipe, metrics, {written.name})")
-    if written.name == MODEL:
-        console.print(f"Look at what grew:  fxgrow inspect {written}", soft_wrap=True)
-        console.print(f"In the browser:     fxgrow report {folder.path} -o report.html", soft_wrap=True)
-    return 0
+    console.print(f"Look at what grew:  fxgrow inspect {written}", soft_wrap=True)
+    console.print(f"In the browser:     fxgrow report {folder.path} -o report.html", soft_wrap=True)
+    return outcome
 
 
 def set_threads(threads: int | None) -> None:
@@ -113,16 +131,9 @@ def set_threads(threads: int | None) -> None:
 
 
 @contextmanager
-def compile_warnings_on(console: Console) -> Iterator[None]:
-    """Write a warning that the model runs eager where the rest is written; hide others."""
-    # A CUDA build of torch says there once that this machine has no GPU, which is no news to a run on the CPU.
-    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
-
-    def show(message: Warning | str, category: type[Warning], *_: object, **__: object) -> None:
-        if issubclass(category, CompileWarning):
-            console.print(str(message), style="yellow", soft_wrap=True)
-
+def own_warnings() -> Iterator[None]:
+    """Let fxgrow's own warnings through, each once, and no other."""
     with warnings.catch_warnings():
-        warnings.simplefilter("default", CompileWarning)
-        warnings.showwarning = show
+        warnings.simplefilter("ignore")
+        warnings.simplefilter("default", FxgrowWarning)
         yield

@@ -90,16 +90,15 @@ class Folder:
     def finish(self) -> Path:
         """Write the model at the end and return where.
 
-        A model that grew is a file of fxgrow. One that woke is what it was, and its weights are its own state dict,
-        which its class loads without fxgrow.
+        The weights of a model that woke are written besides: they are its own state dict, which its class loads
+        without fxgrow.
         """
         growing = self._run.growing
-        growing.measure_scores()
-        woke = isinstance(growing, WakingBlocks)
-        path = self.path / (WEIGHTS if woke else MODEL)
+        if not isinstance(growing, WakingBlocks):
+            growing.measure_scores()
         if self._writes and isinstance(growing, WakingBlocks):
-            with whole_or_nothing(path) as stream:
+            with whole_or_nothing(self.path / WEIGHTS) as stream:
                 torch.save(growing.weights(), stream)
-        elif self._writes:
-            save(growing.tested, path, overwrite=True)
-        return path
+        if self._writes:
+            save(growing.saved, self.path / MODEL, overwrite=True)
+        return self.path / MODEL

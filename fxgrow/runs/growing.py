@@ -2,8 +2,8 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, cast
 
 import torch
 import torch.fx as fx
@@ -15,10 +15,12 @@ from fxgrow.execution.randomness import preserved_randomness
 from fxgrow.execution.shapes import flops_per_sample
 from fxgrow.primitives.modules import parameter_count
 from fxgrow.progressive import Advance, Progressive, Stage
+from fxgrow.record.record import record_of, update_record
 from fxgrow.runs.batches import Batches
 from fxgrow.runs.making import (
     build_model,
     examples,
+    growth_schedule,
     make_average,
     make_loss,
     make_optimizer,
@@ -27,7 +29,7 @@ from fxgrow.runs.making import (
 )
 from fxgrow.runs.processes import data_parallel
 from fxgrow.runs.settings import Growth, Settings
-from fxgrow.training import CosineCycles, Grower, GrowthReport, growth_epochs
+from fxgrow.training import CosineCycles, Grower, GrowthReport
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,7 @@ class GrowingModel(ABC):
     @property
     @abstractmethod
     def tested(self) -> fx.GraphModule:
-        """What is tested and saved: the average of the weights, if there is one."""
+        """What is tested: the average of the weights, if there is one."""
 
     @property
     @abstractmethod
@@ -89,9 +91,14 @@ class GrowingModel(ABC):
     def grow(self, step: int) -> RunEvent:
         """Let the event happen."""
 
+    @property
+    @abstractmethod
+    def saved(self) -> fx.GraphModule:
+        """What is written into a file at the end, with its history."""
+
     @abstractmethod
     def measure_scores(self) -> None:
-        """Measure the scores of what is saved, where the run grows by scores: its file says what became of them."""
+        """Measure the scores of what is saved, unless it never grew; its file holds them."""
 
     @abstractmethod
     def state_dict(self) -> dict[str, Any]:
@@ -100,6 +107,10 @@ class GrowingModel(ABC):
     @abstractmethod
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from a state."""
+
+    def _probe(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield training data to measure scores on."""
+        return ((images.to(self.device), labels.to(self.device)) for images, labels in self.batches.probe())
 
     def _make_trainers(self, model: nn.Module, trained: nn.Module) -> None:
         """Make optimizer, schedule and average of what is trained, which has the parameters of `model`."""
@@ -159,6 +170,11 @@ class GrowingNeurons(GrowingModel):
         """How many parameters the model has."""
         return parameter_count(self.graph_module)
 
+    @property
+    def saved(self) -> fx.GraphModule:
+        """What is tested: its history is that of the `Grower`."""
+        return self.tested
+
     def due(self, step: int) -> bool:
         """Say whether an event comes before this step: at the start of an epoch of the schedule."""
         return step % self.batches.steps == 0 and self.grower.due(step // self.batches.steps)
@@ -184,9 +200,6 @@ class GrowingNeurons(GrowingModel):
                 max_samples=chosen.samples,
                 seed=self.settings.seed,
             )
-
-    def _probe(self) -> Iterator[tuple[Tensor, Tensor]]:
-        return ((images.to(self.device), labels.to(self.device)) for images, labels in self.batches.probe())
 
     def state_dict(self) -> dict[str, Any]:
         """Return what the `Grower` holds."""
@@ -229,9 +242,11 @@ class WakingBlocks(GrowingModel):
     @property
     def tested(self) -> fx.GraphModule:
         """The part that runs, or its average."""
-        trained: Any = self.model if self.average is None else self.average.module
-        found: fx.GraphModule = trained.graph_module
-        return found
+        return self._averaged.graph_module
+
+    @property
+    def _averaged(self) -> Progressive:
+        return self.model if self.average is None else cast(Progressive, self.average.module)
 
     @property
     def parameters(self) -> int:
@@ -244,13 +259,23 @@ class WakingBlocks(GrowingModel):
 
     def grow(self, step: int) -> RunEvent:
         """Enter the next stage; no data are read."""
-        before = self.parameters
-        advance = self.model.advance(self.optimizer)
+        before, advance = self.parameters, self.model.advance(self.optimizer)
         planned, place = len(self.model.stages) - 1, divmod(step, self.batches.steps)
         return RunEvent(advance.stage, planned, *place, before, self.parameters, advance)
 
     def measure_scores(self) -> None:
-        """Do nothing: blocks wake by a schedule, and not by scores."""
+        """Measure eigen-scores: blocks wake by a schedule, and the scores say where more would help, if anywhere."""
+        loss, samples = make_loss(self.settings), Growth().samples
+        analyze(self.saved, loss, self._probe(), max_samples=samples, seed=self.settings.seed)
+
+    @property
+    def saved(self) -> fx.GraphModule:
+        """All of the model, or of its average, with what woke and when as its history."""
+        found, steps = self._averaged.traced, self.batches.steps
+        epochs = (round(at / steps, 2) if at % steps else int(at // steps) for at in self.model.at)
+        events = zip(record_of(found).history, epochs, strict=False)
+        update_record(found, history=tuple(replace(event, context={"epoch": epoch}) for event, epoch in events))
+        return found
 
     def state_dict(self) -> dict[str, Any]:
         """Return the states of all parts; parameters stay the same objects, so that torch's own will do."""
@@ -263,8 +288,7 @@ class WakingBlocks(GrowingModel):
 
     def weights(self) -> dict[str, torch.Tensor]:
         """Return the state dict of the model as it was given, or of its average, on the CPU."""
-        trained: Any = self.model if self.average is None else self.average.module
-        return {name: value.cpu() for name, value in trained.model.state_dict().items()}
+        return {name: value.cpu() for name, value in self._averaged.model.state_dict().items()}
 
     def _parts(self) -> dict[str, Any]:
         parts = {"model": self.model, "optimizer": self.optimizer, "scheduler": self.scheduler, "batches": self.batches}
@@ -273,19 +297,4 @@ class WakingBlocks(GrowingModel):
 
 def make_growing(settings: Settings, batches: Batches, device: torch.device) -> GrowingModel:
     """Build the model of a run, and what trains it."""
-    kind = WakingBlocks if settings.stages else GrowingNeurons
-    return kind(settings, batches, device)
-
-
-def growth_schedule(settings: Settings) -> tuple[int, ...]:
-    """Return the epochs before which neurons grow; none without a growth table.
-
-    Raises:
-        PlanError: If the events do not fit into the training.
-    """
-    growth = settings.growth
-    if growth is None:
-        return ()
-    if growth.start is not None and growth.every is not None:
-        return tuple(range(growth.start, settings.epochs, growth.every))
-    return growth.at or growth_epochs(settings.epochs, growth.events)
+    return (WakingBlocks if settings.stages else GrowingNeurons)(settings, batches, device)

@@ -21,7 +21,7 @@ from fxgrow.record.record import Origin
 from fxgrow.runs.processes import own_gpu
 from fxgrow.runs.settings import Settings
 from fxgrow.tracing import trace
-from fxgrow.training import CosineCycles
+from fxgrow.training import CosineCycles, growth_epochs
 
 _EXAMPLES = 2  #: images that a model is traced on
 
@@ -161,3 +161,17 @@ def make_average(settings: Settings, trained: nn.Module) -> AveragedModel | None
     if not settings.ema:
         return None
     return AveragedModel(trained, multi_avg_fn=get_ema_multi_avg_fn(settings.ema))  # type: ignore[no-untyped-call]
+
+
+def growth_schedule(settings: Settings) -> tuple[int, ...]:
+    """Return the epochs before which neurons grow; none without a growth table.
+
+    Raises:
+        PlanError: If the events do not fit into the training.
+    """
+    growth = settings.growth
+    if growth is None:
+        return ()
+    if growth.start is not None and growth.every is not None:
+        return tuple(range(growth.start, settings.epochs, growth.every))
+    return growth.at or growth_epochs(settings.epochs, growth.events)

@@ -43,7 +43,7 @@ def read_recipe(name: str, changes: Mapping[str, Any] | None = None) -> Settings
         SettingsError: If a setting does not fit.
 
     Example:
-        >>> read_recipe("demo", {"epochs": 8}).epochs
+        >>> read_recipe("digits", {"epochs": 8}).epochs
         8
     """
     own = _FOLDER / f"{name}.toml"

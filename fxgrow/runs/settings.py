@@ -141,6 +141,9 @@ class Settings:
         if self.growth and self.stages:
             fix = "leave out [growth] or [stages]"
             raise SettingsError("a run grows neurons or wakes blocks, not both", where="stages", fix=fix)
+        if self.stages and self.model.passes:
+            what = "blocks wake inside the model as its class makes it, and no pass rewrites that"
+            raise SettingsError(what, where="model.passes", fix="leave out model.passes or [stages]")
         if self.data.images is not None and self.data.images < self.data.batch_size:
             what = f"{self.data.images} images fill no batch of {self.data.batch_size}"
             raise SettingsError(what, where="data.images", fix="take more")

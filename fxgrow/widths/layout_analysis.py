@@ -9,6 +9,7 @@ from torch import Tensor
 
 from fxgrow.errors import PassError
 from fxgrow.graph.network import shape_of
+from fxgrow.graph.operations import operations_of
 from fxgrow.graph.sites import Site, find_sites, site_input
 from fxgrow.primitives.modules import fetch_attribute
 from fxgrow.record.facts import kept
@@ -25,7 +26,7 @@ def find_layouts(graph_module: fx.GraphModule) -> Layouts:
     Raises:
         PassError: If the shapes of the values are not known.
     """
-    sites = find_sites(graph_module)
+    sites, operations = find_sites(graph_module), operations_of(graph_module)
     calls = {call: site for site in sites.values() for call in site.calls}
     found = Layouts(sites, bound=_bound_tensors(graph_module, calls))
     for node in graph_module.graph.nodes:
@@ -40,7 +41,7 @@ def find_layouts(graph_module: fx.GraphModule) -> Layouts:
         elif node.op in ("placeholder", "get_attr"):
             found.values[node] = _given(graph_module, node)
         else:
-            found.values[node] = apply_rule(found, graph_module, node)
+            found.values[node] = apply_rule(found, graph_module, node, operations)
     return found
 
 

@@ -12,6 +12,7 @@ from torch import nn
 from fxgrow.execution.inputs import device_of
 from fxgrow.graph.activations import Elementwise, pointwise
 from fxgrow.graph.network import shape_of
+from fxgrow.graph.operations import Operations
 from fxgrow.primitives.residual import add_rows
 from fxgrow.record.location import name_of
 from fxgrow.widths.axes import Dim, dim_of, freeze, leaves, unify
@@ -37,7 +38,7 @@ _POOLING = (nn.modules.pooling._MaxPoolNd, nn.modules.pooling._AvgPoolNd, nn.mod
             nn.modules.pooling._AdaptiveMaxPoolNd)  # fmt: skip
 
 
-def apply_rule(found: Layouts, graph_module: fx.GraphModule, node: fx.Node) -> Any:
+def apply_rule(found: Layouts, graph_module: fx.GraphModule, node: fx.Node, operations: Operations) -> Any:
     """Return the layouts of what a node makes."""
     if not found.tensors((node.args, node.kwargs)):
         return _without_tensors(found, node)
@@ -47,7 +48,7 @@ def apply_rule(found: Layouts, graph_module: fx.GraphModule, node: fx.Node) -> A
         rule = _add_rows
     if rule is not None and node.op != "call_module":
         return rule(found, node)
-    function = pointwise(graph_module, node)
+    function = pointwise(graph_module, node, operations)
     if function is not None:
         return _elementwise(found, node, odd=_is_odd(graph_module, node, function))
     return _module(found, graph_module, node) if node.op == "call_module" else unknown(found, node)

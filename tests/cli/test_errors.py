@@ -1,4 +1,5 @@
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ def refused(result, *parts):
     assert status == 2, err
     assert err.count("\n") == 1, err
     assert "Traceback" not in err
+    assert re.match(r"fxgrow: \w+Error: |fxgrow( \w+)?: .*--help`$", err), "it names no section of docs/errors.md"
     for part in parts:
         assert part in err
 

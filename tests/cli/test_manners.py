@@ -32,6 +32,15 @@ def test_a_verb_that_writes_prints_its_result_as_json_alone(files, run, tmp_path
     assert document["data"]["grew"] > 0
 
 
+def test_passes_and_what_they_did_are_json_too(files, run):
+    status, out, _ = run("run", files["grown"], "-p", "eliminate-dead-code", "--json")
+    assert status == 0
+    (step,) = json.loads(out)["passes"]
+    assert (step["pass"], step["modified"]) == ("eliminate-dead-code", False)
+    listed = json.loads(run("run", "--list", "--json")[1])
+    assert "insert-pseudo-layers" in {found["name"] for found in listed}
+
+
 def test_verify_prints_json(files, run):
     status, out, _ = run("verify", files["scored"], files["grown"], "--json")
     assert status == 0
@@ -63,9 +72,15 @@ def test_export_writes_the_formats(files, run, tmp_path):
     status, out, _ = run("export", files["grown"], "--to", "safetensors", tmp_path / "grown.safetensors")
     assert status == 0
     assert "wrote" in out
+    written = tmp_path / "report.html"
+    status, out, _ = run("report", files["grown"], "-o", written, "--json")
+    assert json.loads(out) == {"written": str(written), "bytes": written.stat().st_size}
     assert run("inspect", tmp_path / "grown.safetensors")[0] == 0
     assert run("export", files["grown"], "--to", "model-explorer", tmp_path / "viewer")[0] == 0
     assert (tmp_path / "viewer" / "graph.json").exists()
+    for form in ("python", "model-explorer"):
+        status, _, err = run("export", files["grown"], "--to", form, written)
+        assert (status, "it is a file, not a folder; choose another folder" in err) == (2, True)
 
 
 def test_a_warning_can_be_filtered_by_its_category(tmp_path):

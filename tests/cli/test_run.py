@@ -89,7 +89,7 @@ def test_a_failure_keeps_the_graph_before_it_and_the_printed_command_repeats_it(
 ) -> None:
     assert run("model.pt", "-p", f'{GROW},insert-pseudo-layers{{rows={{"9":[0]}}}}', "-o", "out.pt", *BASE) == 2
     message = capsys.readouterr().err
-    assert message.startswith("fxgrow: pass 2 of 2, 9: there is no site of this name")
+    assert message.startswith("fxgrow: PassError: pass 2 of 2, 9: there is no site of this name")
     assert message.count("\n") == 1
     assert sorted(path.name for path in folder.glob("*.pt")) == ["model.pt", "out.before.pt"]
     command = shlex.split(message.partition("to repeat: fxgrow ")[2])

@@ -1,4 +1,5 @@
 import csv
+import json
 import signal
 import tomllib
 from pathlib import Path
@@ -31,8 +32,9 @@ def lines(path: Path):
 
 
 def test_a_run_leaves_recipe_metrics_and_model_and_the_recipe_repeats_it(run, here):
-    status, out, err = run("train", "demo", *TINY, "--out", "runs/first")
-    assert (status, err) == (0, "")
+    status, out, err = run("train", "digits", *TINY, "--out", "runs/first")
+    assert status == 0
+    assert {line[:39] for line in err.splitlines()} == {"fxgrow: warning: scores from fewer than"}, "256 samples"
     assert "Growth event 1 of 1, before epoch 2" in out
     assert "fxgrow inspect runs/first/model.pt" in out
     names = sorted(path.name for path in (here / "runs/first").iterdir())
@@ -46,14 +48,16 @@ def test_a_run_leaves_recipe_metrics_and_model_and_the_recipe_repeats_it(run, he
 
 
 def test_blocks_that_woke_end_in_the_weights_of_timms_own_model(run, here):
-    status, out, _ = run("train", "demo", *SMALL, "--stages", "1/2", "--cycles", "1,2")
+    status, out, _ = run("train", "digits", *SMALL, "--stages", "1/2", "--cycles", "1,2")
     assert status == 0
     assert "1 block wakes as half-steps" in out
-    recipe = tomllib.loads((here / "runs/demo/recipe.toml").read_text())
+    recipe = tomllib.loads((here / "runs/digits/recipe.toml").read_text())
     assert "growth" not in recipe
     assert (recipe["stages"]["depth"], recipe["schedule"]["cycles"]) == ([0.5], [1.0, 2.0])
     model = timm.create_model("vit_tiny_patch16_224", **recipe["model"]["arguments"])
-    model.load_state_dict(torch.load(here / "runs/demo/weights.pt", weights_only=True), strict=True)
+    model.load_state_dict(torch.load(here / "runs/digits/weights.pt", weights_only=True), strict=True)
+    assert run("report", "runs/digits")[0] == 0
+    assert "woke at event 1, from blocks.0" in (here / "report.html").read_text()
 
 
 def test_an_interrupt_ends_the_run_behind_its_step_and_it_can_go_on(run, here, monkeypatch):
@@ -66,15 +70,16 @@ def test_an_interrupt_ends_the_run_behind_its_step_and_it_can_go_on(run, here, m
     before = signal.getsignal(signal.SIGINT)  # ignored, where the tests run in the background of a shell
     with monkeypatch.context() as patch:
         patch.setattr(TrainingProgress, "step", interrupt)
-        status, out, err = run("train", "demo", *TINY, "--out", "stopped")
+        status, out, err = run("train", "digits", *TINY, "--out", "stopped")
     assert status == 130
     assert "ends behind this step" in err
     assert "stopped behind step 3 of 4; go on with:\n  fxgrow train --resume stopped" in out
     assert signal.getsignal(signal.SIGINT) is before
-    status, out, _ = run("train", "--resume", "stopped")
+    status, out, _ = run("train", "--resume", "stopped", "--json")
     assert status == 0
-    assert "it goes on behind step 3 of 4" in out
-    assert run("train", "demo", *TINY, "--out", "whole")[0] == 0
+    told = json.loads(out)
+    assert (told["step"], told["steps"], len(told["metrics"])) == (4, 4, 3)
+    assert run("train", "digits", *TINY, "--out", "whole")[0] == 0
     stopped, whole = (lines(here / f"{name}/metrics.csv") for name in ("stopped", "whole"))
     assert [row["test_loss"] for row in stopped] == [row["test_loss"] for row in whole]
 
@@ -97,7 +102,7 @@ def test_what_cannot_go_on_is_refused(run, here):
 
 
 def test_tensorboard_gets_the_curves(run, here):
-    assert run("train", "demo", *SMALL, "--set", "growth=none", "--set", "tensorboard=true", "--out", "seen")[0] == 0
+    assert run("train", "digits", *SMALL, "--set", "growth=none", "--set", "tensorboard=true", "--out", "seen")[0] == 0
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     written = EventAccumulator(str(here / "seen")).Reload()
@@ -105,7 +110,7 @@ def test_tensorboard_gets_the_curves(run, here):
 
 
 def test_a_plan_says_what_a_run_will_do_and_writes_nothing(run, here):
-    status, out, err = run("train", "demo", *TINY, "--plan")
+    status, out, err = run("train", "digits", *TINY, "--plan")
     assert (status, err) == (0, "")
     assert "before epoch" in out
     assert "extrapolated by FLOPs: the times with ~" in out
@@ -116,20 +121,21 @@ def test_a_plan_says_what_a_run_will_do_and_writes_nothing(run, here):
 def test_the_recipes_are_listed_with_what_they_are(run):
     status, out, _ = run("train", "--list")
     assert status == 0
-    assert "demo\n    `fxgrow demo`: a narrow vision transformer" in out
+    assert "digits\n    A narrow vision transformer grows three times" in out
+    assert set(json.loads(run("train", "--list", "--json")[1])) >= {"digits", "half_steps"}
 
 
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
         ([], "nothing says what to train; give a recipe (--list shows some), or --data and --model"),
-        (["dmeo"], "did you mean 'demo'?"),
-        (["demo", "--epochs", "many"], "epochs: 'many' does not fit"),
-        (["demo", "--stages", "half"], "--stages half: it is no list of numbers; write --stages 1/4,1/2"),
-        (["demo", "--budget", "much"], "--budget much: it is no number"),
-        (["demo", "--data", "digitz"], "did you mean 'digits'?"),
-        (["demo", "--threads", "0"], "--threads: 0 is too few"),
-        (["demo", "--set", "growth.operator=seriel"], "did you mean 'serial'?"),
+        (["digist"], "did you mean 'digits'?"),
+        (["digits", "--epochs", "many"], "epochs: 'many' does not fit"),
+        (["digits", "--stages", "half"], "--stages half: it is no list of numbers; write --stages 1/4,1/2"),
+        (["digits", "--budget", "much"], "--budget much: it is no number"),
+        (["digits", "--data", "digitz"], "did you mean 'digits'?"),
+        (["digits", "--threads", "0"], "--threads: 0 is too few"),
+        (["digits", "--set", "growth.operator=seriel"], "did you mean 'serial'?"),
     ],
 )
 def test_mistakes_are_one_line_and_leave_nothing(run, here, argv, message):
@@ -142,7 +148,7 @@ def test_mistakes_are_one_line_and_leave_nothing(run, here, argv, message):
 
 def test_a_folder_that_holds_something_is_refused(run, here):
     (here / "notes.txt").write_text("mine")
-    assert "the folder is not empty" in run("train", "demo", *TINY, "--out", here)[2]
+    assert "the folder is not empty" in run("train", "digits", *TINY, "--out", here)[2]
 
 
 def test_shares_are_fractions():

@@ -201,6 +201,14 @@ def test_a_folder_without_images_is_refused(tmp_path: Path) -> None:
             open_source(f"imagefolder:{root}", train=True)
 
 
+def test_a_file_that_is_no_image_is_named(tmp_path: Path) -> None:
+    dataset = open_source(f"imagefolder:{write_folder(tmp_path)}", train=True)
+    for path in tmp_path.rglob("*.png"):
+        path.write_text("no image")
+    with pytest.raises(DataError, match=r"\.png: it is no image .*; remove or mend it"):
+        dataset[0]
+
+
 def test_a_test_part_that_would_be_empty_is_refused(tmp_path: Path) -> None:
     spec = f"imagefolder:{write_folder(tmp_path, per_class=1)}"
     assert len(open_source(spec, train=True)) == 2

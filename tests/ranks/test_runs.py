@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
+from rich.console import Console
 
 import fxgrow
 from fxgrow.errors import SettingsError
@@ -48,13 +49,13 @@ def on_one_rank(rank: int, folder: str) -> dict[str, Any]:
     """Train a run that grows and one that wakes, and let the first go on from the checkpoint before its last."""
     neurons, blocks, said = Path(folder, "neurons"), Path(folder, "blocks"), io.StringIO()
     with redirect_stdout(said):
-        train(settings(NEURONS), neurons)
-        train(settings(BLOCKS), blocks)
+        train(settings(NEURONS), neurons, Console())
+        train(settings(BLOCKS), blocks, Console())
         if rank == 0:
             shutil.copy(neurons / "model.pt", neurons / "first.pt")
             (neurons / "checkpoints" / "step_12.ckpt").unlink()
         dist.barrier()
-        resume(neurons)
+        resume(neurons, Console())
     with pytest.raises(SettingsError) as uneven:
         Run(settings({"data.batch_size": 33}))
     return {"said": said.getvalue(), "uneven": str(uneven.value)}

@@ -1,4 +1,5 @@
 import shutil
+from dataclasses import replace
 
 import matplotlib
 import numpy as np
@@ -8,6 +9,7 @@ from torch import nn
 
 import fxgrow
 from fxgrow.files import describe
+from fxgrow.record.record import record_of, update_record
 from fxgrow.results import Results
 from fxgrow.testing import random_scores
 
@@ -89,7 +91,8 @@ def deit():
     """A run of a DeiT-S that grew nine times, as the paper's schedule has it; its numbers are random."""
     import timm
 
-    network = fxgrow.trace(timm.create_model("deit_small_patch16_224", num_classes=100), torch.zeros(2, 3, 224, 224))
+    small = timm.create_model("deit_small_patch16_224", num_classes=100, img_size=32)  # the page shows weights alone
+    network = fxgrow.trace(small, torch.zeros(2, 3, 32, 32), check=False)
     sites = ["blocks.*.attn.qkv", "blocks.*.attn.proj", "blocks.*.mlp.fc1", "blocks.*.mlp.fc2"]
     for event in range(9):
         context = {"epoch": 50 + 30 * event}
@@ -98,3 +101,17 @@ def deit():
         {"epoch": float(e), "test_loss": 1 / (1 + e), "parameters": 2e7 + e, "test_accuracy": 0.5} for e in range(300)
     ]
     return Results("deit", describe(network), {"grown": epochs, "uniform": epochs})
+
+
+@pytest.fixture(scope="session")
+def woken(batches):
+    """A run of which one block in three runs at first, and all from epoch 2 on."""
+    network = Network()
+    growing = fxgrow.Progressive(network, batches[0][0], depth=1 / 3)
+    growing.advance()
+    growing.advance()
+    epochs = [{"epoch": float(epoch), "test_loss": 1 / (1 + epoch)} for epoch in range(EPOCHS + 1)]
+    traced = growing.traced
+    events = zip(record_of(traced).history, (1, 2.5), strict=True)
+    update_record(traced, history=tuple(replace(event, context={"epoch": epoch}) for event, epoch in events))
+    return Results("woken", describe(traced), {"model": epochs})

@@ -183,3 +183,17 @@ def test_without_matplotlib_the_extra_is_named(folder, tmp_path, monkeypatch) ->
 def test_runs_of_neurons_are_spelled_as_ranges() -> None:
     assert list(runs([0, 1, 1, 2, 1], 1)) == [(1, 2), (4, 4)]
     assert spelled_runs([(1, 2), (4, 4)]) == "1-2, 4"
+
+
+def test_blocks_that_woke_are_strips_of_the_time_that_they_ran(woken):
+    page = Page(render_report(woken))
+    drawn = {
+        attrs["data-block"]: attrs["viewbox"] for tag, attrs in page.tags if tag == "svg" and "data-block" in attrs
+    }
+    assert drawn == dict.fromkeys(("blocks.0", "blocks.1", "blocks.2"), "0 0 4.0 1")
+    cells = [cells for _, cells in page.rows if cells[0].startswith("blocks.")]
+    assert cells[0] == ["blocks.0", "the start", "–"]
+    assert sorted(row[1] for row in cells[1:]) == ["event 1 (epoch 1)", "event 2 (epoch 2.5)"]
+    assert {row[2] for row in cells[1:]} <= {"blocks.0", "blocks.1"}
+    assert "pseudo-layers</a> each goes through" not in page.words
+    assert "has no scores" not in page.words

@@ -33,11 +33,15 @@ def test_a_folder_without_a_model_says_what_to_name(tmp_path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "text", "message"),
-    [("recipe.toml", "seed = ", "it is not TOML"), ("metrics.csv", "model,loss\na,1\n", "a line of it has no epoch")],
+    ("name", "content", "message"),
+    [
+        ("recipe.toml", b"seed = ", "it is not TOML"),
+        ("metrics.csv", b"model,loss\na,1\n", "a line of it has no epoch"),
+        ("metrics.csv", b"epoch\n\xff\xfe", "it cannot be read as text"),
+    ],
 )
-def test_a_damaged_file_is_named(folder, tmp_path, name, text, message) -> None:
+def test_a_damaged_file_is_named(folder, tmp_path, name, content, message) -> None:
     (tmp_path / "model.pt").write_bytes((folder / "model.pt").read_bytes())
-    (tmp_path / name).write_text(text)
+    (tmp_path / name).write_bytes(content)
     with pytest.raises(FileError, match=f"{name}: {message}"):
         read_results(tmp_path)

@@ -16,7 +16,7 @@ def test_a_recipe_that_is_written_back_repeats_itself(name: str) -> None:
 
 
 def test_every_recipe_says_what_it_is() -> None:
-    assert "demo" in recipe_names()
+    assert "digits" in recipe_names()
     assert all(len(recipe_summary(name)) > 40 for name in recipe_names())
 
 
@@ -44,17 +44,17 @@ def test_a_file_is_a_recipe(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"growht.budget": 1}, r"demo: growht: there is no such setting; did you mean 'growth'\?"),
+        ({"growht.budget": 1}, r"digits: growht: there is no such setting; did you mean 'growth'\?"),
         (
             {"growth.budgte": 1},
-            r"demo: growth.budgte: there is no such setting; did you mean 'budget'\? \[growth\] has",
+            r"digits: growth.budgte: there is no such setting; did you mean 'budget'\? \[growth\] has",
         ),
-        ({"epochs": 0}, "demo: epochs: 0 does not fit: expected `int` >= 1"),
-        ({"growth.at": [4, 0]}, r"demo: growth.at\[1\]: 0 does not fit"),
-        ({"data.channels": 2}, "demo: data.channels: 2 does not fit"),
-        ({"growth": 3}, "demo: growth: 3 does not fit"),
-        ({"growth.budget": "much"}, "demo: growth.budget: 'much' does not fit: expected `int | float`, got `str`"),
-        ({"schedule.cycles": []}, "demo: schedule.cycles: "),
+        ({"epochs": 0}, "digits: epochs: 0 does not fit: expected `int` >= 1"),
+        ({"growth.at": [4, 0]}, r"digits: growth.at\[1\]: 0 does not fit"),
+        ({"data.channels": 2}, "digits: data.channels: 2 does not fit"),
+        ({"growth": 3}, "digits: growth: 3 does not fit"),
+        ({"growth.budget": "much"}, "digits: growth.budget: 'much' does not fit: expected `int | float`, got `str`"),
+        ({"schedule.cycles": []}, "digits: schedule.cycles: "),
         ({"stages.depth": [0.5]}, "a run grows neurons or wakes blocks, not both; leave out"),
         ({"growth.every": 3}, "its schedule is said by halves, or twice; give at, or start and every, or events"),
         ({"epochs.x": 3}, "epochs is no table"),
@@ -65,12 +65,12 @@ def test_a_file_is_a_recipe(tmp_path: Path) -> None:
 )
 def test_what_does_not_fit_is_refused_by_name(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(SettingsError, match=message):
-        read_recipe("demo", changes)
+        read_recipe("digits", changes)
 
 
 def test_a_recipe_that_is_none_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(FileError, match=r"dmeo: it cannot be read .*did you mean 'demo'\?"):
-        read_recipe("dmeo")
+    with pytest.raises(FileError, match=r"digist: it cannot be read .*did you mean 'digits'\?"):
+        read_recipe("digist")
     (tmp_path / "broken.toml").write_text("epochs = \n")
     with pytest.raises(FileError, match="it is no TOML"):
         read_recipe(str(tmp_path / "broken.toml"))

@@ -28,8 +28,9 @@ class WrittenClass:
 
     def source(self) -> str:
         """Return the text of the class."""
-        more = f" and {len(self.paths) - 3} more" if len(self.paths) > 3 else ""
-        where = ", ".join(f"`{path}`" for path in self.paths[:3]) + more
+        shown = self.paths[: 3 if sum(map(len, self.paths[:3])) < 80 else 1]
+        more = f" and {len(self.paths) - len(shown)} more" if len(self.paths) > len(shown) else ""
+        where = ", ".join(f"`{path}`" for path in shown) + more
         doc = f'    """As at {where}."""\n\n' if self.paths != [""] else ""
         return f"class {self.name}(nn.Module):\n{doc}{self.body}"
 

@@ -1,5 +1,6 @@
 """Spell a node as Python."""
 
+import dataclasses
 import inspect
 import math
 import operator
@@ -29,7 +30,7 @@ Names = Mapping[fx.Node, str]
 
 
 class Helpers:
-    """What fxgrow defines and a graph calls, to be written into the file."""
+    """What a graph calls and plain torch does not have, to be written into the file: of fxgrow, and output classes."""
 
     def __init__(self) -> None:
         self.sources: dict[str, str] = {}
@@ -44,6 +45,18 @@ class Helpers:
         name = thing.__name__
         self.sources.setdefault(name, textwrap.dedent(inspect.getsource(thing)).strip())
         return name
+
+    def name_of_output(self, kind: type) -> str:
+        """Return the name of a class of named outputs, and take in a plain dataclass with its fields."""
+        lines = [
+            "@dataclass",
+            f"class {kind.__name__}:",
+            f'    """Named outputs, as {kind.__module__} has them."""',
+            "",
+            *(f"    {field.name}: Any = None" for field in dataclasses.fields(kind)),
+        ]
+        self.sources.setdefault(kind.__name__, "\n".join(lines))
+        return kind.__name__
 
 
 def spell_node(node: fx.Node, callee: str, names: Names, helpers: Helpers) -> str:
@@ -62,7 +75,7 @@ def spell_node(node: fx.Node, callee: str, names: Names, helpers: Helpers) -> st
     if node.target is operator.getitem:
         return f"{_operand(args[0])}[{_index(node.args[1], names, node)}]"
     if node.op == "call_function" and not node.kwargs:
-        plain = _plain(node.target, args)
+        plain = _plain(node, args)
         if plain is not None:
             return plain
     keywords = [f"{name}={spell(value, names, node)}" for name, value in node.kwargs.items()]
@@ -79,8 +92,11 @@ def reads_only(node: fx.Node) -> bool:
     return node.target is operator.getitem and len(node.users) == 1 and not node.kwargs
 
 
-def _plain(target: Any, args: list[str]) -> str | None:
+def _plain(node: fx.Node, args: list[str]) -> str | None:
     """Spell what Python has its own signs for."""
+    target: Any = node.target
+    if target is operator.eq and any(node.args[1] is truth for truth in (True, False)):  # which linters refuse
+        return (f"bool({args[0]})" if node.args[1] else f"not {args[0]}") if _is_asserted(node) else None
     if target in _INFIX and len(args) == 2:
         return f"{_operand(args[0])} {_INFIX[target]} {_operand(args[1])}"
     if target in _PREFIX and len(args) == 1:
@@ -88,6 +104,10 @@ def _plain(target: Any, args: list[str]) -> str | None:
     if target is getattr and len(args) == 2:
         return f"{_operand(args[0])}.{args[1][1:-1]}"
     return None
+
+
+def _is_asserted(node: fx.Node) -> bool:
+    return all(user.target is torch._assert for user in node.users)
 
 
 def _operand(text: str) -> str:
@@ -107,6 +127,8 @@ def _function(target: Any, node: fx.Node, helpers: Helpers) -> str:
         return str(target.__name__)
     if module in ("torch", "_operator", "math"):
         return name.replace("_operator.", "operator.")
+    if isinstance(target, type) and dataclasses.is_dataclass(target):
+        return helpers.name_of_output(target)
     raise _foreign(qualified_name(target), node)
 
 

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ import torch.fx as fx
 from torch import nn
 
 from fxgrow.errors import ExportError, first_line
+from fxgrow.export.folder import check_folder, make_folder
 from fxgrow.export.grown import grown_at
 from fxgrow.export.source.checking import check_equal
 from fxgrow.export.source.classes import ClassWriter, WrittenClass
@@ -56,19 +58,14 @@ def export_source(model: nn.Module, folder: str | os.PathLike[str], *, overwrite
     from safetensors.torch import save_model
 
     graph_module = unwrap(model)
-    target = Path(folder)
-    source, weights = target / "model.py", target / "weights.safetensors"
-    taken = [path for path in (source, weights) if path.exists()]
-    if taken and not overwrite:
-        raise ExportError(
-            "it exists already", where=str(taken[0]), fix="choose another folder, or allow it with --force"
-        )
+    source, weights = check_folder(folder, ("model.py", "weights.safetensors"), overwrite=overwrite)
     text, renamed = source_of(graph_module)
     written = build(text, graph_module, renamed)
     check_equal(graph_module, written)
-    target.mkdir(parents=True, exist_ok=True)
-    save_model(written, str(weights))
-    with whole_or_nothing(source) as stream:
+    make_folder(folder)
+    with TemporaryDirectory(prefix=".weights", dir=folder) as beside, whole_or_nothing(source) as stream:
+        save_model(written, f"{beside}/whole")
+        os.replace(f"{beside}/whole", weights)
         stream.write(text.encode())
     return source
 
@@ -141,10 +138,11 @@ def _file(graph_module: fx.GraphModule, classes: list[WrittenClass], helpers: He
 
 def _imports(body: str) -> str:
     used = {
-        "import math": "math.", "import operator": "operator.", "from pathlib import Path": "Path(",
+        "import math": "math.", "import operator": "operator.", "from dataclasses import dataclass": "@dataclass",
+        "from pathlib import Path": "Path(", "from typing import Any": "Any ",
         "import torch": "torch.", "import torch.nn.functional as F": "F.",
     }  # fmt: skip
-    lines = [line for line, mark in used.items() if any(f"{c}{mark}" in body for c in " (=[-\n")]
+    lines = [line for line, mark in used.items() if any(f"{c}{mark}" in f"\n{body}" for c in " (=[-\n")]
     standard = [line for line in lines if "torch" not in line]
     others = [line for line in lines if "torch" in line and line != "import torch.nn.functional as F"]
     functional = [line for line in lines if line == "import torch.nn.functional as F"]
