@@ -1,6 +1,6 @@
 """What growing costs a training, part by part, in training steps. Ratios in one run.
 
-    python benchmarks/growing.py                                     # everything; about 30 minutes on two quiet cores
+    python benchmarks/growing.py                                     # everything; about 15 minutes of a processor
     python benchmarks/growing.py --sections step                     # some of it
     python benchmarks/growing.py --quick                             # small sizes, to see that it works
     python benchmarks/growing.py --report docs/growing_benchmark.md
@@ -28,21 +28,22 @@ _EVENT = (
 NOTES = {
     "deit_ti": _EVENT,
     "deit_s": f"{_EVENT} The paper's training is 300 epochs of 126,689 images, with 9 events. Extrapolated: what reads "
-    "samples grows with their number, the rest does not; all events are taken for equal, and so are all steps. "
-    "Compilation, some minutes of each event on two cores, is not in it.",
+    "samples grows with their number, the rest does not; all events are taken for equal, and so are all steps, both of "
+    "the model at its start. Compilation is not in it.",
     "compilation": "All 48 sites grow, so that all 12 blocks change, in one new structure.",
     "step": "The same loop with and without fxgrow, both with AdamW: the model of timm itself, and the traced one in a "
-    "`Grower` that is asked whether growth is due. The median over pairs of neighbouring steps. Compiled steps "
-    "are in `docs/compile_benchmark.md`.",
+    "`Grower` that is asked whether growth is due. The median over pairs of neighbouring steps, in turn the one and "
+    "the other first. Compiled steps are in `docs/compile_benchmark.md`.",
     "digits": "`fxgrow train digits` as it stands: the time of the events, and what the first step after each takes "
     "longer than the usual one, over all of the time that training took, tests included.",
 }
 INTRODUCTION = """\
 # What growing costs, measured
 
-Written by `python benchmarks/growing.py --report docs/growing_benchmark.md`. Ratios are within one run.
-These were measured beside much other work (a load of 15 to 20 on two cores), which small sizes feel most. The sections
-on DeiT-S, on compilation and on a whole run have not been run yet."""
+Written by `python benchmarks/growing.py --report docs/growing_benchmark.md`. Ratios are within one run, of processor
+time on one thread: the machine did much other work meanwhile (a load of 15 to 30 on two cores), which wall time would
+count and this does not, but for what the others' work costs in caches. The sections on compilation and on a whole run
+have not been run yet. What compiling costs behind an event is measured in `docs/compile_benchmark.md`."""
 BENCHMARK = Benchmark(
     script=__file__,
     package="growing_cost",

@@ -1,15 +1,17 @@
-"""Write docs/ranks.md: what a growth event costs on many ranks, and whether two ranks agree with the formulas.
+"""Write docs/ranks.md: what an event costs on many ranks, whether two agree with the formulas, and four train as one.
 
-Run: python benchmarks/ranks.py [--output docs/ranks.md]    (half a minute: two processes on this machine)
+Run: python benchmarks/ranks.py [--output docs/ranks.md]    (a minute: two, then four processes on this machine)
 """
 
 import argparse
+from collections.abc import Mapping
 from pathlib import Path
 
 from many_ranks.check import Counted, count_on_two_ranks
 from many_ranks.costs import SHAPES, Machine, Probe, Shape, event_cost
+from many_ranks.training import EVENTS, STEPS, largest_differences
 
-RANKS = (8, 256, 4096)
+RANKS, TRAINING = (8, 256, 4096), 4
 
 _PAGE = """# An event on many ranks, computed
 
@@ -37,6 +39,16 @@ Two gloo processes, an MLP with sites of 48 x 24 and 40 x 48, analyses of 1 and 
 products that were reduced: counted {reduced:,}, by the formula {reduced_formula:,}. All else that was reduced
 (counts, means, error bars) is {other:,} numbers. FLOPs of the 8 iterations between the two analyses on one rank:
 counted {flops:,}, by the formula {flops_formula:,} ({error:+.1%}). Passes, memory and seconds were not checked.
+
+## Trained on four ranks
+Four gloo processes train an MLP of three layers for {steps} steps of AdamW in float64, growing {events} times, each
+on a quarter of the data and of the probe. The largest difference of any rank from one process with all of it:
+
+| | difference |
+|---|---|
+{differences}
+
+All four grew alike. The first is before training; the others are of the weights at the end.
 """
 
 _VERDICT = """**What binds.** Reducing products moves 2 I numbers for each weight, as many as the gradients of 2 I
@@ -55,12 +67,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--output", type=Path, default=Path("docs/ranks.md"))
     output: Path = parser.parse_args().output
-    output.write_text(page(count_on_two_ranks()[0]))
+    output.write_text(page(count_on_two_ranks()[0], largest_differences(TRAINING)))
     print(f"wrote {output}")
 
 
-def page(counted: Counted) -> str:
-    """Return the page."""
+def page(counted: Counted, differences: Mapping[str, float]) -> str:
+    """Return the page.
+
+    Args:
+        counted: What two ranks counted.
+        differences: How far four ranks were from one process.
+    """
     probe, machine = Probe(), Machine()
     return _PAGE.format(
         samples=probe.samples,
@@ -71,6 +88,9 @@ def page(counted: Counted) -> str:
         bandwidth=round(machine.bandwidth / 1e9),
         rows="\n".join(row for row in _rows(probe, machine)),
         verdict=_VERDICT,
+        steps=STEPS,
+        events=len(EVENTS),
+        differences="\n".join(f"| {name} | {value:.1e} |" for name, value in differences.items()),
         error=counted.flops / counted.flops_formula - 1,
         **vars(counted),
     )

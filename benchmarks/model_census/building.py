@@ -34,11 +34,12 @@ class Built:
 def build(candidate: Candidate) -> Built:
     """Build a candidate with random weights, the same ones each time."""
     torch.manual_seed(SEED)
-    model = _BUILDERS.get(candidate.suite, _imported)(candidate)
+    by_path = ":" in candidate.model
+    model = (_imported if by_path else _BUILDERS[candidate.suite])(candidate)
     wake(model)
     inputs = {name: _random(item) for name, item in candidate.inputs.items()}
     origin = None
-    if candidate.suite == "timm":
+    if candidate.suite == "timm" and not by_path:
         origin = fxgrow.Origin("timm", candidate.model, dict(candidate.arguments))
     return Built(model, inputs.get("", inputs), origin)
 
@@ -111,13 +112,7 @@ def _imported(candidate: Candidate) -> nn.Module:
     return model
 
 
-_BUILDERS = {
-    "timm": _timm,
-    "torchvision": _torchvision,
-    "hf": _hugging_face,
-    "packages": _imported,
-    "python": _imported,
-}
+_BUILDERS = {"timm": _timm, "torchvision": _torchvision, "hf": _hugging_face}
 
 
 def wake(model: nn.Module) -> None:

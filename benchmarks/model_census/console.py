@@ -57,5 +57,5 @@ def _table(results: list[Result], stages: Sequence[str]) -> Table:
     groups = passed_by_stage(results)
     table = Table("passed", *groups)
     for stage in stages:
-        table.add_row(stage, *(f"{passed[stage]} of {total}" for total, passed in groups.values()))
+        table.add_row(stage, *(group.spelled(stage) for group in groups.values()))
     return table

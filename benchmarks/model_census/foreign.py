@@ -3,10 +3,10 @@
 from typing import Any
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 
 from model_census.inputs import VOCABULARY
+from model_census.nano_gpt import nano_gpt as nano_gpt
 
 
 def x_encoder() -> nn.Module:
@@ -167,22 +167,22 @@ def rtdl_mlp() -> nn.Module:
     return model
 
 
-def rtdl_resnet() -> nn.Module:
+def rtdl_resnet(depth: int = 2) -> nn.Module:
     """A residual network for tables."""
     import rtdl_revisiting_models as rtdl
 
     model: nn.Module = rtdl.ResNet(
-        d_in=12, d_out=4, n_blocks=2, d_block=32, d_hidden_multiplier=2.0, dropout1=0.1, dropout2=0.0
+        d_in=12, d_out=4, n_blocks=depth, d_block=32, d_hidden_multiplier=2.0, dropout1=0.1, dropout2=0.0
     )
     return model
 
 
-def ft_transformer() -> nn.Module:
+def ft_transformer(depth: int = 2) -> nn.Module:
     """A transformer over the features of a table."""
     import rtdl_revisiting_models as rtdl
 
     backbone = {
-        "d_out": 4, "n_blocks": 2, "d_block": 32, "attention_n_heads": 4, "attention_dropout": 0.1,
+        "d_out": 4, "n_blocks": depth, "d_block": 32, "attention_n_heads": 4, "attention_dropout": 0.1,
         "ffn_d_hidden_multiplier": 4 / 3, "ffn_dropout": 0.1, "residual_dropout": 0.0,
     }  # fmt: skip
     model: nn.Module = rtdl.FTTransformer(n_cont_features=6, cat_cardinalities=[3, 3], **backbone)
@@ -225,23 +225,40 @@ def mamba() -> nn.Module:
     return model
 
 
-def mamba2() -> nn.Module:
+def mamba2(depth: int = 2) -> nn.Module:
     """Mamba 2 in plain PyTorch."""
     import transformers
 
-    sizes = {"hidden_size": 32, "state_size": 8, "num_hidden_layers": 2, "use_cache": False, "num_heads": 4}
+    sizes = {"hidden_size": 32, "state_size": 8, "num_hidden_layers": depth, "use_cache": False, "num_heads": 4}
     config = transformers.Mamba2Config(vocab_size=VOCABULARY, head_dim=16, n_groups=2, chunk_size=8, **sizes)
     model: nn.Module = transformers.Mamba2ForCausalLM(config)
     return model
 
 
-def bert_with_labels() -> nn.Module:
+def bert_with_labels(depth: int = 2) -> nn.Module:
     """BERT that computes its loss from labels."""
     import transformers
 
-    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
+    sizes = {"hidden_size": 32, "num_hidden_layers": depth, "num_attention_heads": 2, "intermediate_size": 64}
     config = transformers.BertConfig(vocab_size=VOCABULARY, max_position_embeddings=32, num_labels=3, **sizes)
     model: nn.Module = transformers.BertForSequenceClassification(config)
+    return model
+
+
+def mobilevit() -> nn.Module:
+    """MobileViT as timm builds it, of one block of convolutions and one of attention."""
+    from timm.models.byobnet import ByoBlockCfg, ByobNet, ByoModelCfg
+
+    inverted = {"bottle_in": True, "linear_out": True}
+    attention = {"transformer_dim": 16, "transformer_depth": 1, "patch_size": 2}
+    blocks = (
+        ByoBlockCfg("bottle", d=1, c=8, s=2, gs=1, br=2.0, block_kwargs=inverted),
+        ByoBlockCfg("mobilevit", d=1, c=8, s=1, block_kwargs=attention),
+    )
+    config = ByoModelCfg(
+        blocks=blocks, stem_chs=8, stem_type="3x3", stem_pool="", downsample="", act_layer="silu", num_features=32
+    )
+    model: nn.Module = ByobNet(config, num_classes=10)
     return model
 
 
@@ -252,51 +269,3 @@ def detection_backbone(detector: str) -> nn.Module:
     model = torchvision.models.get_model(detector, weights=None, weights_backbone=None)
     backbone: nn.Module = model.backbone
     return backbone
-
-
-class _Block(nn.Module):
-    def __init__(self, width: int, heads: int) -> None:
-        super().__init__()
-        self.heads = heads
-        self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
-        self.attention, self.projection = nn.Linear(width, 3 * width, bias=False), nn.Linear(width, width, bias=False)
-        self.expand, self.contract = nn.Linear(width, 4 * width, bias=False), nn.Linear(4 * width, width, bias=False)
-        self.dropout = 0.1
-
-    def forward(self, x: Tensor) -> Tensor:
-        batch, length, width = x.size()
-        query, key, value = self.attention(self.norm1(x)).split(width, dim=2)
-        split = (batch, length, self.heads, width // self.heads)
-        query, key, value = (part.view(split).transpose(1, 2) for part in (query, key, value))
-        rate = self.dropout if self.training else 0.0
-        y = F.scaled_dot_product_attention(query, key, value, dropout_p=rate, is_causal=True)
-        x = x + self.projection(y.transpose(1, 2).contiguous().view(batch, length, width))
-        return x + F.dropout(self.contract(F.gelu(self.expand(self.norm2(x)))), self.dropout, self.training)
-
-
-class _NanoGPT(nn.Module):
-    def __init__(self, width: int, heads: int, depth: int, context: int) -> None:
-        super().__init__()
-        self.context = context
-        self.tokens, self.positions = nn.Embedding(VOCABULARY, width), nn.Embedding(context, width)
-        self.blocks = nn.ModuleList([_Block(width, heads) for _ in range(depth)])
-        self.norm, self.head = nn.LayerNorm(width), nn.Linear(width, VOCABULARY, bias=False)
-        self.tokens.weight = self.head.weight
-
-    def forward(self, ids: Tensor, targets: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
-        length = ids.size(1)
-        assert length <= self.context, f"a sequence of {length} is longer than {self.context}"
-        x = self.tokens(ids) + self.positions(torch.arange(length, device=ids.device))
-        for block in self.blocks:
-            x = block(x)
-        x = self.norm(x)
-        if targets is None:
-            return self.head(x[:, [-1], :]), None
-        logits = self.head(x)
-        loss = F.cross_entropy(logits.view(-1, logits.size(-1)), targets.view(-1), ignore_index=-1)
-        return logits, loss
-
-
-def nano_gpt() -> nn.Module:
-    """A small GPT in the manner of nanoGPT: tied ends, the loss inside, attention by one map."""
-    return _NanoGPT(width=32, heads=4, depth=2, context=16)

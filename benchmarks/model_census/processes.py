@@ -34,6 +34,9 @@ PRELOADED = (
 #: where files lie on this machine, in front of what they are called in a package or in this repository
 _FOLDERS = re.compile(r"/\S*/(?=site-packages/|benchmarks/|fxgrow/|passes/)")
 
+#: what the server of processes may take until the first stage begins: on a busy machine its imports take minutes
+_SECONDS_TO_START = 600.0
+
 
 @dataclass(frozen=True)
 class Limits:
@@ -92,6 +95,7 @@ class _Run:
         self.folder = tempfile.TemporaryDirectory(prefix="fxgrow-census-")
         self.started = time.monotonic()
         self.stage, self.since = "started", self.started
+        self.deadline = self.started + _SECONDS_TO_START + limits.seconds
         self.stages: dict[str, float] = {}
         self.facts: dict[str, Any] = {}
         self.failure: Failure | None = None
@@ -109,7 +113,7 @@ class _Run:
     def advance(self) -> bool:
         """Take in what the process has said; return whether the candidate is done."""
         ended = self._read()
-        if not ended and time.monotonic() - self.started > self.limits.seconds:
+        if not ended and time.monotonic() > self.deadline:
             self.failure = Failure(self.stage, "TimeoutError", f"it took more than {self.limits.seconds:g} s in all")
             ended = True
         if not ended:
@@ -126,6 +130,8 @@ class _Run:
             while self.connection.poll():
                 kind, value = self.connection.recv()
                 if kind == "stage":
+                    if self.stage == "started":
+                        self.deadline = time.monotonic() + self.limits.seconds
                     self.stage, self.since = value, time.monotonic()
                 elif kind == "passed":
                     self.stages[value] = round(time.monotonic() - self.since, 2)

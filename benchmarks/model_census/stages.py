@@ -3,7 +3,7 @@
 import copy
 import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,13 +17,16 @@ from fxgrow.execution.structures import flatten
 from fxgrow.graph.sites import find_sites
 from fxgrow.primitives.modules import parameter_count
 from fxgrow.record.record import record_of
+from fxgrow.testing import check_operations
 from model_census.building import SEED, Built, build, loss_of, targets, versions
 from model_census.candidates import Candidate
 from model_census.doors import EXPORT, growable_share, through_export, traced_through
+from model_census.moving import Movement
 
 BUDGET = 0.05  #: of each of the two growth events
 LANCZOS_ITERATIONS = 4
-STEPS = 12  #: optimizer steps at most
+STEPS = 12  #: optimizer steps at most, until every new tensor has moved
+ROW_STEPS = 10  #: optimizer steps at most, until every new row has moved
 
 
 class CensusError(Exception):
@@ -42,6 +45,7 @@ class Subject:
     traced: fx.GraphModule | None = None
     scores: fxgrow.Scores | None = None
     grown: fx.GraphModule | None = None
+    movement: Movement | None = None
 
 
 def build_model(subject: Subject) -> None:
@@ -70,6 +74,14 @@ def trace_model(subject: Subject) -> None:
 def gate(subject: Subject) -> None:
     """Compare what was traced with the model: outputs, gradients and buffers, in both modes, at two batch sizes."""
     _verify(subject, _traced(subject))
+
+
+def check_records(subject: Subject) -> None:
+    """Hold the records of the graph's operations against what happens to memory and state when they run."""
+    traced, given = _traced(subject), _built(subject).inputs
+    named = isinstance(given, Mapping)
+    names = [str(node.target) for node in traced.graph.find_nodes(op="placeholder")]
+    subject.facts["operations"] = check_operations(traced, [given[name] for name in names] if named else [given])
 
 
 def score(subject: Subject) -> None:
@@ -108,23 +120,23 @@ def train(subject: Subject) -> None:
     """
     grown = _grown(subject).train()
     original = dict(_built(subject).model.named_parameters())
-    added = {name: value for name, value in grown.named_parameters() if name not in original}
-    before = {name: value.detach().clone() for name, value in added.items()}
-    # Rprop steps by the sign of a gradient, whose scale may be anything at random weights.
-    optimizer = torch.optim.Rprop(added.values(), lr=1e-3)
-    still = list(added)
-    for step in range(STEPS):
-        optimizer.zero_grad()
-        _loss(subject, grown, seed=SEED + step).backward()
-        optimizer.step()
-        still = [name for name in still if torch.equal(added[name], before[name])]
-        subject.facts["steps"] = step + 1
-        if step and not still:
-            break
-    for parameter in grown.parameters():
-        parameter.grad = None
-    if still:
-        raise CensusError(f"{len(still)} of {len(added)} new parameters have not moved, {still[0]} among them")
+    new = [name for name, _ in grown.named_parameters() if name not in original]
+    movement = Movement(grown, new, lambda step: _loss(subject, grown, seed=SEED + step))
+    staying = movement.go_on(STEPS, movement.tensors_that_stay)
+    subject.movement, subject.facts["steps"] = movement, movement.steps
+    if staying:
+        raise CensusError(f"{len(staying)} of {len(new)} new parameters have not moved, {staying[0]} among them")
+
+
+def train_rows(subject: Subject) -> None:
+    """Go on until ten steps, within which every row of those parameters must have moved."""
+    movement = subject.movement
+    assert movement is not None
+    staying = movement.go_on(ROW_STEPS, movement.rows_that_stay)
+    subject.facts.update(rows=movement.rows, row_steps=movement.steps)
+    subject.movement = None
+    if staying:
+        raise CensusError(f"{len(staying)} of {movement.rows} new rows have not moved, {staying[0]} among them")
 
 
 def compile_whole(subject: Subject) -> None:
@@ -191,11 +203,13 @@ STAGES: dict[str, Callable[[Subject], None]] = {
     "built": build_model,
     "traced": trace_model,
     "gated": gate,
+    "records": check_records,
     "scored": score,
     "grown serial": grow_serial,
     "grown branch": grow_branch,
     "equal": check_equal,
     "backward": train,
+    "rows": train_rows,
     "compiled": compile_whole,
     "saved": save,
 }

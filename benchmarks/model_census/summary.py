@@ -1,14 +1,41 @@
 """Figures over many results."""
 
-from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from statistics import median
 
 from model_census.candidates import BEYOND_CLASSIFICATION, NOT_IN_TORCH_PRUNINGS_LIST
 from model_census.results import Result
 
+#: stages that the census has had since most models went through it
+LATER = ("records", "rows")
 
-def passed_by_stage(results: Iterable[Result]) -> dict[str, tuple[int, Counter[str]]]:
+
+@dataclass(frozen=True)
+class Passed:
+    """A group of models, and by stage how many of them passed, and were asked at all."""
+
+    results: Sequence[Result]
+
+    @property
+    def total(self) -> int:
+        """How many models there are."""
+        return len(self.results)
+
+    def spelled(self, stage: str) -> str:
+        """Return what the tables say of a stage, as in ``12 of 14``; nothing where no model was asked."""
+        passed = sum(stage in item.stages for item in self.results)
+        asked = sum(_asked(item, stage) for item in self.results)
+        return f"{passed} of {asked}" if asked else ""
+
+
+def _asked(result: Result, stage: str) -> bool:
+    """Say whether a model passed a stage or did not; most were run before the census had the stages of `LATER`."""
+    failed = result.failure is not None and (stage not in LATER or result.failure.stage == stage)
+    return stage in result.stages or failed
+
+
+def passed_by_stage(results: Iterable[Result]) -> dict[str, Passed]:
     """Return, for each group of models, how many there are and how many passed each stage.
 
     Groups are the suites; torchvision's classification models stand apart from the rest of Torch-Pruning's list.
@@ -16,12 +43,7 @@ def passed_by_stage(results: Iterable[Result]) -> dict[str, tuple[int, Counter[s
     groups: dict[str, list[Result]] = {}
     for result in results:
         groups.setdefault(group_of(result), []).append(result)
-    return {name: (len(members), stages_of(members)) for name, members in groups.items()}
-
-
-def stages_of(results: Iterable[Result]) -> Counter[str]:
-    """Count the models that passed each stage."""
-    return Counter(stage for result in results for stage in result.stages)
+    return {name: Passed(members) for name, members in groups.items()}
 
 
 def group_of(result: Result) -> str:

@@ -5,6 +5,7 @@
     python benchmarks/study run --tasks text --arms 'scratch 8' --records runs/again    # repeat a row of the page
     python benchmarks/study status                      # what is done and what is left
     python benchmarks/study saddles                     # least eigenvalues while a network trains and grows
+    python benchmarks/study planted                     # planted depth: does a score find it, and does it pay
     python benchmarks/study report                      # write docs/results.md from the records, and what fxgrow claims
 
 Records are benchmarks/study/records/*.jsonl, one line for each task, arm, learning rate and seed. To run it for hours
@@ -43,13 +44,18 @@ def main(arguments: list[str] | None = None) -> int:
         from study.saddles import run
 
         run(options.records / "saddles" / "mnist1d-mlp.jsonl")
+    elif options.what == "planted":
+        from study.planted.study import run
+
+        run(options.records / "planted" / "planted.jsonl")
     else:
         from study.claims import write
-        from study.plots import draw
+        from study.plots import draw, draw_saddles
         from study.report import page
 
         target = Path(options.page)
-        target.write_text(page(records, draw(records, target.parent / "results")))
+        folder = target.parent / "results"
+        target.write_text(page(records, draw(records, folder), draw_saddles(records.folder, folder)))
         write(records)
     return 0
 
@@ -60,7 +66,7 @@ def _wanted(name: str, patterns: list[str]) -> bool:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("run", "status", "report", "saddles"))
+    parser.add_argument("what", choices=("run", "status", "report", "saddles", "planted"))
     parser.add_argument("--tasks", nargs="+", default=["*"], help="names or patterns")
     parser.add_argument("--arms", nargs="+", default=["*"], help="names or patterns")
     parser.add_argument("--threads", type=int, default=1, help="of torch (%(default)s)")

@@ -5,11 +5,9 @@ from dataclasses import replace
 
 from study.arms import Arm, Event, depth, evenly
 from study.fitting import FittedHalfSteps
-from study.networks import Shape
-from study.rewrites import Copies, FreshBlocks, HalfSteps, Rewrite, Widen
+from study.rewrites import Copies, FreshBlocks, HalfSteps, Rewrite
 from study.schedules import Cycle
 from study.tasks import Task
-from study.units import HalfUnits
 
 EARLY = (0.05, 0.12, 0.3)
 MIDDLE = (0.1, 0.25, 0.5)
@@ -139,46 +137,3 @@ def stages(task: Task, cycles: int = 1) -> list[Arm]:
 def _first_blocks_first() -> tuple[Rewrite, ...]:
     chosen = (None, (0,), (2,), (0, 1), (4, 5))
     return tuple(HalfSteps(blocks) for blocks in chosen)
-
-
-def equal_parameters(task: Task) -> list[Arm]:
-    """Return the nets of 0.9 of the full model's parameters, all at its cost for 0.9: two cycles for everybody."""
-    full = task.steps * 18_730 * 0.9
-    half, uniform, thin = (Shape(hidden=hidden) for hidden in (32, 56, 31))
-    first = round(full / (10_410 + 16_514))
-
-    def arm(name: str, start: tuple[Shape, ...], steps: Sequence[int], events: Sequence[tuple[int, Rewrite]]) -> Arm:
-        cycles = (Cycle(steps[0]), Cycle(steps[1], peak=2.0))
-        return Arm(name, start, cycles, tuple(Event(at, rewrite) for at, rewrite in events))
-
-    thin_steps = round(full / 16_483 / 2)
-    grown_steps = round(full / 24_100)
-    return [
-        arm("uniform 0.9", depth(uniform, 4), (round(full / 16_650 / 2),) * 2, ()),
-        arm("half-steps of 22 units", depth(half, 4), (first, first), [(first, HalfUnits(22))]),
-        arm("half-steps of 22 random units", depth(half, 4), (first, first), [(first, HalfUnits(22, "random"))]),
-        arm("half-steps of 22 smallest units", depth(half, 4), (first, first), [(first, HalfUnits(22, "smallest"))]),
-        arm("widen by 24 units", depth(half, 4), (first, first), [(first, Widen(24))]),
-        arm("widen by 12 pairs", depth(half, 4), (first, first), [(first, Widen(24, "pairs"))]),
-        arm("scratch 7 of 31 units", depth(thin, 7), (thin_steps,) * 2, ()),
-        arm(
-            "half 1-2-4-7 of 31 units",
-            depth(thin, 1),
-            (grown_steps,) * 2,
-            [
-                (round(0.2 * grown_steps), HALF),
-                (round(0.5 * grown_steps), HALF),
-                (grown_steps, HalfSteps((0, 1, 2))),
-            ],
-        ),
-        arm(
-            "half 1-2-4 of 32 units, then 22 units",
-            depth(half, 1),
-            (round(full / 24_320),) * 2,
-            [
-                (round(0.2 * full / 24_320), HALF),
-                (round(0.5 * full / 24_320), HALF),
-                (round(full / 24_320), HalfUnits(22)),
-            ],
-        ),
-    ]

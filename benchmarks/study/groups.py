@@ -3,19 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from study import equal
 from study.arms import Arm
-from study.families import (
-    EARLY,
-    FULL,
-    core,
-    equal_parameters,
-    grown,
-    operators,
-    schedules,
-    scratch,
-    stages,
-    uniform,
-)
+from study.families import EARLY, FULL, MIDDLE, core, grown, operators, schedules, scratch, stages, uniform
 from study.tasks import TASKS, Task
 
 
@@ -26,6 +16,8 @@ class Group:
     Attributes:
         baseline: what the others are compared with; it runs with them.
         fresh: on how many fresh seeds they run at their tuned rates; 0: over the grid of rates, on the tuning seeds.
+        rate_of: an arm whose tuned rate all take, for arms that differ only in what they choose; else each has its own.
+        places: the arms are places of growth, and the page says what the best of them would gain.
     """
 
     title: str
@@ -33,6 +25,8 @@ class Group:
     baseline: Arm
     arms: tuple[Arm, ...]
     fresh: int = 0
+    rate_of: Arm | None = None
+    places: bool = False
 
     def on(self, fresh: int) -> "Group":
         """Return the same comparison on fresh seeds."""
@@ -88,8 +82,8 @@ def _frontiers(task: Task, arms: Sequence[Arm], fresh: int) -> tuple[Frontier, .
 #: one longer run, so that where the baseline is reached lies between two arms
 _MLP_CORE = core(_MLP, 2, scales=(1.25, 1.0, 0.7, 0.5))
 _TEXT_CORE, _WARPED_CORE = core(_TEXT, scales=(1.0, 0.8, 0.6)), core(_WARPED)
-_EQUAL = equal_parameters(_MLP)
-_LONG, _PLAIN = TASKS["text-long"], TASKS["digits"]
+_LONG, _PLAIN, _SHORT = TASKS["text-long"], TASKS["digits"], TASKS["text-short"]
+_SHORT_CORE = [scratch(_SHORT, 8), *(grown(_SHORT, FULL, MIDDLE, scale) for scale in (1.0, 0.7))]
 _LONG_CORE = [
     scratch(_LONG, 8),
     *(grown(_LONG, FULL, EARLY, scale) for scale in (1.0, 0.75, 0.55)),
@@ -99,21 +93,40 @@ _OTHERS = tuple(TASKS[name] for name in ("mnist1d-transformer", "mnist1d-convnet
 
 FRONTIERS: tuple[Frontier, ...] = (
     *_frontiers(_MLP, _MLP_CORE, 18),
-    *_frontiers(_TEXT, _TEXT_CORE, 3),
+    *_frontiers(_SHORT, _SHORT_CORE, 6),
+    *_frontiers(_TEXT, _TEXT_CORE, 4),
     *_frontiers(_WARPED, _WARPED_CORE, 3),
     *(frontier for task in _OTHERS for frontier in _frontiers(task, core(task, cycles=2), 3)),
     *_frontiers(_LONG, _LONG_CORE, 3),
 )
 
-_EQUAL_GROUP = _group("Equal parameters and equal cost", _MLP, _EQUAL[1:], _EQUAL[0])
+_UNIFORM, _EVEN = equal.uniform(_MLP), equal.even(_MLP)
+_OPERATORS = _group("Operators, at equal parameters and equal cost", _MLP, equal.operators(_MLP), _UNIFORM)
+_UNITS_ARMS = equal.units(_MLP)
+_UNITS = replace(
+    _group("Which units, at equal parameters and equal cost", _MLP, _UNITS_ARMS[1:], _UNITS_ARMS[0]),
+    rate_of=_UNITS_ARMS[0],
+)
+_PLACES = replace(
+    _group("Which blocks, at equal parameters and equal cost", _MLP, equal.places(_MLP), _EVEN),
+    rate_of=_EVEN,
+    places=True,
+)
 
 GROUPS: tuple[Group, ...] = (
     _group("Cost", _MLP, _MLP_CORE),
-    _EQUAL_GROUP,
+    _OPERATORS,
+    _group("Cost", _SHORT, _SHORT_CORE),
+    _group("Cost", _SHORT, _SHORT_CORE).on(6),
     _group("Cost", _TEXT, _TEXT_CORE),
     _group("Cost", _MLP, _MLP_CORE).on(18),
-    _EQUAL_GROUP.on(18),
-    _group("Cost", _TEXT, _TEXT_CORE).on(3),
+    _OPERATORS.on(12),
+    _UNITS.on(18),
+    _group("Rate of the places", _MLP, (), _EVEN),
+    _PLACES.on(12),
+    _group("Cost", _TEXT, _TEXT_CORE).on(4),
+    _group("Begun with one block, at equal parameters and equal cost", _MLP, equal.deep(_MLP), _UNIFORM),
+    _group("Begun with one block, at equal parameters and equal cost", _MLP, equal.deep(_MLP), _UNIFORM).on(12),
     _group("Stages", _MLP, stages(_MLP, cycles=2)),
     _group("Uniform networks", _MLP, uniform(_MLP, cycles=2)),
     _group("Schedules", _MLP, schedules(_MLP, cycles=2)),

@@ -28,9 +28,9 @@ class Line:
         return float(np.mean(self.numbers(key)))
 
 
-def line(records: Records, task: Task, arm: Arm, fresh: int) -> Line | None:
-    """Return what is known of an arm: at its tuned rate, on fresh seeds or on those that tuned it."""
+def line(records: Records, task: Task, arm: Arm, fresh: int, rate_of: Arm | None = None) -> Line | None:
+    """Return what is known of an arm: at its tuned rate or another's, on fresh seeds or on those that tuned it."""
     tuning = tuple(range(task.tuning))
-    rate = tuned(records, task, arm, tuning)
+    rate = tuned(records, task, rate_of or arm, tuning)
     rows = rate and records.of(task, arm, rate, fresh_seeds(fresh) if fresh else tuning)
     return Line(arm, rate, task.rates, rows) if rate and rows else None

@@ -15,6 +15,10 @@ class Shape:
     heads: int = 0
     hidden: int = 0
 
+    def mlp(self, architecture: "Architecture") -> "Mlp":
+        """Return the MLP branch of such a block."""
+        return Mlp(architecture, self.hidden)
+
 
 @dataclass(frozen=True)
 class Architecture:
@@ -47,14 +51,18 @@ class Mlp(nn.Module):
         self.fc1 = Linear(architecture.kernel * architecture.width, hidden)
         self.out = Linear(hidden, architecture.width)
 
-    def features(self, x: Tensor) -> Tensor:
-        """Return what the last map reads, (samples, tokens, hidden)."""
+    def read(self, x: Tensor) -> Tensor:
+        """Return what the first map reads, (samples, tokens, kernel x width)."""
         x = self.norm(x)
         if self.kernel > 1:
             padded = F.pad(x, (0, 0, self.kernel // 2, self.kernel // 2))
             shifted = [padded[:, shift : shift + x.shape[1]] for shift in range(self.kernel)]
             x = torch.cat(shifted, dim=-1)
-        return F.gelu(self.fc1(x))
+        return x
+
+    def features(self, x: Tensor) -> Tensor:
+        """Return what the last map reads, (samples, tokens, hidden)."""
+        return F.gelu(self.fc1(self.read(x)))
 
     def forward(self, x: Tensor) -> Tensor:
         """Return what the branch adds to the stream."""
@@ -97,7 +105,7 @@ class Block(nn.Module):
         if shape.heads:
             self.attention = Attention(architecture, shape.heads)
         if shape.hidden:
-            self.mlp = Mlp(architecture, shape.hidden)
+            self.mlp = shape.mlp(architecture)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the stream behind the block."""

@@ -21,6 +21,7 @@ class Experiment:
     seeds: tuple[int, ...]
     tuning: tuple[int, ...] = ()  #: seeds of the experiment that tuned the rate; none: this one does
     is_gate: bool = False  #: one of the two networks that show whether capacity binds
+    rate_of: Arm | None = None  #: the arm whose tuned rate it takes, where that is not its own
 
     @property
     def confirms(self) -> bool:
@@ -31,7 +32,7 @@ class Experiment:
         """Return the rates to run: the grid, or the one that was tuned; none while the tuning is not finished."""
         if not self.confirms:
             return self.task.rates
-        best = tuned(records, self.task, self.arm, self.tuning)
+        best = tuned(records, self.task, self.rate_of or self.arm, self.tuning)
         return () if best is None else (best,)
 
 
@@ -55,7 +56,8 @@ def experiments() -> Iterator[Experiment]:
             for fresh in (0, GATE_SEEDS):
                 for arm in GATES[group.task.name]:
                     yield replace(_experiment(group.task, arm, fresh), is_gate=True)
-        yield from (_experiment(group.task, arm, group.fresh) for arm in (group.baseline, *group.arms))
+        for arm in (group.baseline, *group.arms):
+            yield replace(_experiment(group.task, arm, group.fresh), rate_of=group.rate_of)
 
 
 def _experiment(task: Task, arm: Arm, fresh: int) -> Experiment:

@@ -1,9 +1,13 @@
-"""Loss against cost, one figure for each task that has a frontier."""
+"""The figures: loss against cost for each task that has a frontier, and what growth does to least eigenvalues."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from study import report_saddles
 from study.groups import FRONTIERS, Frontier
 from study.lines import line
 from study.records import Records
@@ -38,21 +42,51 @@ def _curve(frontier: Frontier, records: Records) -> Curve:
     return frontier, []
 
 
+def draw_saddles(folder: Path, target: Path) -> list[Path]:
+    """Write the figure of the saddle question, if it was measured, and return its path."""
+    found = report_saddles.means(folder)
+    if not found:
+        return []
+    path = target / "saddles.svg"
+    panels = {
+        "loss": "test loss",
+        "significant": "share of units at a saddle",
+        "model_least": "model's least eigenvalue",
+    }
+    with _saved(path, 1, len(panels), (9, 2.8)) as (figure, axes):
+        for panel, (key, title) in zip(axes, panels.items(), strict=True):
+            for arm, points in found.items():
+                steps = [step for step, _ in points]
+                panel.plot(steps, [row[key] for _, row in points], marker="o", markersize=3, label=arm)
+            panel.set_xscale("symlog", linthresh=10)
+            panel.set(xlabel="steps after growth", title=title)
+            panel.title.set_fontsize("small")
+        figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(found), frameon=False)
+    return [path]
+
+
 def _figure(curves: list[Curve], path: Path) -> Path:
+    with _saved(path, 1, 1, (5, 3.2)) as (_, axes):
+        for frontier, points in curves:
+            cost, loss, spread = zip(*points, strict=True)
+            axes.errorbar(cost, loss, yerr=spread, marker="o", capsize=2, label=frontier.title)
+        axes.set(xlabel="cost, the baseline = 1", ylabel="test loss", title=curves[0][0].task.title)
+        axes.title.set_fontsize("small")
+        axes.legend(frameon=False, fontsize="small")
+    return path
+
+
+@contextmanager
+def _saved(path: Path, rows: int, columns: int, size: tuple[float, float]) -> Iterator[tuple[Any, Any]]:
+    """Open a figure, and write it when its block ends; the same figure is the same file."""
     import matplotlib
 
     matplotlib.use("Agg")
-    matplotlib.rcParams["svg.hashsalt"] = path.stem  # the same figure is the same file
+    matplotlib.rcParams["svg.hashsalt"] = path.stem
     from matplotlib import pyplot
 
-    figure, axes = pyplot.subplots(figsize=(5, 3.2), layout="constrained")
-    for frontier, points in curves:
-        cost, loss, spread = zip(*points, strict=True)
-        axes.errorbar(cost, loss, yerr=spread, marker="o", capsize=2, label=frontier.title)
-    axes.set(xlabel="cost, the baseline = 1", ylabel="test loss", title=curves[0][0].task.title)
-    axes.title.set_fontsize("small")
-    axes.legend(frameon=False, fontsize="small")
+    figure, axes = pyplot.subplots(rows, columns, figsize=size, layout="constrained")
+    yield figure, axes
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, metadata={"Date": None})
     pyplot.close(figure)
-    return path

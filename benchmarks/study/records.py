@@ -55,7 +55,7 @@ class Records:
         with open(self.folder / f"{task.name}.jsonl", "a") as file:
             for row in found:
                 key = cell(task, arm, float(str(row["rate"])), int(str(row["seed"])))
-                whole = {**vars(key), **row, **_circumstances()}
+                whole = {**vars(key), **row, **circumstances()}
                 file.write(json.dumps(whole) + "\n")
                 self._keep(whole)
 
@@ -65,7 +65,8 @@ class Records:
         return [self.rows[key] for key in cells] if all(key in self for key in cells) else None
 
 
-def _circumstances() -> dict[str, str]:
+def circumstances() -> dict[str, str]:
+    """Return when, by which versions and on which machine a record is made."""
     return {
         "date": datetime.now(UTC).date().isoformat(),
         "torch": torch.__version__,

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from study import report_saddles
-from study.analysis import Difference, holm, mean_and_error, paired
+from study import report_planted, report_saddles
+from study.analysis import Difference, holm, mean_and_error, oracle, paired
 from study.claims import reached
 from study.groups import FRONTIERS, GATES, GROUPS, Frontier, Group
 from study.lines import Line, line
@@ -27,14 +27,15 @@ learning rate and seed. Do not edit; `study.md` says what the tasks and arms are
   number of comparisons in its table (Holm)."""
 
 
-def page(records: Records, figures: Sequence[Path] = ()) -> str:
-    """Return ``docs/results.md``; the figures lie in a folder beside it."""
+def page(records: Records, figures: Sequence[Path] = (), saddles: Sequence[Path] = ()) -> str:
+    """Return ``docs/results.md``; the figures, of costs and of saddles, lie in a folder beside it."""
     parts = [_INTRODUCTION, _circumstances(records), "## Does capacity bind?", _gates(records)]
     parts += ["## At what cost is the baseline's loss reached?", _frontiers(records)]
     parts += [f"![Loss against cost]({figure.parent.name}/{figure.name})" for figure in figures]
     for group in GROUPS:
         parts += _section(group, records)
-    parts += [part for part in [report_saddles.section(records.folder)] if part]
+    others = [report_planted.section(records.folder), report_saddles.section(records.folder, saddles)]
+    parts += [part for part in others if part]
     return "\n\n".join(parts) + "\n"
 
 
@@ -84,7 +85,7 @@ def _frontier(frontier: Frontier, records: Records) -> Iterator[list[str]]:
 
 
 def _section(group: Group, records: Records) -> Iterator[str]:
-    found = [line(records, group.task, arm, group.fresh) for arm in (group.baseline, *group.arms)]
+    found = [line(records, group.task, arm, group.fresh, group.rate_of) for arm in (group.baseline, *group.arms)]
     known = [one for one in found if one is not None]
     if found[0] is None or len(known) < 2:
         return
@@ -95,6 +96,8 @@ def _section(group: Group, records: Records) -> Iterator[str]:
     )
     yield f"## {group.title}: {group.task.title}, {seeds}"
     yield _comparisons(known, bool(group.fresh))
+    if group.places and len(known) > 2:
+        yield _ceiling(known)
     commands = [f"python benchmarks/study run --tasks {group.task.name} --arms '{one.arm.name}'" for one in known]
     yield "<details><summary>Commands, row by row</summary>\n\n```\n" + "\n".join(commands) + "\n```\n\n</details>"
 
@@ -117,6 +120,20 @@ def _comparisons(known: Sequence[Line], fresh: bool) -> str:
         "loss, against the first row",
     ]
     return _table([*head, *(["95 % interval", "wins", "p"] if fresh else [])], lines)
+
+
+def _ceiling(known: Sequence[Line]) -> str:
+    """Return what could be won by knowing the best place, and what a place drawn at random would cost."""
+    losses = np.array([one.numbers("loss") for one in known])
+    ways = {
+        "the best place, chosen on the other half of the seeds": oracle(losses[1:]),
+        "a random place": losses[1:].mean(0),
+    }
+    lines = []
+    for name, found in ways.items():
+        difference = paired(found.tolist(), losses[0].tolist())
+        lines.append([name, _signed(difference), f"{difference.low:+.4f} to {difference.high:+.4f}"])
+    return _table(["growth at", "loss, against the first row above", "95 % interval"], lines)
 
 
 def _tested(known: Sequence[Line]) -> list[list[str]]:

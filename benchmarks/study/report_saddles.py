@@ -1,37 +1,54 @@
 """The page's section on saddles."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import mean
+from typing import Any
 
 _HEAD = ("arm", "steps after the snapshot", "test loss", "least, median", "held out, median", "significant", "model")
 
 
-def section(folder: Path) -> str:
-    """Return the table of least eigenvalues over training, or nothing where they were not measured."""
+Means = dict[str, list[tuple[int, dict[str, float]]]]
+
+
+def _rows(folder: Path) -> list[dict[str, Any]]:
     path = folder / "saddles" / "mnist1d-mlp.jsonl"
-    if not path.exists():
-        return ""
-    rows = [json.loads(line) for line in path.read_text().splitlines()]
-    cells: dict[tuple[str, int], list[dict[str, float]]] = {}
-    for row in rows:
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def means(folder: Path) -> Means:
+    """Return for each arm its steps and, at each, the means over the seeds."""
+    cells: dict[tuple[str, int], list[dict[str, Any]]] = {}
+    for row in _rows(folder):
         cells.setdefault((row["arm"], row["step"]), []).append(row)
-    lines = [_HEAD, ("---",) * len(_HEAD), *(_line(arm, step, found) for (arm, step), found in cells.items())]
+    found: Means = {}
+    for (arm, step), rows in cells.items():
+        keys = [key for key in rows[0] if key not in ("arm", "step", "seed")]
+        found.setdefault(arm, []).append((step, {key: mean(row[key] for row in rows) for key in keys}))
+    return found
+
+
+def section(folder: Path, figures: Sequence[Path] = ()) -> str:
+    """Return the table of least eigenvalues over training, or nothing where they were not measured."""
+    rows = _rows(folder)
+    if not rows:
+        return ""
+    lines = [_HEAD, ("---",) * len(_HEAD)]
+    lines += [_line(arm, step, row) for arm, points in means(folder).items() for step, row in points]
     table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
     seeds = len({row["seed"] for row in rows})
+    drawn = "".join(f"![Saddles]({figure.parent.name}/{figure.name})\n\n" for figure in figures)
     return f"""## Saddles: {seeds} seeds, MNIST-1D, 4 blocks at a constant rate
 
-Means over the seeds. *Least* and *held out* are of the splitting matrix of hidden units, *significant* the share of
-units whose held-out quotient is negative by two standard errors, *model* the least and the greatest eigenvalue of the
-whole model's Hessian. Command: `python benchmarks/study saddles`.
+Means over the seeds; nothing was tuned here. *Least* and *held out* are of the splitting matrix of hidden units,
+*significant* the share of units whose held-out quotient is negative by two standard errors, *model* the least and the
+greatest eigenvalue of the whole model's Hessian. Command: `python benchmarks/study saddles`.
 
-{table}"""
+{drawn}{table}"""
 
 
-def _line(arm: str, step: int, found: list[dict[str, float]]) -> tuple[str, ...]:
-    def of(key: str, form: str) -> str:
-        return format(mean(row[key] for row in found), form)
-
-    model = f"{of('model_least', '+.2f')}, {of('model_greatest', '+.2f')}"
-    numbers = (of("loss", ".4f"), of("least", ".4f"), of("held_out", ".4f"), of("significant", ".0%"))
+def _line(arm: str, step: int, row: dict[str, float]) -> tuple[str, ...]:
+    model = f"{row['model_least']:+.2f}, {row['model_greatest']:+.2f}"
+    numbers = (f"{row['loss']:.4f}", f"{row['least']:.4f}", f"{row['held_out']:.4f}", f"{row['significant']:.0%}")
     return (arm, f"{step:+d}", *numbers, model)

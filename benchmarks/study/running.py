@@ -17,7 +17,7 @@ from study.state import Leaf, State, initial
 from study.tasks import Members, Task, batch
 from study.training import Gradient, adamw, evaluate, gradient
 
-_KEEP_EVERY = 300.0  #: seconds between snapshots of a run that goes on
+_KEEP_EVERY = 100.0  #: seconds between snapshots of a run that goes on
 _PROBE = 512  #: samples that a rewrite may look at
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from study.arms import Arm
 from study.costs import flops
 from study.plan import Experiment, binds, gate
+from study.progress import Bar
 from study.records import Cell, Records, cell
 from study.running import run
 from study.snapshots import Snapshots
@@ -44,23 +45,26 @@ def jobs(experiments: Sequence[Experiment], records: Records, gated: bool = True
 
 
 def run_all(experiments: Sequence[Experiment], records: Records, folder: Path, gated: bool = True) -> None:
-    """Run what is missing; each finished job is recorded before the next one begins."""
-    done = spent = 0.0
-    while True:
-        left = list(jobs(experiments, records, gated))
-        if not left:
-            return
+    """Run what is missing; each finished job is recorded before the next one begins.
+
+    The bar counts the work that is known: jobs that wait for a rate or for a gate join it when they can run.
+    """
+    bar = Bar(0.0)
+    while left := list(jobs(experiments, records, gated)):
+        bar.total = bar.done + sum(job.work() for job in left)
         job, begun = left[0], time.monotonic()
-        found = run(job.task, job.arm, job.members, Snapshots(folder))
+        said = f"{job.task.name}: {job.arm.name}, {len(job.members)} networks"
+
+        def report(step: int, job: Job = job, said: str = said) -> None:
+            bar.show(f"{said}, step {step:,} of {job.arm.steps:,}", job.work() * step / job.arm.steps)
+
+        found = run(job.task, job.arm, job.members, Snapshots(folder), report)
         records.add(job.task, job.arm, found)
-        took = time.monotonic() - begun
-        done, spent = done + job.work(), spent + took
-        hours = sum(other.work() for other in left[1:]) * spent / done / 3600
+        bar.done += job.work()
+        bar.clear()
         best = min(float(str(row["loss"])) for row in found)
         print(
-            f"{time.strftime('%H:%M:%S')} {job.task.name}: {job.arm.name}, {len(found)} networks, {took:.0f} s, "
-            f"least loss {best:.4f}; {len(left) - 1} jobs known, about {hours:.1f} h left",
-            flush=True,
+            f"{time.strftime('%H:%M:%S')} {said}: {time.monotonic() - begun:.0f} s, least loss {best:.4f}", flush=True
         )
 
 

@@ -151,3 +151,6 @@ TASKS = {task.name: task for task in _ALL}
 TASKS["text-long"] = replace(
     TASKS["text"], name="text-long", title="The same text, four times as many steps", steps=9600
 )
+TASKS["text-short"] = replace(
+    TASKS["text"], name="text-short", title="The same text, 1,000 steps: what fits into an hour", steps=1000
+)

@@ -1,14 +1,16 @@
-"""Half-steps for some hidden units: more depth for them, and none for their neighbours."""
+"""Thin blocks for some hidden units: more depth for them, and none for their neighbours."""
 
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from study.networks import Shape
-from study.rewrites import Site
-from study.state import Leaf, Leaves, State
+import fxgrow
+from study.networks import Network, Shape, plain
+from study.rewrites import Site, is_last
+from study.state import Leaf, Leaves, State, fresh_block
 
 
 @dataclass(frozen=True)
@@ -16,7 +18,8 @@ class HalfUnits:
     """Some hidden units of each MLP are copied into a thin block right behind it.
 
     The copy has the block's norm; the outgoing weights of the units are halved in both places, and all that the two
-    blocks hold starts with fresh moments. ``by`` is "size" (the largest |w1| |w2|), "smallest" or "random".
+    blocks hold starts with fresh moments. ``by`` is "size" (the largest |w1| |w2|), "smallest", "random", or a score of
+    fxgrow, which is measured on training data.
     """
 
     units: int
@@ -26,41 +29,91 @@ class HalfUnits:
         """Return the state with a thin block behind each block that has an MLP."""
         shapes: list[Shape] = []
         blocks: list[Leaves] = []
+        orders = self._orders(state, site)
         for index, (shape, block) in enumerate(zip(state.shapes, state.blocks, strict=True)):
-            chosen = self._choose(block, index, site)
+            chosen = orders[index][:, : self.units]
             shapes += [shape, Shape(hidden=self.units)]
-            blocks += [_halved(block, chosen), _thin(block, chosen)]
+            blocks += [self._front(block, chosen), self._behind(block, chosen, index, site)]
         return replace(state, shapes=tuple(shapes), blocks=tuple(blocks))
 
-    def _choose(self, block: Leaves, index: int, site: Site) -> Tensor:
-        """Return the chosen units of each seed, (seeds, units)."""
-        incoming, outgoing = block["mlp.fc1.weight"].value, block["mlp.out.weight"].value
+    def _orders(self, state: State, site: Site) -> list[Tensor]:
+        """Return for each block its units in the order in which they are chosen, (seeds, units)."""
         if self.by == "random":
-            draws = [np.random.default_rng((seed, site.step, index)) for seed in site.seeds]
-            return torch.stack([torch.from_numpy(draw.permutation(incoming.shape[1])) for draw in draws])[
-                :, : self.units
-            ]
-        size = incoming.norm(dim=2) * outgoing.norm(dim=1)
-        return size.argsort(dim=1, descending=self.by == "size")[:, : self.units]
+            return [_random(shape.hidden, index, site) for index, shape in enumerate(state.shapes)]
+        if self.by in ("size", "smallest"):
+            return [size(block).argsort(dim=1, descending=self.by == "size") for block in state.blocks]
+        return [score.argsort(dim=1, descending=True) for score in scored(state, site, self.by)]
+
+    def _front(self, block: Leaves, chosen: Tensor) -> Leaves:
+        """Return the block with the outgoing weights of the chosen units halved, and fresh moments."""
+        weight = block["mlp.out.weight"].value
+        factor = torch.ones(weight.shape[0], weight.shape[2]).scatter(1, chosen, 0.5)
+        values = {name: leaf.value for name, leaf in block.items()} | {"mlp.out.weight": weight * factor[:, None]}
+        return {name: Leaf.fresh(value) for name, value in values.items()}
+
+    def _behind(self, block: Leaves, chosen: Tensor, index: int, site: Site) -> Leaves:
+        """Return the block of the copied units; its last bias is zero, as the block in front keeps its own."""
+        return _copied(block, chosen, 0.5)
 
 
-def _halved(block: Leaves, chosen: Tensor) -> Leaves:
-    """Return the block with the outgoing weights of the chosen units halved, and fresh moments."""
-    weight = block["mlp.out.weight"].value
-    factor = torch.ones(weight.shape[0], weight.shape[2]).scatter(1, chosen, 0.5)
-    values = {name: leaf.value for name, leaf in block.items()} | {"mlp.out.weight": weight * factor[:, None]}
-    return {name: Leaf.fresh(value) for name, value in values.items()}
+@dataclass(frozen=True)
+class SilentUnits(HalfUnits):
+    """The same thin blocks with zero outgoing weights: the function is kept, and so is what was there."""
+
+    def _front(self, block: Leaves, chosen: Tensor) -> Leaves:
+        return block
+
+    def _behind(self, block: Leaves, chosen: Tensor, index: int, site: Site) -> Leaves:
+        return _copied(block, chosen, 0.0)
 
 
-def _thin(block: Leaves, chosen: Tensor) -> Leaves:
-    """Return the block of the copied units; its last bias is zero, as the block in front keeps its own."""
+@dataclass(frozen=True)
+class NewUnits(SilentUnits):
+    """Thin blocks that are drawn anew, with zero outgoing weights: what ``fxgrow.insert_block`` makes."""
+
+    by: str = "random"
+
+    def _behind(self, block: Leaves, chosen: Tensor, index: int, site: Site) -> Leaves:
+        shape = Shape(hidden=self.units)
+        drawn = fresh_block(site.architecture, shape, site.seeds, f"thin.{site.step}.{index}")
+        return {name: Leaf.fresh(leaf.value * 0) if is_last(name) else leaf for name, leaf in drawn.items()}
+
+
+def size(block: Leaves) -> Tensor:
+    """Return |w1| |w2| of each hidden unit, (seeds, units)."""
+    return block["mlp.fc1.weight"].value.norm(dim=2) * block["mlp.out.weight"].value.norm(dim=1)
+
+
+def scored(state: State, site: Site, score: str) -> list[Tensor]:
+    """Return for each block the priority that a score of fxgrow gives to its hidden units, (seeds, units)."""
+    x, y = site.probe()
+    names = [f"blocks.{index}.mlp.fc1" for index in range(len(state.blocks))]
+    found = []
+    for index in range(len(site.seeds)):
+        network = Network(site.architecture, state.shapes)
+        network.load_state_dict({name: value[index] for name, value in state.values().items()})
+        batches = [(x[index, part::4], y[index, part::4]) for part in range(4)]
+        traced = fxgrow.trace(plain(network), x[index, :4])
+        with torch.enable_grad():
+            scores = fxgrow.analyze(traced, F.cross_entropy, batches, score=score, sites=names)
+        found.append([scores[name].priority for name in names])
+    return [torch.stack(priorities) for priorities in zip(*found, strict=True)]
+
+
+def _random(units: int, index: int, site: Site) -> Tensor:
+    draws = [np.random.default_rng((seed, site.step, index)) for seed in site.seeds]
+    return torch.stack([torch.from_numpy(draw.permutation(units)) for draw in draws])
+
+
+def _copied(block: Leaves, chosen: Tensor, scale: float) -> Leaves:
+    """Return a thin block of copied units, their outgoing weights multiplied by ``scale``."""
     seeds = torch.arange(len(chosen))[:, None]
     values = {
         "mlp.norm.weight": block["mlp.norm.weight"].value.clone(),
         "mlp.norm.bias": block["mlp.norm.bias"].value.clone(),
         "mlp.fc1.weight": block["mlp.fc1.weight"].value[seeds, chosen],
         "mlp.fc1.bias": block["mlp.fc1.bias"].value[seeds, chosen],
-        "mlp.out.weight": block["mlp.out.weight"].value.transpose(1, 2)[seeds, chosen].transpose(1, 2) / 2,
+        "mlp.out.weight": block["mlp.out.weight"].value.transpose(1, 2)[seeds, chosen].transpose(1, 2) * scale,
         "mlp.out.bias": torch.zeros_like(block["mlp.out.bias"].value),
     }
     return {name: Leaf.fresh(value) for name, value in values.items()}

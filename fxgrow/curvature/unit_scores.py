@@ -70,7 +70,7 @@ def analyze_units(
     ranks = Ranks(group)
     targets = loss_fn is not None
     read, sizes = read_batches(
-        graph_module, batches, seed=seed, max_samples=max_samples, samples=samples, targets=targets
+        graph_module, batches, seed=seed, max_samples=max_samples, samples=samples, targets=targets, ranks=ranks
     )
     scores: dict[str, SiteScores] = {}
     refusals: dict[str, str] = {}

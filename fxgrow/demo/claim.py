@@ -20,7 +20,7 @@ class Claim:
         return (
             f"In the study, over {self.seeds} seeds on which nothing was tuned, half-steps reach the loss of the "
             f"network from scratch at {self.cost:.2f} of its cost (95 % interval {self.low:.2f} to {self.high:.2f}), "
-            f"in {self.seconds:.2f} of its time."
+            f"in {self.seconds:.2f} of its time there."
         )
 
 

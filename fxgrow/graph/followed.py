@@ -9,25 +9,34 @@ from typing import Any
 from torch import nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 
-from fxgrow.errors import TraceError
+from fxgrow.errors import FxgrowError, TraceError
 
 #: the GraphModule of which a method is running, and the method's name
 _running: ContextVar[tuple[nn.Module, str] | None] = ContextVar("running", default=None)
+_NOTE = (
+    "fxgrow: {method} ran on the graph of a model. What is inside a graph has the parameters and names of the model's "
+    "modules, and not their attributes and methods; call {method} on the model, and trace the model after that."
+)
 
 
 def followed(method: Callable[..., Any]) -> Callable[..., Any]:
     """Return `method`, of the class of a model, in a form for GraphModules.
 
     A graph computes as a whole. A module of it that is called by itself leaves out what was inserted around it, and
-    what calls one is refused, as is what sets an attribute (`refuse_to_set`).
+    what calls one is refused, as is what sets an attribute (`refuse_to_set`). Any other error stays what it is, which
+    libraries may expect, with a note: it may blame the model for what only its graph lacks.
     """
 
     @functools.wraps(method)
     def call(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
-        token = _running.set((self, method.__name__))
+        outermost, token = _running.get() is None, _running.set((self, method.__name__))
         try:
             with _computing_as_a_whole(self, method.__name__):
                 return method(self, *args, **kwargs)
+        except Exception as error:
+            if outermost and not isinstance(error, FxgrowError):
+                error.add_note(_NOTE.format(method=method.__name__))
+            raise
         finally:
             _running.reset(token)
 

@@ -107,7 +107,8 @@ def _go(run: Run, folder: Folder, console: Console) -> Outcome:
     if not run.done:
         folder.keep()
         console.print(f"stopped behind step {run.step:,} of {run.steps:,}; go on with:")
-        console.print(f"  fxgrow train --resume {folder.path}", soft_wrap=True)
+        torchrun = f"torchrun --nproc-per-node {run.ranks.count} -m " if run.ranks.count > 1 else ""
+        console.print(f"  {torchrun}fxgrow train --resume {folder.path}", soft_wrap=True)
         return outcome
     written = folder.finish()
     console.print(results_table({run.name: run.metrics}, f"Test results on {run.batches.sizes[1]:,} images"))

@@ -35,12 +35,15 @@ def introduction(run: Run) -> str:
     if run.ranks.count > 1:
         where = f"{run.ranks.count} processes, each on {where}"
     return (
-        f"{settings.model.name}: {run.growing.parameters:,} parameters, "
-        f"{run.growing.flops / 1e6:,.1f} MFLOPs an image\n"
+        f"{settings.model.name}: {run.growing.parameters:,} parameters, {_flops(run.growing.flops)} an image\n"
         f"{settings.data.source}: {train:,} images to train on, {test:,} to test on; {settings.epochs} epochs of "
         f"{run.batches.steps:,} steps; seed {settings.seed}; torch {torch.__version__} on {where}, "
         f"{'compiled block by block' if settings.compile else 'eager'}"
     )
+
+
+def _flops(count: int) -> str:
+    return f"{count / 1e6:,.1f} MFLOPs" if count >= 1e6 else f"{count / 1e3:.1f} kFLOPs"
 
 
 def event_text(event: RunEvent) -> Group:

@@ -6,13 +6,38 @@ from typing import Any
 
 import torch
 import torch.fx as fx
+from torch import Tensor
 
 from fxgrow.tracing.arguments import Argument
 
+_PAIRS = ((operator.eq, operator.ne), (operator.lt, operator.ge), (operator.le, operator.gt))
+_OPPOSITES: dict[Any, Callable[..., Any]] = {a: b for pair in _PAIRS for a, b in (pair, pair[::-1])}
+
 
 def assert_equal(proxy: fx.Proxy, value: Any, message: str) -> None:
-    """Have the graph assert that a number, size, type or condition is `value`."""
-    _recorded(torch._assert, _recorded(operator.eq, proxy, value), message)
+    """Have the graph assert that a number, size, type or condition is `value`.
+
+    Where that is no tensor, by the operator that torch.compile keeps for the run if a size comes from data: of
+    ``torch._assert`` it wants to know at once what comes out, and it cannot compare such a condition with True.
+    """
+    if value is True:
+        holds = proxy
+    elif value is False:
+        holds = _opposite(proxy)
+    else:
+        holds = _recorded(operator.eq, proxy, value)
+    is_tensor = isinstance(proxy.tracer.values.example(holds.node), Tensor)
+    _recorded(torch._assert if is_tensor else torch.ops.aten._assert_scalar.default, holds, message)
+
+
+def _opposite(proxy: fx.Proxy) -> fx.Proxy:
+    """Negate a condition; a comparison by its opposite, since ``not`` has torch.compile ask what a condition is."""
+    node = proxy.node
+    compare = _OPPOSITES.get(node.target) if node.op == "call_function" else None
+    if compare is None:
+        return _recorded(operator.not_, proxy)
+    made: fx.Node = proxy.tracer.create_node("call_function", compare, node.args, {})
+    return fx.Proxy(made, proxy.tracer)
 
 
 def assert_as_given(argument: Argument, proxy: fx.Proxy) -> None:

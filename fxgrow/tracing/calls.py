@@ -60,10 +60,10 @@ def drop_unread(graph: fx.Graph, root: nn.Module) -> set[fx.Node]:
 
 
 def _does_nothing(node: fx.Node, root: nn.Module) -> bool:
-    """Say whether a function or method does nothing but return a value: no write, no random number."""
+    """Say whether a function or method does nothing but return a value: no write, no random number, no check."""
     if node.op not in ("call_function", "call_method"):
         return False
     if node.op == "call_method" and node.target in _CASTS:
         return True
     found = declared(cast(fx.GraphModule, root), node)
-    return found.known and not (found.writes or found.draws or found.foreign)
+    return found.known and not (node.is_impure() or found.writes or found.draws or found.foreign)

@@ -14,21 +14,20 @@ from fxgrow.curvature.capture import LossFunction
 from fxgrow.curvature.probe_data import CountSamples
 from fxgrow.errors import DivergenceError, PlanError, TraceError
 from fxgrow.execution.place import Place
-from fxgrow.execution.randomness import load_random_state_dict, random_state_dict
 from fxgrow.growth.budget import Budget, as_budget
-from fxgrow.optimizers import Optimizers, as_given, listed, unchanged_on_failure
+from fxgrow.optimizers import Optimizers, listed, unchanged_on_failure
 from fxgrow.primitives.unwrapping import DataParallel, layers, unwrap
 from fxgrow.record.record import GrowthEvent, new_parameters, record_of, remember
 from fxgrow.training.divergence import describe_divergence
 from fxgrow.training.events import Event, GrowthReport, check_equal, significant_share
 from fxgrow.training.growing import Growing, Wrap
 from fxgrow.training.purse import Purse, planned
-from fxgrow.training.resuming import Stateful, load_optimizer_state, load_states, optimizer_state, states_of
+from fxgrow.training.resuming import Resumable, Stateful
 from fxgrow.training.schedule import Schedule, as_schedule
 from fxgrow.training.young import Young
 
 
-class Grower:
+class Grower(Resumable):
     """A model that grows while it trains: the model, its optimizers and averages, kept in step.
 
     The training loop stays the user's own. It calls `model`, one object for the whole run, steps the optimizer, and
@@ -132,11 +131,6 @@ class Grower:
         optimizers[0].register_step_post_hook(self._count_step)
 
     @property
-    def graph_module(self) -> fx.GraphModule:
-        """The graph, which is one object for the whole run: what to save with `fxgrow.save`."""
-        return self.model.graph_module
-
-    @property
     def history(self) -> tuple[GrowthEvent, ...]:
         """The growth events of the model so far."""
         return record_of(self.graph_module).history
@@ -215,58 +209,6 @@ class Grower:
         if not math.isfinite(value):
             where = describe_divergence(self.graph_module, inputs)
             raise DivergenceError(f"the loss is {value}: {where}", step=self.steps)
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return the state of the run: all that a fresh process needs to go on bit for bit.
-
-        It holds tensors and plain values, so that ``torch.load(weights_only=True)`` takes it. As ever with torch, the
-        tensors are those of the run and not copies.
-        """
-        return {
-            "model": self.model.state_dict(),
-            "optimizers": [optimizer_state(one, self.graph_module) for one in as_given(self.optimizer)],
-            "parts": states_of(self._parts()),
-            **self.progress(),
-            "random": random_state_dict(),
-        }
-
-    def progress(self) -> dict[str, Any]:
-        """Return the part of the state that nobody else has, for a trainer that writes model and optimizer itself."""
-        return {
-            "schedule": self.schedule.state_dict(),
-            "young": self._young.state_dict(),
-            "steps": self.steps,
-            "position": dict(self.position),
-        }
-
-    def load_progress(self, state: Mapping[str, Any]) -> None:
-        """Go on from what `progress` returned, or from a whole state."""
-        self.schedule.load_state_dict(state["schedule"])
-        self._young.load_state_dict(state["young"])
-        self.steps, self.position = state["steps"], dict(state["position"])
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from what `state_dict` returned, in a Grower that was constructed as that of the run was.
-
-        Raises:
-            TraceError: If the model is another one than that of the run.
-            PlanError: If an optimizer, or another part of the run, is another one.
-        """
-        optimizers = as_given(self.optimizer)
-        if len(state["optimizers"]) != len(optimizers):
-            what = f"the run had {len(state['optimizers'])} optimizers, and this one has {len(optimizers)}"
-            raise PlanError(what, where="the state", fix="construct the Grower with all that the run had")
-        self.model.load_state_dict(state["model"])
-        for one, saved in zip(optimizers, state["optimizers"], strict=True):
-            load_optimizer_state(one, self.graph_module, saved)
-        load_states(self._parts(), state["parts"])
-        self.load_progress(state)
-        load_random_state_dict(state["random"])
-
-    def _parts(self) -> dict[str, Stateful | torch.Generator]:
-        """Return all that has a state beside the model and its optimizers."""
-        numbered = [("scheduler", self._schedulers), ("ema", self.model.averages)]
-        return {**{f"{kind} {n}": part for kind, parts in numbered for n, part in enumerate(parts)}, **self._also}
 
     @property
     def _events(self) -> int:

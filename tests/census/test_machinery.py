@@ -1,6 +1,7 @@
 """What a census does with models that fail, hang, grow too large or die, and with runs that were broken off."""
 
 import json
+from dataclasses import replace
 
 import census
 import pytest
@@ -71,7 +72,7 @@ def test_whatever_a_model_does_to_its_process_is_a_reason_in_the_results(model, 
 
 def test_a_model_of_ones_own_goes_all_the_way_and_the_stages_are_timed() -> None:
     candidate = Candidate("python", "own", "misbehaving:behaves", {"": Input((2, 3))})
-    (result,) = processes.census([candidate], Limits(seconds=60), jobs=1, backend="eager", started=lambda _: None)
+    (result,) = processes.census([candidate], Limits(seconds=600), jobs=1, backend="eager", started=lambda _: None)
     assert result.failure is None
     assert tuple(result.stages) == ALL_STAGES
     assert result.facts["growable_share"] == 1.0
@@ -115,18 +116,32 @@ def test_a_run_leaves_out_what_the_results_have_and_does_not_start_over_unasked(
     assert asked == [rest, [failed.key, *rest], ["hf:GPT2LMHeadModel"]]
 
 
+def test_a_stage_that_the_census_had_not_yet_counts_for_those_who_were_asked() -> None:
+    first, second, third = candidates("hf")[:3]
+    earlier = result_of(first)
+    stages = {stage: 1.0 for stage in earlier.stages if stage != "rows"}
+    found = [replace(earlier, stages=stages), result_of(second), result_of(third, Failure("rows", "CensusError", "no"))]
+    group = passed_by_stage(found)["Hugging Face"]
+    assert (group.spelled("backward"), group.spelled("rows"), group.spelled("compiled")) == (
+        "3 of 3",
+        "1 of 2",
+        "2 of 3",
+    )
+    assert passed_by_stage(found[:1])["Hugging Face"].spelled("rows") == ""
+
+
 def test_the_page_counts_groups_and_gives_each_failure_its_reason(tmp_path) -> None:
     chosen = [candidates("timm")[0], *candidates("torchvision")[:2], candidates("torchvision")[-1]]
     failure = Failure("gated", "VerificationError", "a | b")
     found = [result_of(item, failure if index == 3 else None, share=0.2 * index) for index, item in enumerate(chosen)]
     groups = passed_by_stage(found)
-    assert {name: total for name, (total, _) in groups.items()} == {
+    assert {name: group.total for name, group in groups.items()} == {
         "timm families": 1,
         "torchvision classification": 2,
         "torchvision, other tasks": 1,
     }
-    assert groups["torchvision, other tasks"][1]["traced"] == 1
-    assert groups["torchvision, other tasks"][1]["gated"] == 0
+    assert groups["torchvision, other tasks"].spelled("traced") == "1 of 1"
+    assert groups["torchvision, other tasks"].spelled("gated") == "0 of 1"
     assert median_growable_share(found) == pytest.approx(0.3)
     write_report({item.key: item for item in found}, tmp_path / "census.md")
     page = (tmp_path / "census.md").read_text()

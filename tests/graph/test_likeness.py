@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import pytest
 import timm
 import torch
+import transformers
 from timm.optim import create_optimizer_v2
 from torch import Tensor, nn
 
@@ -57,6 +58,13 @@ class Model(Recipe, nn.Module):
 
     def enable_checkpointing(self) -> None:
         self.checkpointing = True
+
+    def enable_in_parts(self) -> None:
+        self._enable_in_parts()
+
+    def _enable_in_parts(self) -> None:
+        if not any(hasattr(module, "checkpointing") for module in self.children()):
+            raise ValueError("no part can do that")
 
     @property
     def width(self) -> int:
@@ -131,6 +139,23 @@ def test_a_method_that_sets_what_the_graph_does_not_read_is_refused_and_sets_not
     assert traced.checkpointing is False
     traced.checkpointing = True  # whoever sets it from outside has asked for no effect
     assert traced.checkpointing
+
+
+def test_an_error_of_the_models_own_says_that_it_was_a_graph_on_which_a_method_ran(traced) -> None:
+    with pytest.raises(ValueError, match="no part can do that") as raised:
+        traced.enable_in_parts()
+    (note,) = raised.value.__notes__
+    assert "call enable_in_parts on the model, and trace the model after that" in note
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning:transformers")
+def test_checkpointing_of_transformers_is_refused_on_a_graph_with_the_reason() -> None:
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    model = transformers.BertForSequenceClassification(transformers.BertConfig(vocab_size=20, **sizes))
+    traced = fxgrow.trace(model, {"input_ids": torch.arange(10).reshape(2, 5)}, check=False)
+    with pytest.raises(ValueError, match="gradient checkpointing") as raised:
+        traced.gradient_checkpointing_enable()
+    assert "call gradient_checkpointing_enable on the model" in raised.value.__notes__[0]
 
 
 def test_the_graph_compiles_as_one(traced) -> None:

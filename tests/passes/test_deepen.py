@@ -1,5 +1,7 @@
 """Residual blocks become two half-steps, or a step and a silent one."""
 
+import copy
+import functools
 from collections.abc import Callable
 
 import numpy as np
@@ -82,6 +84,11 @@ class Model(nn.Module):
 
 
 def make(**options: str) -> tuple[Model, fx.GraphModule, Tensor]:
+    return copy.deepcopy(_made(**options))
+
+
+@functools.cache
+def _made(**options: str) -> tuple[Model, fx.GraphModule, Tensor]:
     draw = np.random.default_rng(0)
     model = Model(**options).double()
     with torch.no_grad():

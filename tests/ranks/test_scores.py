@@ -1,7 +1,7 @@
 """Scores over ranks: what each rank measures on its share of the probe is what one process measures on all of it."""
 
-import os
 import time
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -109,16 +109,6 @@ def scores_of_shares(rank: int) -> dict[str, dict[str, Any]]:
     }
 
 
-def test_every_score_over_two_ranks_is_the_one_of_all_data(on_ranks: OnRanks) -> None:
-    of_all = {name: plain(scores) for name, scores in all_scores(slice(None), group=False).items()}
-    for of_rank in on_ranks(scores_of_shares):
-        for share in SHARES:
-            for name, expected in of_all.items():
-                compare(of_rank[share][name], expected, f"{share} {name}")
-    assert not of_all["eigen"]["sites"]["relu"]["reached"][0]
-    assert of_all["eigen"]["samples"] == sum(SIZES)
-
-
 def compare(found: dict[str, Any], expected: dict[str, Any], what: str) -> None:
     assert (found["samples"], found["refusals"]) == (expected["samples"], expected["refusals"])
     assert list(found["sites"]) == list(expected["sites"])
@@ -128,38 +118,38 @@ def compare(found: dict[str, Any], expected: dict[str, Any], what: str) -> None:
             torch.testing.assert_close(found["sites"][path][field], value, rtol=1e-10, atol=1e-12, msg=message)
 
 
-def refusals(rank: int) -> list[str]:
-    found = []
-    other = trace(nn.Sequential(nn.Linear(4, 3 + rank), nn.GELU(), nn.Linear(3 + rank, 3)), torch.zeros(2, 4))
+def refusals(rank: int) -> dict[str, str]:
+    """Measure models that differ, and then, in a group that does not wait for long, on the first rank alone."""
+    made = trace(nn.Sequential(nn.Linear(4, 3 + rank), nn.GELU(), nn.Linear(3 + rank, 3)), torch.zeros(2, 4))
     data = [(Draws(rank, torch.float32).normal(200, 4), torch.arange(200) % 3)]
-    with pytest.raises(RankError) as error:
-        analyze(other, F.cross_entropy, data)
-    found.append(str(error.value))
+    with pytest.raises(RankError) as differs:
+        analyze(made, F.cross_entropy, data)
+    impatient = dist.new_group(timeout=timedelta(seconds=1))
     if rank == 1:
-        os._exit(0)  # as if it were killed in the event
-    time.sleep(0.5)
-    with pytest.raises(RankError) as error:
-        analyze(trace(nn.Sequential(nn.Linear(4, 3)), torch.zeros(2, 4)), F.cross_entropy, data)
-    found.append(str(error.value))
-    return found
+        time.sleep(3)
+        return {"differs": str(differs.value)}
+    with pytest.raises(RankError) as waited:
+        analyze(made, F.cross_entropy, data, group=impatient)
+    return {"differs": str(differs.value), "waited": str(waited.value)}
 
 
-def test_ranks_of_different_models_and_a_rank_that_is_gone_are_errors(on_ranks: OnRanks) -> None:
-    with pytest.raises(FileNotFoundError, match=r"1\.pt"):  # the second rank died
-        on_ranks(refusals)
+def scores_and_refusals(rank: int) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
+    return scores_of_shares(rank), refusals(rank)
 
 
-def sleeping(rank: int) -> str:
-    if rank == 1:
-        time.sleep(6)
-        return ""
-    with pytest.raises(RankError) as error:
-        analyze(trace(nn.Sequential(nn.Linear(4, 3)), torch.zeros(2, 4)), F.cross_entropy, [])
-    return str(error.value)
-
-
-def test_a_rank_that_does_not_come_is_an_error_after_the_groups_timeout(on_ranks: OnRanks) -> None:
-    message, _ = on_ranks(sleeping, timeout=2)
+def test_every_score_over_two_ranks_is_the_one_of_all_data_and_ranks_that_differ_or_do_not_come_are_errors(
+    on_ranks: OnRanks,
+) -> None:
+    of_all = {name: plain(scores) for name, scores in all_scores(slice(None), group=False).items()}
+    ranks = on_ranks(scores_and_refusals)
+    for of_rank, refused in ranks:
+        for share in SHARES:
+            for name, expected in of_all.items():
+                compare(of_rank[share][name], expected, f"{share} {name}")
+        assert "make model, options and seed the same on all of them" in refused["differs"]
+    assert not of_all["eigen"]["sites"]["relu"]["reached"][0]
+    assert of_all["eigen"]["samples"] == sum(SIZES)
+    message = ranks[0][1]["waited"]
     assert "rank 0 of 2: another rank is gone or did not come" in message
     assert "all of them have to take part" in message
 

@@ -1,112 +1,154 @@
-"""Two ranks train one model through growth, and go on from what they saved, on another number of ranks too."""
+"""Two ranks train one model through growth, replicated or sharded, and go on from what they saved on any number."""
 
 import copy
-from collections.abc import Callable
+import os
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
-from fxgrow import Grower, trace
-from fxgrow.errors import RankError
+from fxgrow import Grower
+from fxgrow.curvature import analyze
+from fxgrow.errors import AnalysisError, PlanError, RankError
 from fxgrow.execution.ranks import Ranks
 from fxgrow.record.digest import digest
-from fxgrow.testing import Draws
+from fxgrow.training import Shard, ShardedCheckpoints
 from tests.ranks.conftest import OnRanks
+from tests.ranks.small_runs import STEPS, batches, compare, run, share, traced, train, whole
 
-STEPS = 6
-
-
-def batches(step: int = 0) -> list[tuple[Tensor, Tensor]]:
-    draws = Draws(10 + step)
-    return [(draws.normal(64, 4), torch.arange(64) % 3) for _ in range(4)]
+#: behind both events
+SAVED = 4
 
 
-def run(wrap: Callable[[nn.Module], nn.Module] | None, **options: Any) -> Grower:
-    made, draws = nn.Sequential(nn.Linear(4, 8), nn.GELU(), nn.Linear(8, 8), nn.GELU(), nn.Linear(8, 3)), Draws(5)
-    made.double()
-    with torch.no_grad():
-        for parameter in made.parameters():
-            parameter.copy_(0.5 * draws.normal(*parameter.shape))
-    traced = trace(made, batches()[0][0])
-    optimizer = torch.optim.SGD(traced.parameters(), lr=0.1, momentum=0.9)
-    scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, STEPS)
-    return Grower(traced, F.cross_entropy, optimizer, wrap=wrap, scheduler=scheduler, budget=1.0, at=(1, 3),
-                  compile=False, **options)  # fmt: skip
-
-
-def train(grower: Grower, steps: range, part: slice) -> None:
-    for step in steps:
-        if grower.due(step):
-            grower.grow(batches()[part])
-        inputs, target = (torch.cat(values) for values in zip(*batches(step)[part], strict=True))
-        grower.optimizer.zero_grad()
-        F.cross_entropy(grower.model(inputs), target).backward()
-        grower.optimizer.step()
-        grower._schedulers[0].step()
-
-
-def share(rank: int) -> slice:
-    return slice(2 * rank, 2 * rank + 2)
-
-
-def on_one_rank(rank: int, saved: dict[str, Any] | None) -> dict[str, Any]:
+def replicated(rank: int) -> dict[str, Any]:
+    """Train under DistributedDataParallel, and let a second run go on from the state of the first."""
     grower = run(DistributedDataParallel)
-    if saved is not None:
-        grower.load_state_dict(copy.deepcopy(saved))  # processes share the memory of what they are sent
-    train(grower, range(4, STEPS) if saved else range(4), share(rank))
-    return {"state": copy.deepcopy(grower.state_dict()), "digest": digest(grower.graph_module)}
+    train(grower, range(SAVED), share(rank))
+    state = copy.deepcopy(grower.state_dict())  # an optimizer goes on in the tensors that it is given
+    train(grower, range(SAVED, STEPS), share(rank))
+    resumed = run(DistributedDataParallel)
+    resumed.load_state_dict(copy.deepcopy(state))
+    train(resumed, range(SAVED, STEPS), share(rank))
+    return {"digest": digest(grower.graph_module), "whole": whole(grower), "resumed": whole(resumed), "state": state}
 
 
-def wrapped_by_somebody_else(rank: int) -> tuple[dict[str, Any], str]:
-    grower = run(None)
+def wrapped_by_somebody_else(rank: int) -> dict[str, Any]:
+    grower = run()
     outer, late = DistributedDataParallel(grower.model), DistributedDataParallel(grower.model)
-    for step in range(4):
-        if grower.due(step):
-            grower.grow(batches()[share(rank)])
-        inputs, target = (torch.cat(values) for values in zip(*batches(step)[share(rank)], strict=True))
-        grower.optimizer.zero_grad()
-        F.cross_entropy(outer(inputs), target).backward()
-        grower.optimizer.step()
-        grower._schedulers[0].step()
+    train(grower, range(STEPS), share(rank), called=outer)
     with pytest.raises(RankError) as error:
         late(batches()[0][0])
-    return {"state": copy.deepcopy(grower.state_dict())}, str(error.value)
+    return {"whole": whole(grower), "late": str(error.value)}
 
 
-def compare(found: dict[str, Any], expected: dict[str, Tensor]) -> None:
-    assert found["state"]["model"].keys() == expected.keys()
-    for name, value in expected.items():
-        if name != "_extra_state":
-            torch.testing.assert_close(found["state"]["model"][name], value, rtol=1e-10, atol=1e-12, msg=name)
+def sharded(rank: int, folder: str) -> dict[str, Any]:
+    """Train under FSDP2, and let a second run go on from a checkpoint of the first."""
+    grower, checkpoints = run(Shard()), ShardedCheckpoints(folder, keep=2)
+    for step in range(STEPS):
+        train(grower, range(step, step + 1), share(rank))
+        if step < STEPS - 1:
+            checkpoints.save(grower, step=step)
+    parameters, optimizer = list(grower.model.parameters()), grower.optimizer
+    moments = [state["exp_avg"] for state in optimizer.state.values()]
+    resumed = run(Shard())
+    last = checkpoints.load(resumed)
+    train(resumed, range(last + 1, STEPS), share(rank))
+    return {
+        "all sharded": all(isinstance(tensor, DTensor) for tensor in [*parameters, *moments]),
+        "held": list(map(id, optimizer.param_groups[0]["params"])) == list(map(id, parameters)),
+        "moments": len(moments) == len(parameters),
+        "whole": whole(grower),
+        "resumed": whole(resumed),
+    }
 
 
-def test_two_ranks_train_as_one_through_two_events_and_resume_on_two_and_on_one(on_ranks: OnRanks) -> None:
-    alone = run(None)
-    train(alone, range(4), slice(None))
-    first, second = on_ranks(on_one_rank, None)
+def sharded_by_hand(rank: int) -> str:
+    model = traced()
+    fully_shard(model, mesh=init_device_mesh("cpu", (2,)))
+    with pytest.raises(AnalysisError) as error:
+        analyze(model, F.cross_entropy, batches()[share(rank)])
+    return str(error.value)
+
+
+def on_one_rank(rank: int, folder: str) -> dict[str, Any]:
+    return {
+        "replicated": replicated(rank),
+        "outer": wrapped_by_somebody_else(rank),
+        "sharded": sharded(rank, folder),
+        "by hand": sharded_by_hand(rank),
+    }
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_two_ranks_train_as_one_through_two_events_and_resume_on_two_and_on_one(
+    on_ranks: OnRanks, tmp_path: Path
+) -> None:
+    alone = run()
+    train(alone, range(STEPS))
     assert len(alone.history) == 2
-    assert first["digest"] == second["digest"] == digest(alone.graph_module)
-    compare(first, alone.model.state_dict())
-    compare(second, first["state"]["model"])
-    one = run(None)
-    one.load_state_dict(copy.deepcopy(first["state"]))  # an optimizer goes on in the tensors that it is given
-    for grower in (alone, one):
-        train(grower, range(4, STEPS), slice(None))
-    compare({"state": one.state_dict()}, alone.model.state_dict())
-    for resumed in on_ranks(on_one_rank, first["state"]):
-        compare(resumed, alone.model.state_dict())
+    ranks = on_ranks(on_one_rank, str(tmp_path / "run"))
+    for found in ranks:
+        assert found["replicated"]["digest"] == digest(alone.graph_module)
+        for kind in ("replicated", "sharded"):
+            compare(found[kind]["whole"], whole(alone))
+            compare(found[kind]["resumed"], whole(alone))
+        compare(found["outer"]["whole"], whole(alone))
+        assert "DistributedDataParallel does not know it and would let it drift; call fxgrow." in found["outer"]["late"]
+        assert all(found["sharded"][claim] for claim in ("all sharded", "held", "moments"))
+        assert "its parameters are sharded over the ranks; let a Grower shard it" in found["by hand"]
+    one = run()
+    one.load_state_dict(ranks[0]["replicated"]["state"])
+    train(one, range(SAVED, STEPS))
+    compare(whole(one), whole(alone))
+    one, checkpoints = run(), ShardedCheckpoints(tmp_path / "run")
+    assert [path.name for path in checkpoints.paths()] == ["step_3", "step_4"]
+    train(one, range(checkpoints.load(one) + 1, STEPS))
+    compare(whole(one), whole(alone))
 
 
-def test_a_wrapper_that_somebody_put_around_follows_and_one_that_could_not_is_an_error(on_ranks: OnRanks) -> None:
-    alone = run(None)
-    train(alone, range(4), slice(None))
-    for found, message in on_ranks(wrapped_by_somebody_else):
-        compare(found, alone.model.state_dict())
-        assert "DistributedDataParallel does not know it and would let it drift; call fxgrow.training.renew" in message
+def dying(rank: int, folder: str) -> str:
+    """Die on one rank in the middle of an event, when its loader is read."""
+    grower, checkpoints = run(Shard()), ShardedCheckpoints(folder)
+    train(grower, range(1), share(rank))
+    checkpoints.save(grower, step=0)
+    Path(folder, "step_7").mkdir(exist_ok=True)  # as a rank leaves it that dies while it writes
+
+    def loader() -> Iterator[tuple[Tensor, Tensor]]:
+        if rank == 1:
+            os._exit(0)
+        yield from batches()[share(rank)]
+
+    with pytest.raises(RankError) as error:
+        grower.grow(loader())
+    Path(folder, "message").write_text(str(error.value))
+    os._exit(0)
+
+
+def test_a_rank_that_dies_in_an_event_leaves_a_checkpoint_and_a_message(on_ranks: OnRanks, tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):  # no rank came to its end
+        on_ranks(dying, str(tmp_path / "run"))
+    assert "another rank is gone or did not come" in (tmp_path / "run" / "message").read_text()
+    grower, checkpoints = run(), ShardedCheckpoints(tmp_path / "run")
+    with pytest.warns(UserWarning, match="step_7: it was not finished"):
+        assert checkpoints.load(grower) == 0
+    assert not grower.history
+
+
+def test_an_average_of_the_weights_and_compiled_blocks_are_refused_beside_shards() -> None:
+    model = traced()
+    optimizer, ema = torch.optim.SGD(model.parameters()), torch.optim.swa_utils.AveragedModel(model)
+    with pytest.raises(PlanError, match="ema: it averages whole weights, and Shard holds none; leave ema out"):
+        Grower(model, F.cross_entropy, optimizer, ema=ema, wrap=Shard(), compile=False)
+    with pytest.raises(PlanError, match="its blocks run as compiled code, which cannot be sharded; give the Grower"):
+        Grower(model, F.cross_entropy, optimizer, wrap=Shard())
 
 
 def test_one_process_is_a_run_of_one_rank() -> None:

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 from scipy import stats
-from study.analysis import cost_ratio, cost_to_reach, holm, mean_and_error, paired
+from study.analysis import cost_ratio, cost_to_reach, holm, mean_and_error, oracle, paired
 
 
 def test_a_paired_difference_is_the_t_test_of_the_differences() -> None:
@@ -63,3 +63,15 @@ def test_a_loss_that_is_never_reached_has_no_upper_end() -> None:
     point, _, high = cost_ratio([1.0, 4.0], np.array([[3.0, 3.0], [2.9, 2.9]]), 4.0, np.array([2.0, 2.0]))
     assert math.isnan(point)
     assert high == math.inf
+
+
+def test_the_oracle_is_chosen_on_the_other_half_of_the_seeds() -> None:
+    losses = np.array([[1.0, 3.0, 1.0, 3.0], [3.0, 1.0, 3.0, 1.0], [2.0, 2.0, 2.0, 2.0]])
+    assert oracle(losses).tolist() == [3.0, 3.0, 3.0, 3.0]  # each arm is best where it was not looked at
+    assert oracle(losses + np.array([[0], [5], [5]])).tolist() == [1.0, 3.0, 1.0, 3.0]
+
+
+def test_the_oracle_among_equal_arms_wins_nothing() -> None:
+    luck = np.random.default_rng(0).normal(size=(200, 5, 12))
+    found = [oracle(losses).mean() for losses in luck]
+    assert abs(np.mean(found)) < 4 * np.std(found) / len(found) ** 0.5

@@ -50,20 +50,30 @@ def test_a_gate_opens_by_the_fresh_seeds(tmp_path: Path) -> None:
 def test_the_cost_of_a_loss_is_interpolated_between_arms_of_the_records(tmp_path: Path) -> None:
     records = Records(tmp_path)
     frontier = next(f for f in FRONTIERS if f.task.name == "text" and f.title.startswith("1-2-4-8"))
-    _record(records, "text", frontier.baseline, 1.5, 100.0)
-    _record(records, "text", frontier.arms[0], 1.4, 80.0)
-    _record(records, "text", frontier.arms[1], 1.6, 20.0)
-    (line,) = [line for line in page(records).splitlines() if "| 1-2-4-8 by half-steps | 3 fresh |" in line]
+    for arm, loss, cost in zip((frontier.baseline, *frontier.arms), (1.5, 1.4, 1.6), (100.0, 80.0, 20.0), strict=False):
+        _record(records, "text", arm, loss, cost, frontier.fresh)
+    said = f"| 1-2-4-8 by half-steps | {frontier.fresh} fresh |"
+    (line,) = [line for line in page(records).splitlines() if said in line]
     assert "| 0.40 |" in line  # the geometric mean of 0.2 and 0.8
 
 
 def test_tables_of_fresh_seeds_have_corrected_p_values_and_commands(tmp_path: Path) -> None:
     records = Records(tmp_path)
     group = next(group for group in GROUPS if group.task.name == "text" and group.fresh)
-    _record(records, "text", group.baseline, 1.5)
-    _record(records, "text", group.arms[0], 1.4)
+    _record(records, "text", group.baseline, 1.5, fresh=group.fresh)
+    _record(records, "text", group.arms[0], 1.4, fresh=group.fresh)
     text = page(records)
     assert "| p |" in text
     assert f"--tasks text --arms '{group.arms[0].name}'" in text
     (line,) = [line for line in text.splitlines() if line.startswith(f"| {group.arms[0].name} |") and "100%" in line]
+    assert "-0.1" in line
+
+
+def test_places_are_held_against_the_best_of_them(tmp_path: Path) -> None:
+    records = Records(tmp_path)
+    group = next(group for group in GROUPS if group.places)
+    _record(records, group.task.name, group.baseline, 1.5, fresh=group.fresh)
+    for place, arm in enumerate(group.arms):
+        _record(records, group.task.name, arm, 1.4 + 0.1 * place, fresh=group.fresh)
+    (line,) = [line for line in page(records).splitlines() if line.startswith("| the best place")]
     assert "-0.1" in line

@@ -6,10 +6,11 @@ from small import BLOCKS, CONVOLUTION, IMAGES, MLP, TEXT, source, task
 from study.arms import depth
 from study.fitting import FittedHalfSteps
 from study.networks import Architecture, Block, Network, Shape
+from study.pseudo import PseudoLayers
 from study.rewrites import Copies, FreshBlocks, HalfSteps, Rewrite, Site, Widen
 from study.state import Leaf, State, initial
 from study.tasks import batch
-from study.units import HalfUnits
+from study.units import HalfUnits, NewUnits, SilentUnits, scored
 from torch.func import functional_call
 
 SEEDS = (0, 1)
@@ -61,9 +62,13 @@ def test_half_steps_of_one_block_leave_the_others() -> None:
     assert grown.blocks[0] is state.blocks[0]
 
 
-@pytest.mark.parametrize(
-    "rewrite", [Copies(), Copies(moments="fresh"), FreshBlocks(), Widen(4), Widen(4, "pairs")], ids=repr
-)
+KEEP = [
+    *(Copies(), Copies(moments="fresh"), FreshBlocks(), Widen(4), Widen(4, "pairs"), SilentUnits(3), NewUnits(3)),
+    *(PseudoLayers(kind, 3) for kind in ("serial", "branch", "gated")),
+]
+
+
+@pytest.mark.parametrize("rewrite", KEEP, ids=repr)
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_rewrites_that_keep_the_function_keep_it(architecture: Architecture, rewrite: Rewrite) -> None:
     state = _trained(architecture)
@@ -102,7 +107,7 @@ def test_fitted_half_steps_are_nearer_to_the_old_function(architecture: Architec
     assert fitted < 0.95 * plain
 
 
-@pytest.mark.parametrize("by", ["size", "smallest", "random"])
+@pytest.mark.parametrize("by", ["size", "smallest", "random", "eigen"])
 def test_half_steps_of_all_units_are_those_of_the_block(by: str) -> None:
     state = _trained(MLP, 1)
     zeroed = dict(state.blocks[0]) | {"mlp.out.bias": Leaf.fresh(state.blocks[0]["mlp.out.bias"].value * 0)}
@@ -128,3 +133,14 @@ def test_shallow_and_deep_networks_begin_alike(architecture: Architecture) -> No
     for name, value in shallow.values().items():
         assert torch.equal(value, deep.values()[name])
     assert not torch.equal(deep.blocks[0]["mlp.fc1.weight"].value, deep.blocks[1]["mlp.fc1.weight"].value)
+
+
+def test_a_score_chooses_the_units_that_it_ranks_first() -> None:
+    state, site = _trained(MLP, 2), _site(MLP)
+    with torch.no_grad():  # as in a run
+        grown = HalfUnits(2, "gradient")(state, site)
+        (_, score) = scored(state, site, "gradient")
+    assert score.shape == (len(SEEDS), 12)
+    for index, best in enumerate(score.topk(2).indices):
+        rows = state.blocks[1]["mlp.fc1.weight"].value[index, best]
+        assert torch.equal(grown.blocks[3]["mlp.fc1.weight"].value[index], rows)

@@ -85,7 +85,7 @@ def test_what_is_none_for_the_example_is_none():
 
 def test_the_graph_refuses_a_dtype_for_which_it_was_not_decided():
     traced = fxgrow.trace(Asking(lambda h: h.dtype == torch.float32), rows()).double()
-    with pytest.raises(AssertionError, match="traced for inputs of another size"):
+    with pytest.raises(RuntimeError, match="traced for inputs of another size"):
         traced(rows().double())
 
 

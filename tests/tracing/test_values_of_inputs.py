@@ -88,8 +88,14 @@ def test_shapes_that_follow_from_the_values_of_small_integer_inputs_are_found_an
     again = fxgrow.load(tmp_path / "model.pt", base=model)
     other = torch.tensor([0, 5, 1])
     assert torch.equal(again(X, other), grown(X, other))
-    with pytest.raises(AssertionError, match="traced for inputs of another size, type or number"):
+    with pytest.raises(RuntimeError, match="traced for inputs of another size, type or number"):
         again(X, torch.tensor([1, 2, 2]))
+
+
+def test_what_is_asserted_of_such_shapes_compiles_as_one_graph():
+    traced = fxgrow.trace(MaskedInHelper(), (X, LENGTHS), check=False)
+    compiled = torch.compile(traced, backend="eager", fullgraph=True)
+    assert torch.equal(compiled(X, LENGTHS), traced(X, LENGTHS))
 
 
 class Thresholded(nn.Module):

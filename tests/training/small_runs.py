@@ -13,12 +13,12 @@ from fxgrow.testing import Draws
 
 
 class Block(nn.Module):
-    """A residual block."""
+    """A residual block; a plain one computes each sample by itself, and the same each time."""
 
-    def __init__(self) -> None:
+    def __init__(self, plain: bool) -> None:
         super().__init__()
-        self.norm, self.fc1, self.act = nn.BatchNorm1d(6), nn.Linear(6, 8), nn.GELU()
-        self.drop, self.fc2 = nn.Dropout(0.2), nn.Linear(8, 6)
+        self.norm, self.fc1, self.act = (nn.LayerNorm if plain else nn.BatchNorm1d)(6), nn.Linear(6, 8), nn.GELU()
+        self.drop, self.fc2 = nn.Dropout(0.0 if plain else 0.2), nn.Linear(8, 6)
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.fc2(self.drop(self.act(self.fc1(self.norm(x)))))
@@ -27,19 +27,19 @@ class Block(nn.Module):
 class Net(nn.Module):
     """Two blocks, a parameter of its own at the root, and a head."""
 
-    def __init__(self) -> None:
+    def __init__(self, plain: bool) -> None:
         super().__init__()
         self.scale = nn.Parameter(torch.ones(6))
-        self.blocks, self.head = nn.Sequential(Block(), Block()), nn.Linear(6, 3)
+        self.blocks, self.head = nn.Sequential(Block(plain), Block(plain)), nn.Linear(6, 3)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.head(self.blocks(x * self.scale))
 
 
-def traced(dtype: torch.dtype = torch.float64) -> torch.fx.GraphModule:
+def traced(dtype: torch.dtype = torch.float64, *, plain: bool = False) -> torch.fx.GraphModule:
     """Return the traced model, the same each time."""
     torch.manual_seed(0)
-    model = Net().to(dtype)
+    model = Net(plain).to(dtype)
     with torch.no_grad():
         for place, parameter in enumerate(model.parameters()):
             parameter.copy_(Draws(place, dtype=dtype).normal(*parameter.shape) / 2)
@@ -62,11 +62,12 @@ def train(
     optimizers: tuple[Optimizer, ...],
     steps: range,
     *,
+    data: Callable[[int], tuple[Tensor, Tensor]] | None = None,
     after: Callable[[int, Tensor], Any] | None = None,
 ) -> None:
-    """Train for some steps; `after` is called with each step and its loss."""
+    """Train for some steps; `data` returns the batch of each, and `after` is called with each and its loss."""
     for step in steps:
-        inputs, labels = batch(step, next(model.parameters()).dtype)
+        inputs, labels = data(step) if data else batch(step, next(model.parameters()).dtype)
 
         def closure(inputs: Tensor = inputs, labels: Tensor = labels) -> Tensor:
             for optimizer in optimizers:
