@@ -80,6 +80,8 @@ def units(task: Task) -> list[Arm]:
         half_units(task, "smallest", "smallest "),
         half_units(task, "eigen", "most negative "),
         half_units(task, "half-step", "half-step-scored "),
+        half_units(task, "half-step-gradient", "half-step-gradient-scored "),
+        half_units(task, "half-step-hessian", "half-step-hessian-scored "),
     ]
 
 
