@@ -11,6 +11,7 @@ from torch import Tensor
 from fxgrow.errors import PassError
 from fxgrow.execution.calling import Inputs, bind_placeholders
 from fxgrow.execution.preservation import preserved
+from fxgrow.execution.randomness import preserved_randomness
 from fxgrow.graph.blocks import steps_between
 from fxgrow.graph.regions import find_region
 from fxgrow.graph.residual import ResidualStep
@@ -60,15 +61,23 @@ def fit_copies(
         For each block the squared error of the pair, in shares of what the block adds: before and after the fit.
 
     Raises:
-        PassError: If a branch does not end in a matrix product, or a norm stands behind its sum.
+        PassError: If a batch is no pair, a branch does not end in a matrix product, or a norm stands behind its sum.
     """
     pairs = [_pair(before, after, block, copied) for copied, block in copies.items()]
-    inputs = [batch[0] for batch in batches]
+    with preserved_randomness():
+        inputs = [_inputs_of(index, batch) for index, batch in enumerate(batches)]
     known = _errors(before, after, pairs, inputs)
     for index in range(max(len(pair.second) for pair in pairs)):
         _fit(before, after, [pair for pair in pairs if index < len(pair.second)], index, inputs)
     found = _errors(before, after, pairs, inputs)
     return {pair.path: (known[pair.path], found[pair.path]) for pair in pairs}
+
+
+def _inputs_of(index: int, batch: Any) -> Any:
+    if not isinstance(batch, tuple | list) or len(batch) != 2:
+        fix = "let fit= yield pairs (inputs, target); the targets do not matter"
+        raise PassError("it is not a pair (inputs, target)", where=f"batch {index} of fit=", fix=fix)
+    return batch[0]
 
 
 def _pair(before: fx.GraphModule, after: fx.GraphModule, block: str, copied: str) -> _Pair:

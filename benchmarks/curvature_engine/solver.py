@@ -8,22 +8,21 @@ from measuring.machine import Row, row
 
 from curvature_engine.models import trained_vit
 from fxgrow.curvature import analyze
-from fxgrow.curvature.analysis import select_sites
 from fxgrow.curvature.cross_fit import cross_fit
 from fxgrow.curvature.eigen import splittable
 from fxgrow.curvature.matrices import CurvatureMatrices, split_in_halves
 from fxgrow.curvature.probe import Probe, captured_groups
 from fxgrow.curvature.probe_data import read_batches
 from fxgrow.curvature.reading import Reading
+from fxgrow.curvature.selection import select_sites
 from fxgrow.curvature.statistics import spearman
-from fxgrow.graph.sites import find_sites
 
 
 def rows(quick: bool) -> Iterator[Row]:
     """Yield the rows of this section."""
     graph_module, x, y = trained_vit(20 if quick else 600)
     samples = 64 if quick else 256
-    sites = select_sites(find_sites(graph_module), ["blocks.*"])
+    sites = select_sites(graph_module, ["blocks.*"]).growable
     read, _ = read_batches(graph_module, [(x[:samples], y[:samples])], seed=0)
     probe = Probe(graph_module, F.cross_entropy, read, sites, 16, 0, None, 8 << 30)
     readings, others = splittable(graph_module, sites)

@@ -35,17 +35,17 @@ _CHOICES = {
     ),
     "timm:levit_128s": _Choice(
         "attention biases that are cached in eval mode only: the two modes differ in structure",
-        {"depth": (1, 1), "embed_dim": (16, 24), "num_heads": (2, 2), "key_dim": 4, "img_size": 64},
-        64,
+        {"depth": (1,), "embed_dim": (16,), "num_heads": (2,), "key_dim": 4, "img_size": 32},
+        32,
     ),
     "timm:xcit_nano_12_p8_224": _Choice(
         "sizes that forward computes, cross-covariance attention, BatchNorm between tokens",
-        {"depth": 1, "embed_dim": 32, "img_size": 32},
+        {"depth": 1, "cls_attn_layers": 1, "embed_dim": 32, "img_size": 32},
         32,
     ),
     "timm:efficientvim_m1": _Choice(
         "a state space instead of attention",
-        {"depths": (1, 1), "embed_dim": (16, 24), "state_dim": (9, 4)},
+        {"depths": (1,), "embed_dim": (16,), "state_dim": (9,)},
         64,
     ),
     "hf:GPT2LMHeadModel": _Choice(

@@ -36,12 +36,16 @@ class Tridiagonals:
 
     def eigh(self) -> tuple[Tensor, Tensor]:
         """Return the Ritz values, ascending, ``(problems, iterations)``, and their coordinates in the basis."""
-        matrices = torch.diag_embed(self.diagonal)
-        if self.diagonal.shape[1] > 1:
-            inner = self.off_diagonal[:, :-1]
-            matrices = matrices + torch.diag_embed(inner, 1) + torch.diag_embed(inner, -1)
-        values, coordinates = torch.linalg.eigh(matrices)
+        values, coordinates = torch.linalg.eigh(self._matrices())
         return values, coordinates
+
+    def least(self) -> Tensor:
+        """Return the least Ritz value of each matrix, ``(problems,)``."""
+        return torch.linalg.eigvalsh(self._matrices())[:, 0]
+
+    def _matrices(self) -> Tensor:
+        inner = self.off_diagonal[:, :-1]
+        return torch.diag_embed(self.diagonal) + torch.diag_embed(inner, 1) + torch.diag_embed(inner, -1)
 
     def pairs(self, wanted: Wanted = "least") -> RitzPairs:
         """Return the pair with the least, the greatest, or in absolute value the largest eigenvalue of each matrix."""
@@ -94,9 +98,11 @@ def lanczos(
     for step in range(steps):
         product = operator(basis[:, step])
         diagonal[:, step] = torch.linalg.vecdot(product, basis[:, step])
-        rest = _orthogonalised(product, basis[:, max(0, step - 1) : step + 1])  # exact arithmetic asks for no more
-        if step > 1:
-            rest = _orthogonalised(rest, basis[:, : step + 1])
+        rest = product
+        if step > 1:  # exact arithmetic asks for no more than this
+            rest = rest.addcmul(basis[:, step], diagonal[:, step, None], value=-1)
+            rest.addcmul_(basis[:, step - 1], off_diagonal[:, step - 1, None], value=-1)
+        rest = _orthogonalised(rest, basis[:, : step + 1])
         norm = torch.linalg.vector_norm(rest, dim=1)
         scale = torch.maximum(scale, torch.linalg.vector_norm(product, dim=1))
         exhausted = norm <= 8 * torch.finfo(start.dtype).eps * scale
@@ -120,7 +126,7 @@ class _Order:
         if self.settled is None:
             return False
         tridiagonals = Tridiagonals(diagonal, diagonal.double().cpu(), off_diagonal.double().cpu())
-        self.values.append(tridiagonals.eigh()[0][:, 0])
+        self.values.append(tridiagonals.least())
         if len(self.values) < (self.values.maxlen or 0):
             return False
         correlation = spearman(self.values[0], self.values[-1])

@@ -15,7 +15,7 @@ from fxgrow.results import MODEL
 from fxgrow.runs.growing import WakingBlocks
 from fxgrow.runs.metrics import EpochMetrics
 from fxgrow.runs.progress import TrainingProgress
-from fxgrow.runs.report import introduction
+from fxgrow.runs.report import introduction, preparation
 from fxgrow.runs.run import Run
 from fxgrow.runs.settings import Settings
 
@@ -36,6 +36,7 @@ def run_demo(settings: Settings, out: Path, console: Console) -> dict[str, Seque
         FxgrowError: If the data or the output folder is refused. Nothing is written then.
     """
     started = time.monotonic()
+    console.print(preparation(settings))
     grown = Run(settings, GROWN)
     console.print(introduction(grown))
     seconds = {GROWN: _train(grown, console)}

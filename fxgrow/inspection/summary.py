@@ -111,7 +111,7 @@ def _size(summary: Summary) -> str:
     line = f"{summary.parameters:,} parameters"
     if not summary.history:
         return line
-    gained = (summary.parameters - summary.base_parameters) / summary.base_parameters
+    gained = (summary.parameters - summary.base_parameters) / max(summary.base_parameters, 1)
     return f"{line}, {gained * 100:+.1f} % on {summary.base_parameters:,}"
 
 

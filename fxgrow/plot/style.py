@@ -1,16 +1,14 @@
 """What all pictures share: colours that the colour-blind can tell apart, and axes to draw on."""
 
-from typing import TYPE_CHECKING
-
-from torch import nn
+from typing import TYPE_CHECKING, TypeAlias, Union
 
 from fxgrow.errors import FileError
-from fxgrow.files import Table, describe
-from fxgrow.primitives.unwrapping import unwrap
+from fxgrow.files import Table
 from fxgrow.results import Results
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from torch import nn
 
 #: Okabe and Ito's colours in an order in which neighbours differ in lightness too (jfly.uni-koeln.de/color).
 SERIES = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9")
@@ -20,14 +18,19 @@ MARKERS = ("o", "s", "^", "D", "v", "P")
 NOT_GROWN, MARK = "#E6E6E6", "#767676"
 
 #: What pictures can be made of.
-Source = nn.Module | Table | Results
+Source: TypeAlias = Union["nn.Module", Table, Results]
 
 
 def table_of(source: Source) -> Table:
     """Return the table of a model, of a run's model, or the table itself."""
     if isinstance(source, Results):
         return source.table
-    return source if isinstance(source, Table) else describe(unwrap(source))
+    if isinstance(source, Table):
+        return source
+    from fxgrow.files import describe  # which imports torch; a table and a run are drawn without
+    from fxgrow.primitives.unwrapping import unwrap
+
+    return describe(unwrap(source))
 
 
 def new_axes(axes: "Axes | None", *, width: float, height: float) -> "Axes":

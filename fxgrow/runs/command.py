@@ -19,7 +19,7 @@ from fxgrow.runs.metrics import EpochMetrics
 from fxgrow.runs.processes import joined_ranks
 from fxgrow.runs.progress import TrainingProgress
 from fxgrow.runs.reading import read_recipe
-from fxgrow.runs.report import introduction, results_table
+from fxgrow.runs.report import introduction, preparation, results_table
 from fxgrow.runs.run import Run, Watcher
 from fxgrow.runs.settings import Settings
 from fxgrow.runs.tensorboard import TensorBoard
@@ -91,6 +91,7 @@ def _prepared(settings: Settings, console: Console) -> Iterator[Run]:
     """Make a run, together with the other processes of torchrun, of which the first one speaks."""
     with joined_ranks() as ranks:
         console.quiet = console.quiet or ranks.index > 0
+        console.print(preparation(settings))
         with own_warnings():
             yield Run(settings)
 

@@ -107,8 +107,13 @@ class _Look:
 
     def onwards(self, before: "_Look", step: int) -> "_Look":
         """Return what another event like the one from `before` to this makes."""
-        pairs = ((getattr(self, name), getattr(before, name)) for name in ("parameters", "flops", "memory"))
-        return _Look(step, *(2 * now - old for now, old in pairs), extrapolated=True)
+        return _Look(
+            step,
+            parameters=2 * self.parameters - before.parameters,
+            flops=2 * self.flops - before.flops,
+            memory=2 * self.memory - before.memory,
+            extrapolated=True,
+        )
 
 
 def _looks(run: Run) -> list[_Look]:
@@ -181,7 +186,8 @@ def _measured_images(run: Run) -> int:
 
 def _measure(run: Run, images: int) -> float:
     """Return the time of an eager training step of so many images on this process, in seconds."""
-    batch, found = run.batches.some(images), []
+    batch = run.batches.some(images)
+    found: list[float] = []
     run.growing.runner = run.growing.graph_module
     while len(found) <= _STEPS and sum(found) < _SECONDS:
         started = time.perf_counter()

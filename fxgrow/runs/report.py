@@ -17,7 +17,13 @@ from fxgrow.record.record import Growth
 from fxgrow.runs.growing import RunEvent
 from fxgrow.runs.metrics import EpochMetrics, milestones
 from fxgrow.runs.run import Run
+from fxgrow.runs.settings import Settings
 from fxgrow.training import GrowthReport
+
+
+def preparation(settings: Settings) -> str:
+    """Say what is done before anything is known of a run: making data and tracing take up to a minute."""
+    return f"preparing {settings.data.source} and {settings.model.name} ..."
 
 
 def introduction(run: Run) -> str:

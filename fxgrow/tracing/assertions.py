@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 import torch.fx as fx
-from torch import Tensor
 
 from fxgrow.tracing.arguments import Argument
 
@@ -14,11 +13,11 @@ _PAIRS = ((operator.eq, operator.ne), (operator.lt, operator.ge), (operator.le, 
 _OPPOSITES: dict[Any, Callable[..., Any]] = {a: b for pair in _PAIRS for a, b in (pair, pair[::-1])}
 
 
-def assert_equal(proxy: fx.Proxy, value: Any, message: str) -> None:
+def assert_equal(proxy: fx.Proxy, value: Any, message: str, *, of_tensor: bool) -> None:
     """Have the graph assert that a number, size, type or condition is `value`.
 
-    Where that is no tensor, by the operator that torch.compile keeps for the run if a size comes from data: of
-    ``torch._assert`` it wants to know at once what comes out, and it cannot compare such a condition with True.
+    Where it is no tensor (`of_tensor`), by the operator that torch.compile keeps for the run if a size comes from data:
+    of ``torch._assert`` it wants to know at once what comes out, and it cannot compare such a condition with True.
     """
     if value is True:
         holds = proxy
@@ -26,8 +25,7 @@ def assert_equal(proxy: fx.Proxy, value: Any, message: str) -> None:
         holds = _opposite(proxy)
     else:
         holds = _recorded(operator.eq, proxy, value)
-    is_tensor = isinstance(proxy.tracer.values.example(holds.node), Tensor)
-    _recorded(torch._assert if is_tensor else torch.ops.aten._assert_scalar.default, holds, message)
+    _recorded(torch._assert if of_tensor else torch.ops.aten._assert_scalar.default, holds, message)
 
 
 def _opposite(proxy: fx.Proxy) -> fx.Proxy:

@@ -17,7 +17,7 @@ from fxgrow.tracing.causes import cause_of
 from fxgrow.tracing.functions import Function, rejecting_function, spelled
 from fxgrow.tracing.mode_value import ModeValue
 from fxgrow.tracing.tracer import ModelTracer
-from fxgrow.tracing.values import IntegerFromDataError
+from fxgrow.tracing.values import IntegerFromDataError, UnknownValueError
 from fxgrow.tracing.weights import notes_on_weights
 
 _CONSTANT = "_tensor_constant"
@@ -109,13 +109,16 @@ def _record_both(
 
 
 def _record(model: nn.Module, tracer: ModelTracer, *, training: bool) -> Recording:
+    given = model.training
     with preserved(model):  # models keep what they computed, and it must not reach the next recording
         model.train(training)
         versions, attributes = _buffer_versions(model), set(vars(model))
         try:
             graph = tracer.record(model)
         except Exception as error:  # the model's own code runs here, and it may raise anything
-            finding = Opaque(tracer.stack, f"cannot be traced: {cause_of(error)}")
+            own = training is not given and not isinstance(error, UnknownValueError)  # the model may ask for its mode
+            mode = f" in {'train' if training else 'eval'} mode, which a graph has too" if own else ""
+            finding = Opaque(tracer.stack, f"cannot be traced{mode}: {cause_of(error)}")
             raise MustStayWholeError([finding]) from error
         new = [name for name in vars(model) if name not in attributes and name.startswith(_CONSTANT)]
         constants = {name: vars(model)[name] for name in new}

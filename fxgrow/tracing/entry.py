@@ -30,6 +30,9 @@ _FROZEN = "an exported program stays in the mode that it was exported in, whatev
 #: Of the gate: a number that was drawn while tracing, behind a seed of the user's, must not be drawn again.
 _SEED = 0x66786772
 
+#: errors that say more of a model's code than of what it was given
+_OF_THE_CODE = (AttributeError, NameError, NotImplementedError, ImportError)
+
 
 def trace(
     model: nn.Module | ExportedProgram, example_inputs: Any, *, origin: Origin | None = None, check: bool = True
@@ -145,7 +148,9 @@ def _check_inputs(model: nn.Module, inputs: Inputs) -> None:
     except Exception as error:  # the model's own code runs here, and it may raise anything
         where = _failing_path(model, error) or type(model).__name__
         what = f"the model does not run on the example inputs: {first_line(error)}{_other_dtype(model, inputs)}"
-        raise TraceError(what, where=where, fix="give inputs of the shapes and dtypes that it takes") from error
+        own = isinstance(error, _OF_THE_CODE)
+        fix = "give inputs of the shapes and dtypes that it takes" + (", or mend it first" if own else "")
+        raise TraceError(what, where=where, fix=fix) from error
 
 
 def _other_dtype(model: nn.Module, inputs: Inputs) -> str:

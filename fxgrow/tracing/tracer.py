@@ -157,7 +157,7 @@ class ModelTracer(fx.Tracer):
                 self.note("branches on whether gradients are recorded take the side of training")
                 return value
             message = "this graph was traced for inputs of another size, type or number"
-            assert_equal(proxy, value, message)
+            assert_equal(proxy, value, message, of_tensor=isinstance(self.values.example(node), Tensor))
         return self.decided[node]
 
     def _value(self, node: fx.Node) -> Any:

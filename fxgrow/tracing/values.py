@@ -17,6 +17,9 @@ from fxgrow.tracing.arguments import Call
 
 _GRADIENT_ATTRIBUTES = {"requires_grad", "grad_fn", "grad", "is_leaf"}
 
+#: methods of tensors that return what no graph can follow
+_OUT_OF_TORCH = ("numpy", "data_ptr")
+
 
 class UnknownValueError(RuntimeError):
     """A decision depends on the values of tensors, or on the size of the batch; internal to tracing."""
@@ -86,12 +89,11 @@ class Values:
 
     def _depends_on_values(self, node: fx.Node) -> UnknownValueError:
         value = self.executions[0].env[node]
-        inputs = sorted({str(source.target) for source in ancestors(node) if source.op == "placeholder"})
         integral = isinstance(value, Tensor) and not value.is_floating_point() and value.dtype != torch.bool
         with self._apart():
             known = integral and value.numel() == 1 and self.executions[0].held(node) is not None
         kind = IntegerFromDataError if known else UnknownValueError
-        return kind(f"its control flow depends on the values of {', '.join(inputs) or 'tensors'}")
+        return kind(f"its control flow depends on the values of {_inputs_behind(node)}")
 
     def asks_for_gradients(self, node: fx.Node) -> bool:
         """Say whether a plain value comes from an attribute that differs between training and inference."""
@@ -115,7 +117,10 @@ class Values:
                     execution.set_input(candidate, self.inputs[index][str(candidate.target)])
                 execution.compute(candidate)
         except ShapeError as error:
-            raise UnknownValueError(error.what) from error
+            what = error.what
+            if error.node.op == "call_method" and error.node.target in _OUT_OF_TORCH:
+                what = f"it takes the values of {_inputs_behind(error.node)} out of PyTorch, by {error.node.target}()"
+            raise UnknownValueError(what) from error
         return execution.env[node]
 
     @contextmanager
@@ -132,3 +137,8 @@ def _plain(value: Any) -> bool:
     if isinstance(value, tuple | list):
         return all(_plain(item) for item in value)
     return value is None or isinstance(value, bool | int | float | str | torch.dtype | torch.device | torch.layout)
+
+
+def _inputs_behind(node: fx.Node) -> str:
+    inputs = sorted({str(source.target) for source in ancestors(node) if source.op == "placeholder"})
+    return ", ".join(inputs) or "tensors"

@@ -5,14 +5,19 @@ With N samples in all, n_b of them in batch b, everything is derived from
 bounds are rounding error.
 """
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
+import torch.fx as fx
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+import fxgrow
 from fxgrow.curvature import analyze, analyze_units, find_score
 from fxgrow.errors import AnalysisError
+from fxgrow.passes.insert_half_steps import InsertHalfSteps
 
 pytestmark = pytest.mark.filterwarnings("ignore::fxgrow.curvature.FewSamplesWarning")
 
@@ -206,3 +211,86 @@ def test_the_gauss_newton_metric_refuses_a_loss_that_compares_samples() -> None:
     _, traced, loss_fn, batches = _setup("contrastive", (40,))
     with pytest.raises(AnalysisError, match="compares samples"):
         analyze(traced, loss_fn, batches, score=find_score("gain")(candidates=2))
+
+
+class Block(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc1, self.fc2 = nn.Linear(WIDTH, HIDDEN).double(), nn.Linear(HIDDEN, WIDTH).double()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.fc2(torch.tanh(self.fc1(x)))
+
+
+class Stepping(nn.Module):
+    """What `Network` and `TwoHeaded` are, with a residual block in the place of the hidden layer."""
+
+    def __init__(self, alike: nn.Module) -> None:
+        super().__init__()
+        normed = isinstance(alike.norm, nn.BatchNorm1d)
+        self.block, self.norm = Block(), nn.BatchNorm1d(WIDTH).double() if normed else nn.Identity()
+        self.head = nn.Linear(WIDTH, alike.fc2.out_features).double()
+        self.heads = 2 if isinstance(alike, TwoHeaded) else 1
+        with torch.no_grad():
+            for parameter in (*self.block.parameters(), *self.head.parameters()):
+                parameter.copy_(0.7 * _normal(*parameter.shape))
+
+    def forward(self, x: Tensor) -> Tensor | dict[str, Tensor]:
+        hidden = self.norm(self.block(x))
+        return self.head(hidden) if self.heads == 1 else {"classes": self.head(hidden), "size": hidden.square().sum(1)}
+
+
+class Kept(fx.Interpreter):
+    """Keeps what the two halves of the hidden layer read, and what they make of it, with its gradient."""
+
+    def run_node(self, n: fx.Node) -> Any:
+        value = super().run_node(n)
+        if n.target is torch.tanh:
+            value.retain_grad()
+            self.halves.append((self.env[n.args[0].args[0]].detach(), value))
+        return value
+
+
+def _splitting_matrices(doubled: fx.GraphModule, loss_fn, batches) -> Tensor:
+    total: Tensor | float = 0.0
+    for x, target in batches:
+        kept = Kept(doubled, garbage_collect_values=False)
+        kept.halves = []
+        loss_fn(kept.run(x), target).backward()
+        for read, a in kept.halves:
+            coefficients = a.grad * -2 * a.detach() * (1 - a.detach().square()) * len(x)
+            total = total + torch.einsum("ti,td,te->ide", coefficients, read, read)
+    return total / sum(len(x) for x, _ in batches)
+
+
+@pytest.mark.parametrize("sizes", SIZES.values(), ids=SIZES)
+@pytest.mark.parametrize("name", LOSSES)
+def test_the_scores_of_half_steps(name: str, sizes: tuple[int, ...]) -> None:
+    """Against autograd on the doubled model, in which the halves move apart."""
+    loss_fn, targets, make = LOSSES[name]
+    batches = [(_normal(size, WIDTH), targets(size)) for size in sizes]
+    traced = fxgrow.trace(Stepping(make()), batches[0][0], check=False).train()
+    doubled = InsertHalfSteps({"block.fc1": tuple(range(HIDDEN))})(traced).graph_module.train()
+    weights = {name: parameter.detach() for name, parameter in doubled.named_parameters()}
+    first, second = "block.fc1.weight", "block.half_0.fc1.weight"
+
+    def objective(apart: Tensor) -> Tensor:
+        moved = {**weights, first: weights[first] + apart, second: weights[second] - apart}
+        outputs = [(torch.func.functional_call(doubled, moved, (x,)), target, len(x)) for x, target in batches]
+        return torch.stack([loss_fn(output, target) * (n / sum(sizes)) for output, target, n in outputs]).sum()
+
+    def scored(score: str) -> Tensor:
+        return analyze(traced, loss_fn, batches, score=score, sites=["block.fc1"], iterations=WIDTH)["block.fc1"].values
+
+    zero = torch.zeros(HIDDEN, WIDTH, dtype=torch.float64, requires_grad=True)
+    (slope,) = torch.autograd.grad(objective(zero), zero)
+    torch.testing.assert_close(scored("half-step-gradient"), slope.norm(dim=1), rtol=1e-8, atol=1e-12)
+    split = torch.linalg.eigvalsh(_splitting_matrices(doubled, loss_fn, batches))[:, 0]
+    torch.testing.assert_close(scored("half-step"), split, rtol=1e-8, atol=1e-12)
+    if name == "CTC":
+        with pytest.raises(AnalysisError, match="no second derivative"):
+            scored("half-step-hessian")
+        return
+    hessian = torch.autograd.functional.hessian(objective, zero.detach())
+    least = torch.stack([torch.linalg.eigvalsh(hessian[i, :, i])[0] for i in range(HIDDEN)])
+    torch.testing.assert_close(scored("half-step-hessian"), least, rtol=1e-8, atol=1e-12)

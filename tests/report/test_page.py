@@ -1,6 +1,8 @@
 """The page: well-formed, self-contained, and with the model's own numbers."""
 
 import re
+import subprocess
+import sys
 from collections import Counter
 from html.parser import HTMLParser
 
@@ -183,6 +185,13 @@ def test_without_matplotlib_the_extra_is_named(folder, tmp_path, monkeypatch) ->
 def test_runs_of_neurons_are_spelled_as_ranges() -> None:
     assert list(runs([0, 1, 1, 2, 1], 1)) == [(1, 2), (4, 4)]
     assert spelled_runs([(1, 2), (4, 4)]) == "1-2, 4"
+
+
+def test_the_page_is_made_without_torch(folder, tmp_path):
+    code = "import sys; sys.modules['torch'] = None; from fxgrow.cli import main; sys.exit(main(sys.argv[1:]))"
+    command = [sys.executable, "-c", code, "report", str(folder), "-o", str(tmp_path / "report.html")]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 def test_blocks_that_woke_are_strips_of_the_time_that_they_ran(woken):

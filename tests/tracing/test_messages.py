@@ -47,6 +47,11 @@ class OnBatch(Linears):
         return self.head(torch.stack([self.body(row) for row in x]))
 
 
+class OutOfTorch(Linears):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.body(x)) + float(x.detach().numpy().mean())
+
+
 class OnAttribute(Linears):
     """Asks for what only plain tensors of its own have."""
 
@@ -61,6 +66,7 @@ class OnAttribute(Linears):
         (OnTwoInputs, (X, X), "its control flow depends on the values of gate, x", "while (x + gate).max() > 1e9:"),
         (OnItem, (X,), "its control flow depends on the values of x", "if x.max().item() > 1e9:"),
         (OnBatch, (X,), "its control flow depends on the size of the batch", "in x]))"),
+        (OutOfTorch, (X,), "it takes the values of x out of PyTorch, by numpy()", "float(x.detach().numpy().mean())"),
         (OnAttribute, (X,), "KeyError", "return self.head(self.body(x)) * {Tensor: 1.0}[type(x)]"),
     ],
 )  # fmt: skip
@@ -75,6 +81,29 @@ def test_a_refusal_names_condition_line_and_what_to_trace_instead(
     assert "; trace body, a submodule of it with 88% of its parameters, and put that back" in message
     assert "%" not in message.replace("88%", "")
     assert "\n" not in message
+
+
+class WantsLabels(Linears):
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training:
+            raise ValueError("labels are missing")
+        return self.head(self.body(x))
+
+
+def test_a_refusal_names_the_mode_in_which_the_model_was_not_given():
+    message = "WantsLabels: cannot be traced in train mode, which a graph has too: ValueError labels are missing"
+    with pytest.raises(TraceError, match=message):
+        fxgrow.trace(WantsLabels().eval(), X)
+
+
+class Unfinished(Linears):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.tail(x)
+
+
+def test_a_model_that_does_not_run_at_all_is_to_be_mended_first():
+    with pytest.raises(TraceError, match=r"no attribute 'tail'; give inputs .* that it takes, or mend it first"):
+        fxgrow.trace(Unfinished(), X)
 
 
 def test_a_note_names_the_line_too():
