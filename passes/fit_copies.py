@@ -25,10 +25,13 @@ def read_pairs(batches: Iterable[Any]) -> list[Any]:
     """Read pairs ``(inputs, target)``, once; a loader that shuffles does not move the global random state.
 
     Raises:
-        PassError: If a batch is no pair.
+        PassError: If there is none, or a batch is no pair.
     """
     with preserved_randomness():
         pairs = list(batches)
+    if not pairs:
+        fix = "let fit= yield pairs (inputs, target); a generator that was read before yields none"
+        raise PassError("it holds no batch", where="fit=", fix=fix)
     for index, pair in enumerate(pairs):
         if not isinstance(pair, tuple | list) or len(pair) != 2:
             fix = "let fit= yield pairs (inputs, target); the targets do not matter"
