@@ -11,7 +11,7 @@ from fxgrow.optimizers import Optimizers
 from fxgrow.passes.add_residual_edge import AddResidualEdge
 from fxgrow.passes.block_copies import parameters_within
 from fxgrow.passes.deepen import Deepen, repeated_blocks
-from fxgrow.passes.fit_copies import fit_copies, mean_loss
+from fxgrow.passes.fit_copies import fit_copies, mean_loss, read_pairs
 from fxgrow.passes.fold_pairs import FoldPairs
 from fxgrow.passes.insert_block import InsertBlock
 from fxgrow.passes.merge_branches import MergeBranches
@@ -105,7 +105,7 @@ def deepen(
     applied = Deepen((blocks,) if isinstance(blocks, str) else tuple(blocks), how)
     if fit is None:
         return remember(applied(traced, optimizer).graph_module, context)
-    base, pairs = unwrap(traced), list(fit)
+    base, pairs = unwrap(traced), read_pairs(fit)
     trial = applied(base).graph_module  # where a fit is refused, the optimizer has not changed
     losses = [] if loss_fn is None else [mean_loss(module, loss_fn, pairs) for module in (base, trial)]
     errors = fit_copies(base, trial, applied.copies(base), pairs)

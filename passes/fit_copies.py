@@ -21,6 +21,24 @@ from fxgrow.graph.sites import Site, find_sites, site_input
 _RIDGE = 1e-3
 
 
+def read_pairs(batches: Iterable[Any]) -> list[Any]:
+    """Read pairs ``(inputs, target)``, once; a loader that shuffles does not move the global random state.
+
+    Raises:
+        PassError: If there is none, or a batch is no pair.
+    """
+    with preserved_randomness():
+        pairs = list(batches)
+    if not pairs:
+        fix = "let fit= yield pairs (inputs, target); a generator that was read before yields none"
+        raise PassError("it holds no batch", where="fit=", fix=fix)
+    for index, pair in enumerate(pairs):
+        if not isinstance(pair, tuple | list) or len(pair) != 2:
+            fix = "let fit= yield pairs (inputs, target); the targets do not matter"
+            raise PassError("it is not a pair (inputs, target)", where=f"batch {index} of fit=", fix=fix)
+    return pairs
+
+
 def mean_loss(graph_module: fx.GraphModule, loss_fn: Callable[[Any, Any], Tensor], pairs: Iterable[Any]) -> float:
     """Return the mean of a loss over pairs ``(inputs, target)``, in evaluation mode; nothing of the model changes."""
     losses = []
@@ -43,7 +61,7 @@ class _Pair:
 
 
 def fit_copies(
-    before: fx.GraphModule, after: fx.GraphModule, copies: Mapping[str, str], batches: Iterable[Any]
+    before: fx.GraphModule, after: fx.GraphModule, copies: Mapping[str, str], data: Iterable[Any]
 ) -> dict[str, tuple[float, float]]:
     """Fit the last linear maps of the copies by ridge regression on their inputs, in place.
 
@@ -55,29 +73,21 @@ def fit_copies(
         before: The graph before.
         after: The graph in which the blocks are halved; the weights of the copies change.
         copies: The path of each block, by that of its copy.
-        batches: Pairs ``(inputs, target)``, of which the inputs count.
+        data: Pairs ``(inputs, target)``, as `read_pairs` reads them, of which the inputs count.
 
     Returns:
         For each block the squared error of the pair, in shares of what the block adds: before and after the fit.
 
     Raises:
-        PassError: If a batch is no pair, a branch does not end in a matrix product, or a norm stands behind its sum.
+        PassError: If a branch does not end in a matrix product, or a norm stands behind its sum.
     """
     pairs = [_pair(before, after, block, copied) for copied, block in copies.items()]
-    with preserved_randomness():
-        inputs = [_inputs_of(index, batch) for index, batch in enumerate(batches)]
+    inputs = [pair[0] for pair in data]
     known = _errors(before, after, pairs, inputs)
     for index in range(max(len(pair.second) for pair in pairs)):
         _fit(before, after, [pair for pair in pairs if index < len(pair.second)], index, inputs)
     found = _errors(before, after, pairs, inputs)
     return {pair.path: (known[pair.path], found[pair.path]) for pair in pairs}
-
-
-def _inputs_of(index: int, batch: Any) -> Any:
-    if not isinstance(batch, tuple | list) or len(batch) != 2:
-        fix = "let fit= yield pairs (inputs, target); the targets do not matter"
-        raise PassError("it is not a pair (inputs, target)", where=f"batch {index} of fit=", fix=fix)
-    return batch[0]
 
 
 def _pair(before: fx.GraphModule, after: fx.GraphModule, block: str, copied: str) -> _Pair:

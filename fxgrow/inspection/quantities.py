@@ -41,6 +41,17 @@ def short(number: float) -> str:
     return f"{number:g}"
 
 
+def quantity(number: float, unit: str) -> str:
+    """Spell a number with its unit.
+
+    Example:
+        >>> quantity(9.21e9, "FLOPs"), quantity(576, "FLOPs")
+        ('9.21 GFLOPs', '576 FLOPs')
+    """
+    spelled = short(number)
+    return f"{spelled}{unit}" if " " in spelled else f"{spelled} {unit}"
+
+
 def _three_digits(number: float) -> str:
     digits = len(str(int(abs(number))))
     return f"{number:.{max(0, 3 - digits)}f}"

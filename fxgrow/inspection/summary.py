@@ -7,7 +7,7 @@ from typing import Any
 
 from fxgrow.files.table import InputSpec, Table
 from fxgrow.inspection.document import Grid, Line, Part, parts
-from fxgrow.inspection.quantities import count, plain_text, shape_text, short, two_digits
+from fxgrow.inspection.quantities import count, plain_text, quantity, shape_text, two_digits
 from fxgrow.record.record import GrowthEvent, Origin
 
 
@@ -121,8 +121,8 @@ def work(summary: Summary) -> str:
     batches = {shape[:1] for shape in shapes}
     if len(batches) == 1 and all(batch and batch[0] for batch in batches):
         sample = ", ".join(shape_text(shape[1:]) or "1" for shape in shapes)
-        return f"{short(summary.flops / shapes[0][0])}FLOPs for one sample of {sample}"
-    return f"{short(summary.flops)}FLOPs" + "".join(f", {shape_text(shape)}" for shape in shapes)
+        return f"{quantity(summary.flops / shapes[0][0], 'FLOPs')} for one sample of {sample}"
+    return quantity(summary.flops, "FLOPs") + "".join(f", {shape_text(shape)}" for shape in shapes)
 
 
 def _sites(summary: Summary) -> str:

@@ -3,7 +3,7 @@ import doctest
 import pytest
 
 from fxgrow.inspection import quantities
-from fxgrow.inspection.quantities import meter, percent, short, sparkline, to_ascii, two_digits
+from fxgrow.inspection.quantities import meter, percent, quantity, short, sparkline, to_ascii, two_digits
 
 
 def test_the_examples_in_the_docstrings_hold():
@@ -38,3 +38,7 @@ def test_a_meter_has_its_width_and_is_empty_only_at_zero(share):
 def test_a_sparkline_rises_with_the_shares():
     assert sparkline([0.0, 0.25, 0.5, 1.0]) == "▁▃▅█"
     assert to_ascii(sparkline([0.0, 1.0])) == ".@"
+
+
+def test_a_unit_stands_behind_its_prefix_or_behind_a_space() -> None:
+    assert [quantity(number, "FLOPs") for number in (0, 576, 9.21e9)] == ["0 FLOPs", "576 FLOPs", "9.21 GFLOPs"]

@@ -321,6 +321,16 @@ def test_a_branch_that_ends_in_more_than_a_matrix_product_is_not_fitted(options:
         fxgrow.deepen(traced, "blocks.0", fit=batches(x))
 
 
+@pytest.mark.parametrize(
+    ("fit", "message"),
+    [([], r"fit=: it holds no batch"), ([torch.ones(2, 3)], r"batch 0 of fit=: it is not a pair \(inputs, target\)")],
+)
+def test_a_fit_wants_pairs(fit: list[Tensor], message: str) -> None:
+    traced = fxgrow.trace(nn.Sequential(LinearBlock(), LinearBlock()), torch.ones(2, 3))
+    with pytest.raises(PassError, match=message):
+        fxgrow.deepen(traced, "0", fit=fit, loss_fn=F.mse_loss)
+
+
 def test_a_block_that_runs_twice_is_refused_by_the_name_of_what_is_shared() -> None:
     block = LinearBlock()
     traced = fxgrow.trace(nn.Sequential(block, LinearBlock(), block), torch.ones(2, 3))
