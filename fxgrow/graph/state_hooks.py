@@ -1,5 +1,6 @@
 """What a module has to say when its state dict is read or written, on the container that takes its place in a graph."""
 
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from torch import nn
@@ -32,8 +33,29 @@ def _bound_to(container: nn.Module, hook: Any) -> Any:
     return type(hook)(hook.hook, container) if getattr(hook, "with_module", False) else hook
 
 
+class _Children(Mapping[str, nn.Module | None]):
+    """The children of a container as they are now; a container among them is what it was in the model, say a list."""
+
+    def __init__(self, children: Mapping[str, nn.Module | None], shadows: Mapping[str, nn.Module]) -> None:
+        self._children, self._shadows = children, shadows
+
+    def __getitem__(self, name: str) -> nn.Module | None:
+        child = self._children[name]
+        return self._shadows.get(name, child) if type(child) is nn.Module else child
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._children)
+
+    def __len__(self) -> int:
+        return len(self._children)
+
+
 def _shadow(module: nn.Module, container: nn.Module) -> nn.Module:
     shadow = clone_module(module)
-    for registry in ("_parameters", "_buffers", "_modules", "_non_persistent_buffers_set"):
+    for registry in ("_parameters", "_buffers", "_non_persistent_buffers_set"):
         setattr(shadow, registry, getattr(container, registry))
+    within = {name: child for name, child in container._modules.items() if type(child) is nn.Module}
+    lists = {name: child for name, child in module._modules.items() if child is not None and name in within}
+    shadows = {name: _shadow(child, within[name]) for name, child in lists.items()}
+    vars(shadow)["_modules"] = _Children(container._modules, shadows)
     return shadow

@@ -70,6 +70,24 @@ class ByOverride(Block):
         super()._load_from_state_dict(state, prefix, metadata, *rest)
 
 
+class ByOverrideThatCounts(Block):
+    """Renames old entries in its own way of being loaded, by how many layers lie in a list of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(nn.ModuleList([nn.Linear(4, 4)]) for _ in range(2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        for (layer,) in self.layers:
+            x = layer(x)
+        return super().forward(x)
+
+    def _load_from_state_dict(self, state: dict[str, Tensor], prefix: str, *rest: Any) -> None:
+        if len(self.layers) == 2 and all(isinstance(layers[0], nn.Linear) for layers in self.layers):
+            rename(state, prefix)
+        super()._load_from_state_dict(state, prefix, *rest)
+
+
 class Writing(Block):
     """Writes an entry of its own into every state dict, and takes it out again."""
 
@@ -101,7 +119,7 @@ def graphs_of(model: nn.Module) -> dict[str, nn.Module]:
 
 
 @pytest.mark.parametrize("form", ["traced", "grown", "copied"])
-@pytest.mark.parametrize("kind", [ByHook, ByHookThatSeesTheModule, ByOverride])
+@pytest.mark.parametrize("kind", [ByHook, ByHookThatSeesTheModule, ByOverride, ByOverrideThatCounts])
 def test_old_names_in_a_checkpoint_are_understood(kind, form) -> None:
     source, graph_module = model_of(kind), graphs_of(model_of(kind))[form]
     old = {name.replace("1.fc", "1.old_fc"): value for name, value in source.state_dict().items()}
@@ -135,3 +153,13 @@ def test_a_copy_is_loaded_apart_from_its_original() -> None:
     graphs["copied"].load_state_dict({"1.scale": torch.full((4,), 3.0)}, strict=False)
     assert torch.equal(graphs["copied"].get_parameter("1.scale"), torch.full((4,), 3.0))
     assert torch.equal(graphs["grown"].get_parameter("1.scale"), before)
+
+
+def test_a_list_that_grew_inside_is_loaded_whole_by_a_class_that_counts_it() -> None:
+    traced = fxgrow.trace(model_of(ByOverrideThatCounts), X)
+    grown = parse('insert-pseudo-layers{rows={"1.layers.0.0":[0]}}')(traced).graph_module
+    other = copy.deepcopy(grown)
+    for parameter in other.parameters():
+        parameter.data.fill_(2.0)
+    other.load_state_dict(dict(grown.state_dict()), strict=True)
+    assert torch.equal(other(X), grown(X))
