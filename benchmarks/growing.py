@@ -35,7 +35,8 @@ NOTES = {
     "`Grower` that is asked whether growth is due. The median over pairs of neighbouring steps, in turn the one and "
     "the other first. Compiled steps are in `docs/compile_benchmark.md`.",
     "digits": "`fxgrow train digits` as it stands: the time of the events, and what the first step after each takes "
-    "longer than the usual one, over all of the time that training took, tests included.",
+    "longer than the usual one, over all of the time that training took, tests included; on one thread, with an empty "
+    "compiler cache.",
 }
 INTRODUCTION = """\
 # What growing costs, measured
