@@ -15,7 +15,7 @@ from fxgrow.passes.block_copies import parameters_within
 from fxgrow.progressive.parts import find_parts
 from model_census.building import SEED, Built, build, loss_of, targets, versions
 from model_census.doors import EXPORT, traced_through
-from model_census.stages import CensusError, Subject
+from model_census.stages import CensusError, Subject, built_of, traced_of
 
 
 def build_model(subject: Subject) -> None:
@@ -26,7 +26,7 @@ def build_model(subject: Subject) -> None:
 
 def find(subject: Subject) -> None:
     """Trace the model and find its residual blocks: how many of a kind stand in a row, and why others are refused."""
-    built = _built(subject)
+    built = built_of(subject)
     subject.traced, subject.facts["door"] = traced_through(built)
     blocks = find_blocks(subject.traced)
     subject.facts.update(
@@ -43,7 +43,7 @@ def add_silent_copies(subject: Subject) -> None:
     Where a block draws random numbers those behind its copy draw others, so that eval mode alone is compared. In
     float64, in which not every model runs, outputs are compared once more.
     """
-    traced, deeper, built = _traced(subject), _deepened(subject, "zero"), _built(subject)
+    traced, deeper, built = traced_of(subject), _deepened(subject, "zero"), built_of(subject)
     if deeper is None:
         return
     own = (len(next(iter(_tensors(built.inputs)))),)
@@ -59,7 +59,7 @@ def add_silent_copies(subject: Subject) -> None:
 
 def add_half_steps(subject: Subject) -> None:
     """Turn the first block of each row into two half-steps: they run, and all parameters of both have a gradient."""
-    traced, deeper, built = _traced(subject), _deepened(subject, "half"), _built(subject)
+    traced, deeper, built = traced_of(subject), _deepened(subject, "half"), built_of(subject)
     if deeper is None:
         return
     torch.manual_seed(SEED)
@@ -88,7 +88,7 @@ ALL_STAGES = (*STAGES, *LATER)
 
 def _deepened(subject: Subject, how: Literal["half", "zero"]) -> fx.GraphModule | None:
     """Deepen the first block of each row, and note in the facts why one is refused; None where all are."""
-    traced = _traced(subject)
+    traced = traced_of(subject)
     deeper, said = traced, dict[str, str]()
     for run in runs(find_blocks(traced)):
         try:
@@ -149,13 +149,3 @@ def _tensors(inputs: Any) -> Iterable[Tensor]:
 
 def _counted(reasons: Iterable[str]) -> dict[str, int]:
     return dict(Counter(reasons))
-
-
-def _built(subject: Subject) -> Built:
-    assert subject.built is not None
-    return subject.built
-
-
-def _traced(subject: Subject) -> fx.GraphModule:
-    assert subject.traced is not None
-    return subject.traced

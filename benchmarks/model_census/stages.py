@@ -57,7 +57,7 @@ def build_model(subject: Subject) -> None:
 
 def trace_model(subject: Subject) -> None:
     """Trace without the gate, by the door that leaves most of the model open to growth."""
-    built = _built(subject)
+    built = built_of(subject)
     subject.traced, door = traced_through(built)
     sites = find_sites(subject.traced)
     record = record_of(subject.traced)
@@ -73,12 +73,12 @@ def trace_model(subject: Subject) -> None:
 
 def gate(subject: Subject) -> None:
     """Compare what was traced with the model: outputs, gradients and buffers, in both modes, at two batch sizes."""
-    _verify(subject, _traced(subject))
+    _verify(subject, traced_of(subject))
 
 
 def check_records(subject: Subject) -> None:
     """Hold the records of the graph's operations against what happens to memory and state when they run."""
-    traced, given = _traced(subject), _built(subject).inputs
+    traced, given = traced_of(subject), built_of(subject).inputs
     named = isinstance(given, Mapping)
     names = [str(node.target) for node in traced.graph.find_nodes(op="placeholder")]
     subject.facts["operations"] = check_operations(traced, [given[name] for name in names] if named else [given])
@@ -86,14 +86,14 @@ def check_records(subject: Subject) -> None:
 
 def score(subject: Subject) -> None:
     """Score every site by the least eigenvalue of its curvature."""
-    subject.scores = _scores(subject, _traced(subject), "eigen")
+    subject.scores = _scores(subject, traced_of(subject), "eigen")
     subject.facts["scored_sites"] = len(subject.scores.sites)
 
 
 def grow_serial(subject: Subject) -> None:
     """Grow by the operator that adds depth, where the scores say."""
     assert subject.scores is not None
-    subject.grown = fxgrow.grow(_traced(subject), subject.scores, budget=BUDGET, operator="serial")
+    subject.grown = fxgrow.grow(traced_of(subject), subject.scores, budget=BUDGET, operator="serial")
     subject.scores = None  # their eigenvectors take nearly as much memory as the model
 
 
@@ -119,7 +119,7 @@ def train(subject: Subject) -> None:
     of a small batch.
     """
     grown = _grown(subject).train()
-    original = dict(_built(subject).model.named_parameters())
+    original = dict(built_of(subject).model.named_parameters())
     new = [name for name, _ in grown.named_parameters() if name not in original]
     movement = Movement(grown, new, lambda step: _loss(subject, grown, seed=SEED + step))
     staying = movement.go_on(STEPS, movement.tensors_that_stay)
@@ -168,7 +168,7 @@ def _compiled_loss_of_grown(subject: Subject) -> float:
         return _compiled_loss(subject, _grown(subject))
     except Exception as error:
         try:
-            _compiled_loss(subject, _built(subject).model.train())
+            _compiled_loss(subject, built_of(subject).model.train())
         except Exception:
             error.add_note("the model as it came does not compile either")
         raise
@@ -221,19 +221,19 @@ ALL_STAGES = (*STAGES, *LATER)
 def _scores(subject: Subject, graph_module: fx.GraphModule, score: str) -> fxgrow.Scores:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the census counts what works; two images are enough for that
-        batches = [(_built(subject).inputs, targets(subject.candidate))]
+        batches = [(built_of(subject).inputs, targets(subject.candidate))]
         return fxgrow.analyze(graph_module, loss_of, batches, score=score, iterations=LANCZOS_ITERATIONS)
 
 
 def _verify(subject: Subject, graph_module: fx.GraphModule) -> None:
-    built, images = _built(subject), next(iter(subject.candidate.inputs.values())).shape[0]
+    built, images = built_of(subject), next(iter(subject.candidate.inputs.values())).shape[0]
     modes = ("eval",) if subject.facts["door"] == EXPORT else ("eval", "train")  # a program keeps its mode
     fxgrow.verify(built.model, graph_module, built.inputs, modes=modes, batch_sizes=(images, images + 1))
 
 
 def _loss(subject: Subject, module: Callable[..., Any], seed: int = SEED) -> Tensor:
     torch.manual_seed(seed)
-    return loss_of(_built(subject).call(module), targets(subject.candidate))
+    return loss_of(built_of(subject).call(module), targets(subject.candidate))
 
 
 def _compiled_loss(subject: Subject, module: torch.nn.Module) -> float:
@@ -246,7 +246,7 @@ def _compiled_loss(subject: Subject, module: torch.nn.Module) -> float:
 
 def _outputs(subject: Subject, module: fx.GraphModule) -> dict[str, Tensor]:
     with torch.no_grad():
-        return dict(flatten(_built(subject).call(module)))
+        return dict(flatten(built_of(subject).call(module)))
 
 
 def _base(subject: Subject) -> torch.nn.Module | None:
@@ -258,12 +258,14 @@ def _base(subject: Subject) -> torch.nn.Module | None:
     return None if built.origin is not None else built.model
 
 
-def _built(subject: Subject) -> Built:
+def built_of(subject: Subject) -> Built:
+    """Return the model of a subject that was built."""
     assert subject.built is not None
     return subject.built
 
 
-def _traced(subject: Subject) -> fx.GraphModule:
+def traced_of(subject: Subject) -> fx.GraphModule:
+    """Return the graph of a subject that was traced."""
     assert subject.traced is not None
     return subject.traced
 
