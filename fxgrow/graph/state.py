@@ -4,6 +4,7 @@ import torch.fx as fx
 from torch import nn
 
 from fxgrow.graph.state_hooks import adopt_state_hooks
+from fxgrow.primitives.modules import find_submodule
 
 
 def adopt_state(source: nn.Module, graph_module: fx.GraphModule) -> None:
@@ -30,7 +31,7 @@ def keep_state_order(source: nn.Module, graph_module: fx.GraphModule) -> None:
     Which buffers are persistent, and the containers' train/eval mode, are kept too.
     """
     for path, container in graph_module.named_modules():
-        model = _submodule(source, path)
+        model = find_submodule(source, path)
         if model is None or model is container:
             continue
         for registry in ("_modules", "_parameters", "_buffers"):
@@ -44,11 +45,11 @@ def keep_state_order(source: nn.Module, graph_module: fx.GraphModule) -> None:
 def _counterpart(
     graph_module: fx.GraphModule, path: str, module: nn.Module, known: dict[nn.Module, nn.Module]
 ) -> nn.Module | None:
-    found = _submodule(graph_module, path)
+    found = find_submodule(graph_module, path)
     if found is not None:
         return found
     parent_path, _, name = path.rpartition(".")
-    parent = _submodule(graph_module, parent_path)
+    parent = find_submodule(graph_module, parent_path)
     if parent is None or not module.state_dict():
         return None
     counterpart = known.get(module, module)
@@ -61,13 +62,6 @@ def _adopt_tensors(module: nn.Module, counterpart: nn.Module) -> None:
         counterpart._parameters.setdefault(name, parameter)
     for name, buffer in module._buffers.items():
         counterpart._buffers.setdefault(name, buffer)
-
-
-def _submodule(module: nn.Module, path: str) -> nn.Module | None:
-    try:
-        return module.get_submodule(path)
-    except AttributeError:
-        return None
 
 
 def _order(registry: dict[str, object], names: list[str]) -> None:

@@ -57,6 +57,14 @@ def qualified_name(target: Any) -> str:
     return f"{getattr(target, '__module__', None) or type(target).__module__}.{name}"
 
 
+def find_submodule(module: nn.Module, path: str) -> nn.Module | None:
+    """Return the module at a path; None where there is none."""
+    try:
+        return module.get_submodule(path)
+    except AttributeError:
+        return None
+
+
 def clone_module(module: nn.Module) -> nn.Module:
     """Return a module of its own with the same tensors."""
     clone = copy.copy(module)

@@ -16,8 +16,9 @@ from fxgrow.execution.shapes import flops_per_sample
 from fxgrow.execution.structures import batch_size_of, resized
 from fxgrow.graph.identity import attach_state, become
 from fxgrow.graph.sharing import share
+from fxgrow.primitives.modules import find_submodule
 from fxgrow.progressive.costs import Costs, StageCost, measure, running_parameters
-from fxgrow.progressive.modes import follow_modes, submodule
+from fxgrow.progressive.modes import follow_modes
 from fxgrow.progressive.moments import Watch
 from fxgrow.progressive.narrowing import IdleSlice, idle_slices, wake_units, width_slices
 from fxgrow.progressive.parts import Part, find_parts
@@ -234,7 +235,7 @@ class Progressive(nn.Module):
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         for graph_module in (self._whole, self._running):
             for path, module in graph_module.named_modules():
-                owner = submodule(self.model, path)
+                owner = find_submodule(self.model, path)
                 known = {} if owner is None else owner._buffers
                 for name, buffer in module._buffers.items():
                     module._buffers[name] = known[name] if name in known else None if buffer is None else fn(buffer)
