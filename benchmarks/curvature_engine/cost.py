@@ -1,6 +1,7 @@
 """What a score costs, in training steps of the same batch: processor time of one thread, which load disturbs little."""
 
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import torch
 import torch.fx as fx
@@ -9,11 +10,9 @@ from measuring.machine import Row, row
 from measuring.timing import elapsed, processor_time
 
 from curvature_engine.models import ALL_LINEAR, MLP_UNITS, batch, deit_small
-from fxgrow.curvature import Scores, StepRecorder, analyze
+from fxgrow.curvature import Scores, analyze
 from fxgrow.curvature.eigen import splittable
-from fxgrow.curvature.lanczos import lanczos, start_vectors
-from fxgrow.curvature.matrices import CapturedCall, CurvatureMatrices
-from fxgrow.curvature.probe import Probe, captured_groups, solving
+from fxgrow.curvature.probe import Probe, captured_groups
 from fxgrow.curvature.probe_data import read_batches
 from fxgrow.curvature.reading import Reading
 from fxgrow.curvature.selection import select_sites
@@ -21,40 +20,52 @@ from fxgrow.curvature.statistics import spearman
 
 ROOM = 64 << 30  # all sites in one group: the passes are made once
 SITES = {"all linear sites": ALL_LINEAR, "MLP units": MLP_UNITS}
-#: the most steps that analyzing some sites by default may cost, and that their eigenvalues at 8 iterations may
-TARGETS = {"all linear sites": ("at most 5", "at most 6.2"), "MLP units": ("", "at most 2.8")}
+BLOCKS = 12
+
+Job = Callable[[fx.GraphModule, torch.Tensor, torch.Tensor, tuple[str, ...]], object]
 
 
 def rows(quick: bool) -> Iterator[Row]:
-    """Yield the rows of this section."""
+    """Yield the rows of this section.
+
+    Two networks are measured, of two blocks and of four; what a block more costs, any further one does.
+    """
     torch.set_num_threads(1)
-    graph_module, size = deit_small(quick)
-    x, y = batch(8 if quick else 16, size)
-    step = training_step(graph_module, x, y)
-    analysed(graph_module, x[:2], y[:2], ALL_LINEAR)  # what is found out once about a graph is no part of the cost
-    step()
-    yield row(f"one training step, {len(x)} samples at {size}, seconds", f"{elapsed(step, processor_time):.2f}")
+    x, y = batch(8 if quick else 32, 224)
+    networks = [deit_small(quick, blocks)[0] for blocks in (2, 4)]
+    for network in networks:
+        analyzed(network, x[:2], y[:2], ALL_LINEAR)  # what is found out once about a graph is no part of the cost
     for name, patterns in SITES.items():
-        found: list[Scores] = []
-        whole, alone = TARGETS[name]
-        jobs: list[tuple[str, Callable[[], object], str]] = [
-            ("by default", lambda p=patterns: found.append(analysed(graph_module, x, y, p)), whole),
-            ("capture alone", lambda p=patterns: eigenvalues(graph_module, x, y, p, 0), ""),
-            ("eigenvalues alone, 8 iterations", lambda p=patterns: eigenvalues(graph_module, x, y, p, 8), alone),
-            ("by default, with the step whose passes serve", of_step(graph_module, x, y, patterns), ""),
-        ]
-        for what, job, target in jobs:
-            yield row(f"{name}, {what}", f"{in_steps(job, step):.2f} steps", target)
-        if name == "all linear sites":
-            exact = in_steps(lambda p=patterns: found.append(analysed(graph_module, x, y, p, settled=None)), step)
-            yield row(f"{name}, exact: 16 iterations over all positions", f"{exact:.2f} steps")
-            yield from agreement(*found)
+        jobs: dict[str, Job] = {"by default": analyzed, "capture alone": captured}
+        for what, job in jobs.items():
+            target = "at most 5" if (name, what) == ("all linear sites", "by default") else ""
+            yield from in_steps(f"{name}, {what}", job, networks, x, y, patterns, target)
+    yield from agreement(networks[0], x, y)
 
 
-def in_steps(function: Callable[[], object], step: Callable[[], None]) -> float:
-    """Return what a function takes over what a step takes, one before and one behind it."""
-    before, taken, behind = (elapsed(job, processor_time) for job in (step, function, step))
-    return 2 * taken / (before + behind)
+def in_steps(
+    what: str,
+    job: Job,
+    networks: list[fx.GraphModule],
+    x: torch.Tensor,
+    y: torch.Tensor,
+    patterns: tuple[str, ...],
+    target: str,
+) -> Iterator[Row]:
+    """Yield what a job takes over what a training step takes, one made before and one behind it."""
+    times = []
+    for network in networks:
+        step = training_step(network, x, y)
+        before, taken, behind = (
+            elapsed(f, processor_time) for f in (step, partial(job, network, x, y, patterns), step)
+        )
+        times.append((taken, (before + behind) / 2))
+    (short, short_step), (long, long_step) = times
+    more, more_step = (long - short) / 2, (long_step - short_step) / 2
+    whole = (short + (BLOCKS - 2) * more) / (short_step + (BLOCKS - 2) * more_step)
+    yield row(f"{what}: two blocks", f"{short / short_step:.2f} steps")
+    yield row(f"{what}: each block more, in steps of a block", f"{more / more_step:.2f} steps")
+    yield row(f"{what}: all {BLOCKS} blocks, by these", f"{whole:.2f} steps", target)
 
 
 def training_step(graph_module: fx.GraphModule, x: torch.Tensor, y: torch.Tensor) -> Callable[[], None]:
@@ -66,10 +77,11 @@ def training_step(graph_module: fx.GraphModule, x: torch.Tensor, y: torch.Tensor
         F.cross_entropy(graph_module(x), y).backward()
         optimizer.step()
 
+    step()  # moments are made in the first one
     return step
 
 
-def analysed(
+def analyzed(
     graph_module: fx.GraphModule,
     x: torch.Tensor,
     y: torch.Tensor,
@@ -80,44 +92,22 @@ def analysed(
     return analyze(graph_module, F.cross_entropy, [(x, y)], sites=patterns, max_memory=ROOM, **options)
 
 
-def agreement(default: Scores, exact: Scores) -> Iterator[Row]:
-    """Yield how the rankings by default compare with the exact ones."""
-    for what in ("values", "held_out"):
-        found = [spearman(getattr(exact[path], what), getattr(default[path], what)) or 0.0 for path in exact]
-        label = f"rank correlation of {what.replace('_', '-')}, default and exact, least (mean) over sites"
-        target = "at least 0.99" if what == "values" else ""
-        yield row(label, f"{min(found):.3f} ({sum(found) / len(found):.3f})", target)
-
-
-def eigenvalues(
-    graph_module: fx.GraphModule, x: torch.Tensor, y: torch.Tensor, patterns: tuple[str, ...], iterations: int
-) -> None:
-    """Find least eigenvalues without held-out values; with no iterations capture only."""
+def captured(graph_module: fx.GraphModule, x: torch.Tensor, y: torch.Tensor, patterns: tuple[str, ...]) -> None:
+    """Make the passes, and read off what some sites see."""
     sites = select_sites(graph_module, patterns).growable
     read, _ = read_batches(graph_module, [(x, y)], seed=0)
-    probe = Probe(graph_module, F.cross_entropy, read, sites, max(iterations, 1), 0, None, ROOM)
+    probe = Probe(graph_module, F.cross_entropy, read, sites, 1, 0, None, ROOM)
     readings, others = splittable(graph_module, sites)
-    for group in captured_groups(probe, [*readings, *(Reading.branch(sites[path]) for path in others)]):
-        while group and iterations:
-            reading, captured = group.pop()
-            with solving(probe):
-                least_eigenvalues(reading, captured, iterations)
+    for _ in captured_groups(probe, [*readings, *(Reading.branch(sites[path]) for path in others)]):
+        pass
 
 
-def least_eigenvalues(reading: Reading, captured: list[CapturedCall], iterations: int) -> None:
-    """Find least eigenvalues over all data, from a random start."""
-    start = start_vectors(reading.map.neurons, reading.map.features, 0, captured[0].input)
-    lanczos(CurvatureMatrices(reading.map, tuple(captured)), start, iterations).pairs("least")
-
-
-def of_step(
-    graph_module: fx.GraphModule, x: torch.Tensor, y: torch.Tensor, patterns: tuple[str, ...]
-) -> Callable[[], object]:
-    """Return a function that makes a step's passes and scores the sites on what they saw."""
-    recorder = StepRecorder(graph_module, sites=patterns)
-
-    def recorded() -> Scores:
-        F.cross_entropy(recorder(x), y).backward()
-        return recorder.scores()
-
-    return recorded
+def agreement(graph_module: fx.GraphModule, x: torch.Tensor, y: torch.Tensor) -> Iterator[Row]:
+    """Yield how the rankings by default compare with those of all iterations over all positions."""
+    default = analyzed(graph_module, x, y, ALL_LINEAR)
+    exact = analyzed(graph_module, x, y, ALL_LINEAR, settled=None)
+    for what in ("values", "held_out"):
+        found = [spearman(getattr(exact[path], what), getattr(default[path], what)) or 0.0 for path in exact]
+        label = f"rank correlation of {what.replace('_', '-')}, default and settled=None, least (mean) over sites"
+        target = "at least 0.99" if what == "values" else ""
+        yield row(label, f"{min(found):.3f} ({sum(found) / len(found):.3f})", target)

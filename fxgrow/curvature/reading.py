@@ -122,7 +122,7 @@ class Reading:
         return reached
 
     def _blocks(self, value: Tensor) -> tuple[Tensor, ...]:
-        """Divide a value behind the site into a few samples at a time; one that has no leading dimension stays whole."""
+        """Divide a value behind the site into a few samples at a time; one without samples in front stays whole."""
         return _split(value) if value.ndim > 1 + self.site.map.spatial else (value,)
 
     def _call(

@@ -173,7 +173,7 @@ def test_a_few_positions_are_those_that_carry_most(name):
     matrices = _matrices(name, (40, 30))
     few = matrices.few(1 / 4)
     assert few.positions == sum(int(call.positions(spatial=matrices.map.spatial > 0) / 4) for call in matrices.captured)
-    assert bool((_carried(few).sum() > 0.25 * _carried(matrices).sum()))
+    assert bool(_carried(few).sum() > 0.25 * _carried(matrices).sum())
 
 
 def test_a_few_of_very_few_positions_are_one():

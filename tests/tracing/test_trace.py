@@ -575,6 +575,21 @@ def test_what_cannot_be_traced_is_one_line_that_names_the_module(model: nn.Modul
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("name", ["import", 'quoted"', "back\\slash", "two\nlines"])
+def test_a_module_whose_name_cannot_be_written_as_python_is_refused_by_it(name: str):
+    class Named(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.parts = nn.ModuleDict({name: nn.Linear(2, 2)})
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.parts[name](x)
+
+    with pytest.raises(TraceError, match="can be no attribute; give the module another name") as caught:
+        fxgrow.trace(Named(), torch.ones(2, 2))
+    assert caught.value.where == f"parts.{name}"
+
+
 class Detector(nn.Module):
     """Its forward depends on values; its backbone does not."""
 
