@@ -14,7 +14,7 @@ from fxgrow.curvature.statistics import joined, mean_and_error, spearman
 from fxgrow.execution.ranks import ALONE, Ranks
 
 #: of what the positions of a half carry, how much is enough to find vectors on, whose worth all positions then tell
-_SHARE = 0.95
+_SHARE = 0.98
 #: and the part of these positions that is looked at first, for vectors to begin near
 _FEW = 1 / 16
 

@@ -157,9 +157,8 @@ def spell(value: Any, names: Names, node: fx.Node) -> str:
         return f'torch.device("{value}")'
     if value is None or value is ... or isinstance(value, bool):
         return "..." if value is ... else repr(value)
-    for kind, spelled in ((str, _quoted), (int, int.__repr__), (float, float.__repr__), (complex, _complex)):
-        if isinstance(value, kind):  # of an enumeration too, which prints as something else
-            return spelled(value)
+    if isinstance(value, str | int | float | complex):
+        return _literal(value)
     if isinstance(value, torch.dtype | torch.layout | torch.memory_format):
         return str(value)
     if isinstance(value, type) and value in (bool, int, float):
@@ -186,6 +185,15 @@ def _sequence(items: list[str], value: Any) -> str:
 
 def _slice(parts: list[str]) -> str:
     return f"slice({', '.join(parts)})"
+
+
+def _literal(value: str | int | float | complex) -> str:
+    """Spell the value itself, also of an enumeration, which prints as something else."""
+    if isinstance(value, str):
+        return _quoted(value)
+    if isinstance(value, int):
+        return int.__repr__(value)
+    return float.__repr__(value) if isinstance(value, float) else _complex(value)
 
 
 def _complex(value: complex) -> str:
