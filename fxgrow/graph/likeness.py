@@ -54,7 +54,9 @@ class Likeness(fx.GraphModule):
         if own < given:
             where = prefix.removesuffix(".") or type(self).__name__
             what = f"the state has {len(given) - len(own)} entries that this graph has not; where those are what grew"
-            warnings.warn(f"{where}: {what}, {_IN_PLACE}: it becomes what a state says", LostGrowthWarning, stacklevel=2)
+            warnings.warn(
+                f"{where}: {what}, {_IN_PLACE}: it becomes what a state says", LostGrowthWarning, stacklevel=2
+            )
         super()._load_from_state_dict(state_dict, prefix, *rest)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> fx.GraphModule:

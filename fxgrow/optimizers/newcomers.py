@@ -1,7 +1,7 @@
 """Whether what an optimizer took in is what is trained: growth behind the back of a trainer must not pass in silence.
 
-A rewrite makes another graph, and the optimizer goes on with that. Who holds the old one, as a trainer's loop or a writer
-of checkpoints does, notices nothing. The first step behind the rewrite shows who is right.
+A rewrite makes another graph, and the optimizer goes on with that. Who holds the old one, as the loop of a trainer or a
+writer of checkpoints does, notices nothing. The first step behind the rewrite shows who is right.
 """
 
 import weakref
