@@ -24,8 +24,8 @@ from fxgrow.graph.followed import followed, refuse_to_set
 from fxgrow.graph.state import adopt_state
 
 _OF_GRAPH_MODULES = frozenset(vars(fx.GraphModule(nn.Module(), fx.Graph()))) | {"training"}
-#: graphs of which others grew that are trained in their place
-_LEFT_BEHIND: weakref.WeakSet[fx.GraphModule] = weakref.WeakSet()
+#: graphs of which others grew that are trained in their place, as long as that is so
+_LEFT_BEHIND: weakref.WeakKeyDictionary[fx.GraphModule, Callable[[], bool]] = weakref.WeakKeyDictionary()
 _IN_PLACE = "let one model grow in place (fxgrow.training.Growing and fxgrow.Grower, docs/trainers.md)"
 _SLOTS = (MemberDescriptorType, GetSetDescriptorType)
 
@@ -41,7 +41,7 @@ class Likeness(fx.GraphModule):
 
     def state_dict(self, *args: Any, **options: Any) -> dict[str, Any]:  # type: ignore[override]
         """Return the state; with a warning where training has gone on with another graph, which grew of this one."""
-        if self in _LEFT_BEHIND:
+        if self in _LEFT_BEHIND and _LEFT_BEHIND[self]():
             what = "this is the state of a model from before it grew, and training has gone on with what grew of it"
             warnings.warn(f"{what}; hold that, or {_IN_PLACE}", LostGrowthWarning, stacklevel=2)
         state: dict[str, Any] = super().state_dict(*args, **options)
@@ -85,9 +85,9 @@ def graph_module_like(model: nn.Module, graph: fx.Graph) -> fx.GraphModule:
     return _made(kind, model, graph)
 
 
-def leave_behind(graph_module: fx.GraphModule) -> None:
-    """Note that training has gone on with another graph, which grew of this one."""
-    _LEFT_BEHIND.add(graph_module)
+def leave_behind(graph_module: fx.GraphModule, still: Callable[[], bool]) -> None:
+    """Note that training has gone on with another graph, which grew of this one, as long as `still` says so."""
+    _LEFT_BEHIND[graph_module] = still
 
 
 def _made(kind: type[fx.GraphModule], model: nn.Module, graph: fx.Graph) -> fx.GraphModule:

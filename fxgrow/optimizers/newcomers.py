@@ -33,26 +33,32 @@ class Newcomers:
         ancestors: Sequence[nn.Parameter],
         before: fx.GraphModule,
     ) -> None:
-        self.parameters, self.ancestors, self.before = parameters, ancestors, weakref.ref(before)
+        self.parameters, self.ancestors = weakref.WeakValueDictionary(parameters), ancestors
+        self.optimizer, self.before = weakref.ref(optimizer), weakref.ref(before)
+        self.trained = False
         # behind the step, since many trainers run the model in it, as a closure
         optimizer.register_step_post_hook(self._check)
 
-    def _check(self, optimizer: Optimizer, *_: Any) -> None:
-        if not self.parameters:  # told before; torch lets no hook remove itself
+    def held(self) -> dict[str, nn.Parameter]:
+        """Return those that the optimizer steps; the rewrite may have been undone since."""
+        optimizer = self.optimizer()
+        groups = optimizer.param_groups if optimizer is not None else []
+        held = {id(parameter) for group in groups for parameter in group["params"]}
+        return {name: one for name, one in self.parameters.items() if id(one) in held and one.requires_grad}
+
+    def _check(self, *_: Any) -> None:
+        if self.trained or not (held := self.held()):
             return
-        held = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
-        left = {name: one for name, one in self.parameters.items() if id(one) in held and one.requires_grad}
-        if not left or any(parameter.grad is not None for parameter in left.values()):
-            if left:
-                self._leave_behind()
-            self.parameters, self.ancestors = {}, ()
+        if any(parameter.grad is not None for parameter in held.values()):
+            self.trained, self.ancestors = True, ()
+            self._leave_behind()
         elif any(parameter.grad is not None for parameter in self.ancestors):
             what = "the optimizer holds it, but it gets no gradient: the model from before the rewrite is trained"
             fix = "train what the rewrite returned, or let one model grow in place (fxgrow.Grower, docs/trainers.md)"
-            raise PlanError(what, where=next(iter(left)), fix=fix)
+            raise PlanError(what, where=next(iter(held)), fix=fix)
 
     def _leave_behind(self) -> None:
         """Note that the graph of before is out of date, unless it has become what came of it."""
         before, newcomers = self.before(), {id(parameter) for parameter in self.parameters.values()}
         if before is not None and newcomers.isdisjoint(id(parameter) for parameter in before.parameters()):
-            leave_behind(before)
+            leave_behind(before, lambda: bool(self.held()))

@@ -88,6 +88,9 @@ def test_the_state_of_a_graph_is_out_of_date_once_what_grew_of_it_is_trained() -
         grow.state_dict()
     with pytest.warns(LostGrowthWarning, match="the state of a model from before it grew"):
         nn.ModuleDict({"inside": model}).state_dict()
+    fxgrow.undo(grow, optimizer=optimizer)
+    with warnings.catch_warnings(action="error"):
+        model.state_dict()
 
 
 def test_a_model_that_becomes_what_its_state_says_is_up_to_date() -> None:
