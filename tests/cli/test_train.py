@@ -14,9 +14,9 @@ from fxgrow.errors import SettingsError
 from fxgrow.runs.interruption import ends_behind_the_step
 
 SMALL = [
-    *("--no-compile", "--device", "cpu", "--epochs", "2", "--set", "data.images=128"),
+    *("--data", "digits", "--device", "cpu", "--epochs", "2", "--set", "data.images=128"),
     *("--set", "model.arguments.depth=2", "--set", "model.arguments.embed_dim=12"),
-    *("--set", "model.arguments.patch_size=14"),
+    *("--set", "model.arguments.img_size=8", "--set", "model.arguments.patch_size=4"),
 ]
 TINY = [*SMALL, "--set", "growth.events=1", "--set", "growth.samples=64"]
 
