@@ -1,5 +1,6 @@
 """The page says what the records say, and nothing about what has not run."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ from study.groups import FRONTIERS, GATES, GROUPS
 from study.plan import fresh_seeds, gate
 from study.records import Records
 from study.report import page
+from study.saddles import ALONG
 from study.tasks import TASKS
 
 
@@ -77,3 +79,15 @@ def test_places_are_held_against_the_best_of_them(tmp_path: Path) -> None:
         _record(records, group.task.name, arm, 1.4 + 0.1 * place, fresh=group.fresh)
     (line,) = [line for line in page(records).splitlines() if line.startswith("| the best place")]
     assert "-0.1" in line
+
+
+def test_the_saddle_section_says_how_far_the_loss_falls_along_the_escape_direction(tmp_path: Path) -> None:
+    numbers = {"loss": 1.0, "least": -0.1, "held_out": 0.0, "significant": 0.5, "model_least": -1, "model_greatest": 2}
+    down = [abs(t) + (-0.5 if t == 0.25 else 0.0) for t in ALONG]
+    curves = {"escape_probe": down, "escape_test": [abs(t) for t in ALONG], "gradient_test": down}
+    rows = [{"arm": "not grown", "step": 0, "seed": seed, **numbers, **curves} for seed in (0, 1)]
+    path = tmp_path / "saddles" / "mnist1d-mlp.jsonl"
+    path.parent.mkdir()
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (line,) = [line for line in page(Records(tmp_path)).splitlines() if line.startswith("| not grown | +0 |")]
+    assert line.endswith("| -0.2500 at +0.25 | 0 | -0.2500 at +0.25 |")
