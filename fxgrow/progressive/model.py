@@ -111,6 +111,17 @@ class Progressive(nn.Module):
         self._running_parts = tuple(parts[place] for place in places)
         self._slices = tuple(slices[place] for place in places)
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Set an attribute; the model may have a child of the same name, as ConvNeXt has `stages`."""
+        if isinstance(value, Tensor | nn.Module):
+            super().__setattr__(name, value)
+        else:
+            object.__setattr__(self, name, value)
+
+    def get_submodule(self, target: str) -> nn.Module:
+        """Return a module of the model by its path, also where an attribute of this class has its name."""
+        return self.model.get_submodule(target) if target else self
+
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Compute what the part of the model that runs computes."""
         if self.training:

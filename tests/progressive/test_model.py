@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 from fxgrow.errors import PlanError, TraceError
 from fxgrow.progressive import Progressive, Stage
@@ -286,6 +286,57 @@ def test_a_model_without_residual_blocks_is_refused_with_the_reason() -> None:
     plain = nn.Sequential(nn.Linear(5, 5), nn.ReLU(), nn.Linear(5, 5)).double()
     with pytest.raises(PlanError, match="no block can be left out: it has no residual blocks"):
         Progressive(plain, data()[0], depth=0.5)
+
+
+class Staged(nn.Module):
+    """A model whose parts have names that `Progressive` uses for itself, as `stages` in timm's ConvNeXt."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.model, self.stage, self.idle = nn.Linear(5, 8), nn.Linear(8, 8), nn.Linear(8, 3)
+        self.stages = nn.Sequential(*model().blocks)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.idle(self.stages(self.stage(self.model(x))))
+
+
+def test_a_model_may_have_parts_of_the_names_that_progressive_has() -> None:
+    whole = Staged().double()
+    names, known = list(whole.state_dict()), {id(parameter) for parameter in whole.parameters()}
+    growing, (x, _) = halves(whole), data()
+    assert growing.idle == ("stages.1", "stages.3")
+    assert {id(parameter) for parameter in growing.parameters()} == known
+    assert growing.get_submodule("stages.1.fc1") is whole.get_submodule("stages.1.fc1")
+    growing.advance()
+    assert [name for name in growing.state_dict() if not name.startswith("fxgrow_")] == names
+    copied = copy.deepcopy(growing)
+    assert torch.equal(whole(x), growing(x))
+    assert torch.equal(copied(x), growing(x))
+
+
+class Reshaping(nn.Module):
+    """Two steps, the second on tokens in one row, as in timm's Swin."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(4, 4), nn.Linear(4, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        count, rows, columns, width = x.shape
+        x = x + self.first(x)
+        x = x.reshape(count, -1, width)
+        x = x + self.second(x)
+        return x.reshape(count, rows, columns, width)
+
+
+def test_blocks_that_reshape_the_stream_between_their_steps_stand_in_one_row() -> None:
+    whole = nn.Sequential(*[Reshaping() for _ in range(4)], nn.Flatten()).double()
+    x = torch.linspace(-1, 1, 48, dtype=torch.float64).sin().reshape(2, 2, 3, 4)
+    growing = Progressive(whole, x, depth=0.5)
+    assert growing.idle == ("1", "3")
+    assert torch.equal(growing(x), whole[4](whole[2](whole[0](x))))
+    growing.advance()
+    assert torch.equal(growing(x), whole(x))
 
 
 def test_any_set_of_blocks_may_run() -> None:
