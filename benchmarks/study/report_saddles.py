@@ -49,7 +49,8 @@ Means over the seeds; nothing was tuned here. *Least* and *held out* are of the 
 greatest eigenvalue of the whole model's Hessian, and v the eigenvector of the least, of length 1 and pointing down
 the gradient. *Along v* is the lowest that the loss, against where the network is, gets within +- {max(ALONG):g} v,
 and where it does: on the 512 samples on which v was found, and on the test samples; *down the gradient* is the same
-for the gradient of those 512 samples. In the second figure lines are of test samples, dots of those 512. Command: `python benchmarks/study saddles`.
+for the gradient of those 512 samples. In the second figure lines are of the test samples, dots of those 512.
+Command: `python benchmarks/study saddles`.
 
 {drawn}{table}"""
 
