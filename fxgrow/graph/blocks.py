@@ -17,7 +17,7 @@ from fxgrow.graph.operations import operations_of
 from fxgrow.graph.regions import Region
 from fxgrow.graph.residual import Ancestry, ResidualStep, find_steps
 from fxgrow.graph.structure import structure_of
-from fxgrow.record.location import name_of
+from fxgrow.record.location import module_path, name_of
 from fxgrow.record.numbering import numbered
 
 #: operations that keep the numbers and their order
@@ -133,9 +133,17 @@ class _Finder:
 
     def _block(self, chain: int, steps: Sequence[ResidualStep], path: str) -> Block:
         nodes, leaves = self.interior(steps), self._exit(steps)
-        block = Block(path or next(iter(modules_of(nodes)), leaves.name), tuple(steps), nodes, chain, leaves)
+        named = self._around(steps, path) or next(iter(modules_of(nodes)), leaves.name)
+        block = Block(named, tuple(steps), nodes, chain, leaves)
         kind = hashlib.sha256(repr(structure_of(self.graph_module, nodes, steps[0].entry)).encode()).hexdigest()[:16]
         return replace(block, kind=kind, refusal=self._refusal(block))
+
+    def _around(self, steps: Sequence[ResidualStep], path: str) -> str:
+        """Return the path of the module that makes the sums, where it is around these modules and no others."""
+        owners = {module_path(step.total) for step in steps}
+        owner = next(iter(owners)) if len(owners) == 1 else ""
+        own = [step for step in self.steps.values() if f"{module_path(step.total)}.".startswith(f"{owner}.")]
+        return owner if owner and path.startswith(f"{owner}.") and len(own) == len(steps) else path
 
     def interior(self, steps: Sequence[ResidualStep]) -> tuple[fx.Node, ...]:
         """Return the nodes of some steps."""
