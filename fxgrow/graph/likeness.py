@@ -9,6 +9,8 @@ so that they see what has grown. One that a graph cannot follow is refused where
 import copy
 import functools
 import sys
+import warnings
+import weakref
 from collections.abc import Callable
 from types import CellType, FunctionType, GetSetDescriptorType, MemberDescriptorType
 from typing import Any
@@ -16,11 +18,15 @@ from typing import Any
 import torch.fx as fx
 from torch import Tensor, nn
 
+from fxgrow.errors import LostGrowthWarning
 from fxgrow.execution.structures import parts_of
 from fxgrow.graph.followed import followed, refuse_to_set
 from fxgrow.graph.state import adopt_state
 
 _OF_GRAPH_MODULES = frozenset(vars(fx.GraphModule(nn.Module(), fx.Graph()))) | {"training"}
+#: graphs of which others grew that are trained in their place, as long as that is so
+_LEFT_BEHIND: weakref.WeakKeyDictionary[fx.GraphModule, Callable[[], bool]] = weakref.WeakKeyDictionary()
+_IN_PLACE = "let one model grow in place (fxgrow.training.Growing and fxgrow.Grower, docs/trainers.md)"
 _SLOTS = (MemberDescriptorType, GetSetDescriptorType)
 
 
@@ -32,6 +38,26 @@ class Likeness(fx.GraphModule):
     def __setattr__(self, name: str, value: Any) -> None:
         refuse_to_set(self, name)
         super().__setattr__(name, value)
+
+    def state_dict(self, *args: Any, **options: Any) -> dict[str, Any]:  # type: ignore[override]
+        """Return the state; with a warning where training has gone on with another graph, which grew of this one."""
+        if self in _LEFT_BEHIND and _LEFT_BEHIND[self]():
+            what = "this is the state of a model from before it grew, and training has gone on with what grew of it"
+            warnings.warn(f"{what}; hold that, or {_IN_PLACE}", LostGrowthWarning, stacklevel=2)
+        state: dict[str, Any] = super().state_dict(*args, **options)
+        return state
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
+        """Load the state; with a warning where it has all of this graph and more, which is dropped or refused."""
+        own = {prefix + name for name in super().state_dict()}
+        given = {name for name in state_dict if name.startswith(prefix)}
+        if own < given:
+            where = prefix.removesuffix(".") or type(self).__name__
+            what = f"the state has {len(given) - len(own)} entries that this graph has not; where those are what grew"
+            warnings.warn(
+                f"{where}: {what}, {_IN_PLACE}: it becomes what a state says", LostGrowthWarning, stacklevel=2
+            )
+        super()._load_from_state_dict(state_dict, prefix, *rest)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> fx.GraphModule:
         copied = super().__deepcopy__(memo)
@@ -57,6 +83,11 @@ def graph_module_like(model: nn.Module, graph: fx.Graph) -> fx.GraphModule:
     else:
         kind = _likeness(type(model))
     return _made(kind, model, graph)
+
+
+def leave_behind(graph_module: fx.GraphModule, still: Callable[[], bool]) -> None:
+    """Note that training has gone on with another graph, which grew of this one, as long as `still` says so."""
+    _LEFT_BEHIND[graph_module] = still
 
 
 def _made(kind: type[fx.GraphModule], model: nn.Module, graph: fx.Graph) -> fx.GraphModule:
