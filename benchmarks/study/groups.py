@@ -134,6 +134,7 @@ GROUPS: tuple[Group, ...] = (
     _group("Schedules", _TEXT, schedules(_TEXT)),
     _group("Cost", _WARPED, _WARPED_CORE),
     _group("Cost", _WARPED, _WARPED_CORE).on(3),
+    _group("Stages", _WARPED, stages(_WARPED)),
     _group("Operators", _MLP, operators(_MLP, cycles=2)),
     _group("Uniform networks", _TEXT, uniform(_TEXT)),
     _group("Operators", _TEXT, operators(_TEXT)),
