@@ -80,7 +80,8 @@ def _frontiers(task: Task, arms: Sequence[Arm], fresh: int) -> tuple[Frontier, .
 
 
 #: one longer run, so that where the baseline is reached lies between two arms
-_MLP_CORE, _WARPED_CORE = (core(task, cycles, scales=(1.25, 1.0, 0.7, 0.5)) for task, cycles in ((_MLP, 2), (_WARPED, 1)))
+_MLP_CORE = core(_MLP, 2, scales=(1.25, 1.0, 0.7, 0.5))
+_WARPED_CORE = core(_WARPED, scales=(1.25, 1.0, 0.7, 0.5))
 _TEXT_CORE = core(_TEXT, scales=(1.0, 0.8, 0.6))
 _LONG, _PLAIN, _SHORT = TASKS["text-long"], TASKS["digits"], TASKS["text-short"]
 _SHORT_CORE = [scratch(_SHORT, 8), *(grown(_SHORT, FULL, MIDDLE, scale) for scale in (1.0, 0.7))]
