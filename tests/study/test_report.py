@@ -66,7 +66,8 @@ def test_grown_networks_are_held_against_shorter_runs_at_their_cost(tmp_path: Pa
         _record(records, "text", arm, loss, cost, grown.fresh)
     for arm, loss, cost in zip(plain.arms, (1.5, 1.7, 1.8), (100.0, 40.0, 10.0), strict=True):
         _record(records, "text", arm, loss, cost, plain.fresh)
-    (line,) = [line for line in page(records).splitlines() if line.startswith(f"| {grown.task.title} | {grown.fresh} |")]
+    begins = f"| {grown.task.title} | {grown.fresh} |"
+    (line,) = [line for line in page(records).splitlines() if line.startswith(begins)]
     cost, loss = line.split("|")[3:5]
     assert float(cost) == 0.4  # at 1 and at 0.1 there is nothing to interpolate between
     assert float(loss.split("±")[0]) == pytest.approx(1.5 - 1.7, abs=0.01)  # half way from 1.6 to 1.4 in log cost
