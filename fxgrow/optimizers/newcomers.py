@@ -36,6 +36,8 @@ class Newcomers:
         self.parameters, self.ancestors = weakref.WeakValueDictionary(parameters), ancestors
         self.optimizer, self.before = weakref.ref(optimizer), weakref.ref(before)
         self.trained = False
+        #: gradients that lay there at the rewrite, between a backward pass and its step: they tell nothing
+        self.earlier = [parameter.grad for parameter in ancestors if parameter.grad is not None]
         # behind the step, since many trainers run the model in it, as a closure
         optimizer.register_step_post_hook(self._check)
 
@@ -50,12 +52,18 @@ class Newcomers:
         if self.trained or not (held := self.held()):
             return
         if any(parameter.grad is not None for parameter in held.values()):
-            self.trained, self.ancestors = True, ()
+            self.trained, self.ancestors, self.earlier = True, (), []
             self._leave_behind()
-        elif any(parameter.grad is not None for parameter in self.ancestors):
+        elif self._ancestors_run():
             what = "the optimizer holds it, but it gets no gradient: the model from before the rewrite is trained"
             fix = "train what the rewrite returned, or let one model grow in place (fxgrow.Grower, docs/trainers.md)"
             raise PlanError(what, where=next(iter(held)), fix=fix)
+
+    def _ancestors_run(self) -> bool:
+        """Say whether the ancestors have gradients that were made behind the rewrite."""
+        found = [parameter.grad for parameter in self.ancestors if parameter.grad is not None]
+        self.earlier = [grad for grad in self.earlier if any(grad is one for one in found)]
+        return len(found) > len(self.earlier)
 
     def _leave_behind(self) -> None:
         """Note that the graph of before is out of date, unless it has become what came of it."""

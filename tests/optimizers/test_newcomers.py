@@ -68,6 +68,18 @@ def test_the_first_step_of_a_model_from_before_the_rewrite_is_an_error(step: Ste
     step(grow, optimizer)
 
 
+def test_a_rewrite_between_a_backward_pass_and_its_step_is_no_mistake() -> None:
+    model = traced()
+    optimizer = AdamW(model.parameters())
+    loss(model)
+    grow = grown(model, optimizer)
+    nn.utils.clip_grad_norm_(model.parameters(), 1e-3)
+    optimizer.step()
+    with pytest.raises(PlanError, match=BEHIND):
+        plain(model, optimizer)
+    plain(grow, optimizer)
+
+
 def test_a_rewrite_that_is_thrown_away_or_put_back_is_forgotten() -> None:
     model = traced()
     optimizer = AdamW(model.parameters())
