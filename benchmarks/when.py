@@ -3,8 +3,8 @@
     python benchmarks/when.py                     # all ways, three seeds: about ten minutes on a core
     python benchmarks/when.py --seeds 0 --ways fixed 'plateau 3, 0.01'
 
-The residual MLP of the demo goes from 1 to 8 blocks inside itself (`fxgrow.Progressive`) on MNIST-1D, in 4,000 steps and
-two cosine cycles. A plateau is one of the training loss, means of 40 steps; ``plateau 3, 0.01`` ends a stage where
+The residual MLP of the demo goes from 1 to 8 blocks inside itself (`fxgrow.Progressive`) on MNIST-1D, in 4,000 steps
+and two cosine cycles. A plateau is one of the training loss, means of 40 steps; ``plateau 3, 0.01`` ends a stage where
 three means in a row have not beaten the best by 1 %. Cost is parameters x steps; 8 blocks from the first step cost 1.
 """
 
