@@ -59,6 +59,20 @@ def test_the_cost_of_a_loss_is_interpolated_between_arms_of_the_records(tmp_path
     assert "| 0.40 |" in line  # the geometric mean of 0.2 and 0.8
 
 
+def test_grown_networks_are_held_against_shorter_runs_at_their_cost(tmp_path: Path) -> None:
+    records = Records(tmp_path)
+    grown, plain = (f for f in FRONTIERS if f.task.name == "text")
+    for arm, loss, cost in zip(grown.arms, (1.4, 1.6), (80.0, 20.0), strict=False):
+        _record(records, "text", arm, loss, cost, grown.fresh)
+    for arm, loss, cost in zip(plain.arms, (1.5, 1.7, 1.8), (100.0, 40.0, 10.0), strict=True):
+        _record(records, "text", arm, loss, cost, plain.fresh)
+    begins = f"| {grown.task.title} | {grown.fresh} |"
+    (line,) = [line for line in page(records).splitlines() if line.startswith(begins)]
+    cost, loss = line.split("|")[3:5]
+    assert float(cost) == 0.4  # at 1 and at 0.1 there is nothing to interpolate between
+    assert float(loss.split("±")[0]) == pytest.approx(1.5 - 1.7, abs=0.01)  # half way from 1.6 to 1.4 in log cost
+
+
 def test_tables_of_fresh_seeds_have_corrected_p_values_and_commands(tmp_path: Path) -> None:
     records = Records(tmp_path)
     group = next(group for group in GROUPS if group.task.name == "text" and group.fresh)
