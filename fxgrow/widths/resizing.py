@@ -171,8 +171,9 @@ def _respell(resizing: Resizing, node: fx.Node, dims: tuple[Dim, ...]) -> None:
         node.args = tuple(arguments)
         return
     first = 2 if name == "unflatten" else 1
-    if len(arguments) > first and _is_size_with_ending(arguments[first]):
-        node.update_arg(first, _with_ending(resizing, arguments[first], dims))
+    total = arguments[first] if len(arguments) > first else None
+    if _is_size_with_ending(total):
+        node.update_arg(first, _with_ending(resizing, total, dims))
         return
     nested = len(arguments) > first and isinstance(arguments[first], tuple | list)
     spelled = list(arguments[first]) if nested else arguments[first:]  # type: ignore[arg-type]
