@@ -95,6 +95,10 @@ class CheckpointWarning(FxgrowWarning):
     """A checkpoint was passed over, because it is damaged or was not finished."""
 
 
+class LostGrowthWarning(FxgrowWarning):
+    """What grew is about to be lost: a model from before it is written, or cannot take the state of one from behind."""
+
+
 class DataError(FxgrowError):
     """A data source is unknown, missing or empty."""
 

@@ -7,6 +7,7 @@ import torch
 import torch.fx as fx
 from torch import Tensor, nn
 
+from fxgrow.errors import PassError
 from fxgrow.optimizers import Optimizers
 from fxgrow.passes.add_residual_edge import AddResidualEdge
 from fxgrow.passes.block_copies import parameters_within
@@ -85,7 +86,7 @@ def deepen(
         context: What the growth history shall remember of this event, JSON values.
 
     Raises:
-        PassError: If a block cannot become two steps, with the reason.
+        PassError: If a block cannot become two steps, with the reason; if there is nothing to fit, or to fit to.
         PlanError: If the optimizer cannot exchange the parameters.
 
     Example:
@@ -102,7 +103,11 @@ def deepen(
     """
     if blocks is None:
         blocks = repeated_blocks(unwrap(traced))
-    applied = Deepen((blocks,) if isinstance(blocks, str) else tuple(blocks), how)
+    applied = Deepen(_paths(blocks), how)
+    if loss_fn is not None and fit is None:
+        raise PassError("it is measured on the pairs of fit=, and none are given", where="loss_fn", fix="give fit= too")
+    if fit is not None and how == "zero":
+        raise PassError("a silent copy has nothing to be fitted to", where="fit", fix="leave it out, or use half-steps")
     if fit is None:
         return remember(applied(traced, optimizer).graph_module, context)
     base, pairs = unwrap(traced), read_pairs(fit)
@@ -294,3 +299,11 @@ def undo(
     """
     edits = None if events is None else edits_of_events(grown, tuple(events))
     return Undo(edits)(grown, optimizer).graph_module
+
+
+def _paths(blocks: str | Sequence[str]) -> tuple[str, ...]:
+    """Return module paths as a tuple; one may be given by itself."""
+    paths = (blocks,) if isinstance(blocks, str) or not isinstance(blocks, Sequence) else tuple(blocks)
+    if not paths or not all(isinstance(path, str) for path in paths):
+        raise PassError("it names no blocks", where=f"blocks={blocks!r}", fix="give module paths, as 'blocks.3'")
+    return paths

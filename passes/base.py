@@ -23,7 +23,7 @@ from fxgrow.optimizers import Optimizers, carry_over
 from fxgrow.optimizers.kinship import added_parameters, kin
 from fxgrow.passes.insertion import Insertion
 from fxgrow.passes.invariants import check_shapes, check_structure
-from fxgrow.passes.options import options_of, spell_value
+from fxgrow.passes.options import misfit, options_of, spell_value
 from fxgrow.primitives.memory_format import follow_memory_format
 from fxgrow.primitives.modules import parameter_count, resolves
 from fxgrow.primitives.unwrapping import unwrap
@@ -125,7 +125,9 @@ class Pass(ABC):
             TraceError: If the model is not traced.
             FxgrowError: If the pass refuses the graph.
         """
-        before = unwrap(graph_module)
+        before, wrong = unwrap(graph_module), misfit(self)
+        if wrong is not None:
+            raise PassError(wrong, where=self.name, fix="choose one of them")
         result = share(before)
         known = set(result.graph.nodes)
         with self._crashes_reported():

@@ -1,6 +1,7 @@
 """Fit the copies of halved blocks, so that a block and its copy compute what the block did."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,7 +9,7 @@ import torch
 import torch.fx as fx
 from torch import Tensor
 
-from fxgrow.errors import PassError
+from fxgrow.errors import FxgrowError, PassError, first_line
 from fxgrow.execution.calling import Inputs, bind_placeholders
 from fxgrow.execution.preservation import preserved
 from fxgrow.execution.randomness import preserved_randomness
@@ -27,15 +28,17 @@ def read_pairs(batches: Iterable[Any]) -> list[Any]:
     Raises:
         PassError: If there is none, or a batch is no pair.
     """
+    fix = "let fit= yield pairs (inputs, target)"
+    if not isinstance(batches, Iterable):
+        raise PassError("it holds no batches", where="fit=", fix=fix)
     with preserved_randomness():
         pairs = list(batches)
     if not pairs:
-        fix = "let fit= yield pairs (inputs, target); a generator that was read before yields none"
-        raise PassError("it holds no batch", where="fit=", fix=fix)
+        raise PassError("it holds no batch", where="fit=", fix=f"{fix}; a generator that was read before yields none")
     for index, pair in enumerate(pairs):
         if not isinstance(pair, tuple | list) or len(pair) != 2:
-            fix = "let fit= yield pairs (inputs, target); the targets do not matter"
-            raise PassError("it is not a pair (inputs, target)", where=f"batch {index} of fit=", fix=fix)
+            what, where = "it is not a pair (inputs, target)", f"batch {index} of fit="
+            raise PassError(what, where=where, fix=f"{fix}; the targets do not matter")
     return pairs
 
 
@@ -45,8 +48,22 @@ def mean_loss(graph_module: fx.GraphModule, loss_fn: Callable[[Any, Any], Tensor
     with preserved(graph_module), torch.no_grad():
         graph_module.eval()
         for inputs, target in pairs:
-            losses.append(float(loss_fn(Inputs.of(graph_module, inputs).call(graph_module), target)))
+            with _refusals():
+                output = Inputs.of(graph_module, inputs).call(graph_module)
+            losses.append(float(loss_fn(output, target)))
     return sum(losses) / len(losses)
+
+
+@contextmanager
+def _refusals() -> Iterator[None]:
+    """Say of batches on which the model fails that it is they."""
+    try:
+        yield
+    except FxgrowError:
+        raise
+    except Exception as error:
+        what = f"the model does not run on its inputs: {first_line(error)}"
+        raise PassError(what, where="fit=", fix="give batches as the model is trained on") from error
 
 
 @dataclass(frozen=True)
@@ -127,6 +144,9 @@ def _fit(before: fx.GraphModule, after: fx.GraphModule, pairs: list[_Pair], inde
     for pair in pairs:
         _, site = pair.sites[index]
         square, product = moments[pair.path]
+        if not bool(square.isfinite().all() and product.isfinite().all()):
+            what = "what enters its last maps, or is left for them to do, is not finite on the batches of fit="
+            raise PassError(what, where=pair.path, fix="look for NaN in the batches and in the weights")
         square = square + _RIDGE * square.diagonal().mean() * torch.eye(len(square)).to(square)
         change = torch.linalg.solve(square, product).T
         with torch.no_grad():
@@ -175,7 +195,8 @@ class _Evaluation(fx.Interpreter):
 
     def run_on(self, inputs: Any, forced: Mapping[fx.Node, Tensor]) -> dict[fx.Node, Any]:
         given, own = bind_placeholders(self.graph_module, inputs), dict[fx.Node, Any]()
-        for node in self.graph_module.graph.nodes:
-            own[node] = given[node] if node.op == "placeholder" else self.run_node(node)
-            self.env[node] = forced.get(node, own[node])
+        with _refusals():
+            for node in self.graph_module.graph.nodes:
+                own[node] = given[node] if node.op == "placeholder" else self.run_node(node)
+                self.env[node] = forced.get(node, own[node])
         return own

@@ -52,6 +52,15 @@ def options_of(pass_class: type) -> dict[str, Option]:
     return options
 
 
+def misfit(one: object) -> str | None:
+    """Say which option of a pass is none of the values that it may have; None where all are."""
+    for option in options_of(type(one)).values():
+        value = getattr(one, option.name)
+        if get_origin(option.kind) is Literal and value not in get_args(option.kind):
+            return f"{option.name}={value!r} is none of {type_name(option.kind)}"
+    return None
+
+
 def _default_of(field: "dataclasses.Field[Any]") -> object:
     if field.default_factory is not dataclasses.MISSING:
         return field.default_factory()

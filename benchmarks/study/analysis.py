@@ -87,6 +87,19 @@ def cost_to_reach(costs: Sequence[float], losses: np.ndarray, target: float) -> 
     return float("nan")
 
 
+def at_cost(costs: Sequence[float], values: np.ndarray, cost: float) -> np.ndarray:
+    """Return what a frontier has at a cost between those of its arms, interpolated over log cost, (seeds,).
+
+    Args:
+        costs: cost of each arm of the frontier, (arms,).
+        values: loss or accuracy, (arms, seeds).
+        cost: a cost from the least to the greatest of these.
+    """
+    order = np.argsort(costs)
+    x = np.log(np.asarray(costs, float)[order])
+    return np.array([np.interp(np.log(cost), x, column) for column in values[order].T])
+
+
 def cost_ratio(
     costs: Sequence[float], losses: np.ndarray, base_cost: float, base: np.ndarray
 ) -> tuple[float, float, float]:

@@ -81,7 +81,8 @@ def _frontiers(task: Task, arms: Sequence[Arm], fresh: int) -> tuple[Frontier, .
 
 #: one longer run, so that where the baseline is reached lies between two arms
 _MLP_CORE = core(_MLP, 2, scales=(1.25, 1.0, 0.7, 0.5))
-_TEXT_CORE, _WARPED_CORE = core(_TEXT, scales=(1.0, 0.8, 0.6)), core(_WARPED)
+_WARPED_CORE = core(_WARPED, scales=(1.25, 1.0, 0.7, 0.5))
+_TEXT_CORE = core(_TEXT, scales=(1.0, 0.8, 0.6))
 _LONG, _PLAIN, _SHORT = TASKS["text-long"], TASKS["digits"], TASKS["text-short"]
 _SHORT_CORE = [scratch(_SHORT, 8), *(grown(_SHORT, FULL, MIDDLE, scale) for scale in (1.0, 0.7))]
 _LONG_CORE = [
@@ -134,6 +135,7 @@ GROUPS: tuple[Group, ...] = (
     _group("Schedules", _TEXT, schedules(_TEXT)),
     _group("Cost", _WARPED, _WARPED_CORE),
     _group("Cost", _WARPED, _WARPED_CORE).on(3),
+    _group("Stages", _WARPED, stages(_WARPED)),
     _group("Operators", _MLP, operators(_MLP, cycles=2)),
     _group("Uniform networks", _TEXT, uniform(_TEXT)),
     _group("Operators", _TEXT, operators(_TEXT)),

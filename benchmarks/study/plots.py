@@ -11,6 +11,7 @@ from study import report_saddles
 from study.groups import FRONTIERS, Frontier
 from study.lines import line
 from study.records import Records
+from study.saddles import ALONG
 
 
 def draw(records: Records, folder: Path) -> list[Path]:
@@ -43,10 +44,30 @@ def _curve(frontier: Frontier, records: Records) -> Curve:
 
 
 def draw_saddles(folder: Path, target: Path) -> list[Path]:
-    """Write the figure of the saddle question, if it was measured, and return its path."""
+    """Write the figures of the saddle question, if it was measured, and return their paths."""
     found = report_saddles.means(folder)
-    if not found:
-        return []
+    return [_draw_steps(found, target), _draw_along(found, target)] if found else []
+
+
+def _draw_along(found: report_saddles.Means, target: Path) -> Path:
+    """Draw the loss along the eigenvector of the least eigenvalue, a panel for each time."""
+    path, grown = target / "saddles_along.svg", {arm: dict(rows) for arm, rows in found.items() if arm != "before"}
+    steps = sorted(set().union(*grown.values()))
+    with _saved(path, 1, len(steps), (9, 2.8), sharey=True) as (figure, axes):
+        for panel, step in zip(axes, steps, strict=True):
+            for index, (arm, rows) in enumerate(grown.items()):
+                panel.plot(ALONG, rows[step]["escape_test"], color=f"C{index}", label=arm)
+                panel.plot(ALONG, rows[step]["escape_probe"], color=f"C{index}", linestyle=":")
+            panel.axhline(0, color="gray", linewidth=0.5)
+            panel.set(xlabel="distance along v", title=f"{step:,} steps after growth", ylim=(-0.1, 0.2))
+            panel.title.set_fontsize("small")
+        axes[0].set_ylabel("change of the loss")
+        figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(grown), frameon=False)
+    return path
+
+
+def _draw_steps(found: report_saddles.Means, target: Path) -> Path:
+    """Draw the loss and what eigenvalues say over the steps after growth."""
     path = target / "saddles.svg"
     panels = {
         "loss": "test loss",
@@ -62,7 +83,7 @@ def draw_saddles(folder: Path, target: Path) -> list[Path]:
             panel.set(xlabel="steps after growth", title=title)
             panel.title.set_fontsize("small")
         figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(found), frameon=False)
-    return [path]
+    return path
 
 
 def _figure(curves: list[Curve], path: Path) -> Path:
@@ -77,7 +98,7 @@ def _figure(curves: list[Curve], path: Path) -> Path:
 
 
 @contextmanager
-def _saved(path: Path, rows: int, columns: int, size: tuple[float, float]) -> Iterator[tuple[Any, Any]]:
+def _saved(path: Path, rows: int, columns: int, size: tuple[float, float], **options: Any) -> Iterator[tuple[Any, Any]]:
     """Open a figure, and write it when its block ends; the same figure is the same file."""
     import matplotlib
 
@@ -85,7 +106,7 @@ def _saved(path: Path, rows: int, columns: int, size: tuple[float, float]) -> It
     matplotlib.rcParams["svg.hashsalt"] = path.stem
     from matplotlib import pyplot
 
-    figure, axes = pyplot.subplots(rows, columns, figsize=size, layout="constrained")
+    figure, axes = pyplot.subplots(rows, columns, figsize=size, layout="constrained", **options)
     yield figure, axes
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, metadata={"Date": None})

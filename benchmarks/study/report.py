@@ -5,13 +5,13 @@ from pathlib import Path
 
 import numpy as np
 
-from study import report_planted, report_saddles
-from study.analysis import Difference, holm, mean_and_error, oracle, paired
-from study.claims import reached
-from study.groups import FRONTIERS, GATES, GROUPS, Frontier, Group
+from study import report_costs, report_planted, report_saddles
+from study.analysis import holm, mean_and_error, oracle, paired
+from study.groups import GATES, GROUPS, Group
 from study.lines import Line, line
 from study.plan import GATE_SEEDS, binds, gate
 from study.records import Records
+from study.tables import probability, signed, table
 from study.tasks import TASKS
 
 _INTRODUCTION = """# Results of the study
@@ -30,7 +30,7 @@ learning rate and seed. Do not edit; `study.md` says what the tasks and arms are
 def page(records: Records, figures: Sequence[Path] = (), saddles: Sequence[Path] = ()) -> str:
     """Return ``docs/results.md``; the figures, of costs and of saddles, lie in a folder beside it."""
     parts = [_INTRODUCTION, _circumstances(records), "## Does capacity bind?", _gates(records)]
-    parts += ["## At what cost is the baseline's loss reached?", _frontiers(records)]
+    parts += ["## At what cost is the baseline's loss reached?", report_costs.section(records)]
     parts += [f"![Loss against cost]({figure.parent.name}/{figure.name})" for figure in figures]
     for group in GROUPS:
         parts += _section(group, records)
@@ -55,33 +55,10 @@ def _gates(records: Records) -> str:
         task, found = TASKS[name], gate(records, TASKS[name])
         verdict = "not run" if found is None else "yes" if binds(found) else "no"
         lines.append(
-            [task.title, small.name, big.name, _signed(found), verdict + (" (none expected)" if task.negative else "")]
+            [task.title, small.name, big.name, signed(found), verdict + (" (none expected)" if task.negative else "")]
         )
     head = ["task", "smaller", "bigger", "loss, bigger - smaller", "better by more than 3 errors"]
-    return _table(head, lines) + f"\n\nBoth at their tuned rates, on {GATE_SEEDS} fresh seeds."
-
-
-def _frontiers(records: Records) -> str:
-    lines = [row for frontier in FRONTIERS for row in _frontier(frontier, records)]
-    head = ["task", "arms", "seeds", "baseline", "cost", "95 % interval", "in FLOPs", "in seconds"]
-    note = (
-        "Where the mean loss of the arms, interpolated over log cost, meets that of the baseline; the interval "
-        "resamples seeds. Below the least cost of an arm nothing is extrapolated."
-    )
-    return _table(head, lines) + "\n\n" + note
-
-
-def _frontier(frontier: Frontier, records: Records) -> Iterator[list[str]]:
-    for fresh in (frontier.fresh, 0):
-        base, found = line(records, frontier.task, frontier.baseline, fresh), reached(frontier, records, fresh)
-        if base is None or found is None:
-            continue
-        ratios, count = list(found.values()), len(base.numbers("loss"))
-        seeds = f"{count} fresh" if fresh else f"{count} tuning"
-        interval = f"{ratios[0][1]:.2f} to {ratios[0][2]:.2f}"
-        numbers = [f"{point:.2f}" for point, _, _ in ratios]
-        yield [frontier.task.title, frontier.title, seeds, base.arm.name, numbers[0], interval, *numbers[1:]]
-        return
+    return table(head, lines) + f"\n\nBoth at their tuned rates, on {GATE_SEEDS} fresh seeds."
 
 
 def _section(group: Group, records: Records) -> Iterator[str]:
@@ -119,7 +96,7 @@ def _comparisons(known: Sequence[Line], fresh: bool) -> str:
         "accuracy",
         "loss, against the first row",
     ]
-    return _table([*head, *(["95 % interval", "wins", "p"] if fresh else [])], lines)
+    return table([*head, *(["95 % interval", "wins", "p"] if fresh else [])], lines)
 
 
 def _ceiling(known: Sequence[Line]) -> str:
@@ -132,8 +109,8 @@ def _ceiling(known: Sequence[Line]) -> str:
     lines = []
     for name, found in ways.items():
         difference = paired(found.tolist(), losses[0].tolist())
-        lines.append([name, _signed(difference), f"{difference.low:+.4f} to {difference.high:+.4f}"])
-    return _table(["growth at", "loss, against the first row above", "95 % interval"], lines)
+        lines.append([name, signed(difference), f"{difference.low:+.4f} to {difference.high:+.4f}"])
+    return table(["growth at", "loss, against the first row above", "95 % interval"], lines)
 
 
 def _tested(known: Sequence[Line]) -> list[list[str]]:
@@ -144,7 +121,7 @@ def _tested(known: Sequence[Line]) -> list[list[str]]:
     lines = [[*_numbers(base, base), "", "", "", ""]]
     for one, difference, p in zip(known[1:], differences, corrected, strict=True):
         interval, wins = f"{difference.low:+.4f} to {difference.high:+.4f}", f"{difference.wins:.0%}"
-        lines.append([*_numbers(one, base), _signed(difference), interval, wins, _probability(p)])
+        lines.append([*_numbers(one, base), signed(difference), interval, wins, probability(p)])
     return lines
 
 
@@ -157,19 +134,6 @@ def _numbers(one: Line, base: Line) -> list[str]:
     return [one.arm.name, f"{one.rate:g}{edge}", f"{round(one.mean('parameters')):,}", *ratios, *measured]
 
 
-def _signed(difference: Difference | None) -> str:
-    return "" if difference is None else f"{difference.mean:+.4f} ± {difference.error:.4f}"
-
-
 def _plus_minus(error: float, digits: int) -> str:
     """Return the error of a mean, or nothing for a single seed."""
     return "" if np.isnan(error) else f" ± {error:.{digits}f}"
-
-
-def _probability(p: float) -> str:
-    return "< 0.0001" if p < 1e-4 else f"{p:.4f}"
-
-
-def _table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    ruled = [head, ["---"] * len(head), *lines]
-    return "\n".join(f"| {' | '.join(row)} |" for row in ruled)

@@ -9,6 +9,7 @@ from scipy import stats
 from study.analysis import Difference, holm, mean_and_error, paired
 from study.planted.study import RATES, Row, read
 from study.planted.teacher import HARD, OUTPUTS, VARIANTS
+from study.tables import probability, table
 
 _BASE = "even"
 _SAID = {
@@ -55,7 +56,7 @@ def _variant(name: str, rows: Sequence[Row]) -> str:
     seeds, rate = len(losses[_BASE]), next(row["rate"] for row in own if "arm" in row)
     edge = " *" if rate in (min(RATES), max(RATES)) else ""
     title = f"### {_SAID[name]}, {seeds} fresh seeds, rate {rate:g}{edge}"
-    return "\n\n".join([title, _table(head, lines), _correlations(own)])
+    return "\n\n".join([title, table(head, lines), _correlations(own)])
 
 
 def _by(rows: Sequence[Row], key: str, value: str) -> dict[str, list[float]]:
@@ -69,7 +70,7 @@ def _by(rows: Sequence[Row], key: str, value: str) -> dict[str, list[float]]:
 def _said(difference: Difference, p: float) -> list[str]:
     percent = f"{100 * difference.mean:+.1f} ± {100 * difference.error:.1f} %"
     interval = f"{100 * difference.low:+.1f} to {100 * difference.high:+.1f}"
-    return [percent, interval, f"{difference.wins:.0%}", "< 0.0001" if p < 1e-4 else f"{p:.4f}"]
+    return [percent, interval, f"{difference.wins:.0%}", probability(p)]
 
 
 def _share(values: Sequence[float]) -> str:
@@ -92,9 +93,4 @@ def _correlations(rows: Sequence[Row]) -> str:
         found = [float(stats.spearmanr(own[seed], -alone[place])[0]) for place, seed in enumerate(seeds)]
         mean, error = mean_and_error(found)
         lines.append([score, f"{mean:+.2f} ± {error:.2f}"])
-    return _table(["score", "rank correlation"], lines)
-
-
-def _table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    ruled = [head, ["---"] * len(head), *lines]
-    return "\n".join(f"| {' | '.join(row)} |" for row in ruled)
+    return table(["score", "rank correlation"], lines)

@@ -137,7 +137,12 @@ def changes_of(args: argparse.Namespace) -> dict[str, Any]:
     if args.budget:
         changes["growth.budget"] = parse_budget(args.budget)
     if args.stages:
-        changes |= {"growth": None, "stages.depth": parse_shares(args.stages, "--stages")}
+        depth = parse_shares(args.stages, "--stages")
+        changes |= {
+            "growth": None,
+            "stages": None,
+            "stages.depth": depth,
+        }  # of the recipe nothing stays, its times neither
     if args.cycles:
         changes["schedule.cycles"] = parse_shares(args.cycles, "--cycles")
     if args.no_compile:

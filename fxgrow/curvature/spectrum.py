@@ -36,6 +36,9 @@ class Spectrum:
     trace: float
     nodes: Tensor
     weights: Tensor  #: they sum to 1
+    #: unit eigenvector of the least eigenvalue, over the parameters in the order of ``named_parameters()``: the
+    #: direction in which the loss curves down most; its sign says nothing
+    escape: Tensor
     rounding: float = 0.0  #: what is nearer to zero than this cannot be told from zero in the products' precision
 
     @property
@@ -123,10 +126,18 @@ def spectra(
 def _dense(operator: HessianOperator) -> Spectrum:
     size = operator.shape[0]
     matrix = (operator @ torch.eye(size, dtype=operator.dtype, device=operator.device)).double().cpu()
-    values = torch.linalg.eigvalsh((matrix + matrix.T) / 2)
-    weights = torch.full((size,), 1 / size, dtype=torch.float64)
+    values, vectors = torch.linalg.eigh((matrix + matrix.T) / 2)
     least, greatest = float(values[0]), float(values[-1])
-    return Spectrum(size, least, greatest, float(values.sum()), values, weights, _rounding(operator, least, greatest))
+    return Spectrum(
+        size=size,
+        least=least,
+        greatest=greatest,
+        trace=float(values.sum()),
+        nodes=values,
+        weights=torch.full((size,), 1 / size, dtype=torch.float64),
+        escape=vectors[:, 0],
+        rounding=_rounding(operator, least, greatest),
+    )
 
 
 def _rounding(operator: HessianOperator, least: float, greatest: float) -> float:
@@ -138,7 +149,7 @@ def _sparse(
     operator: HessianOperator, steps: int, repeats: int, products: int, tolerance: float, seed: int
 ) -> Spectrum:
     size = operator.shape[0]
-    least, greatest = _ends(operator, tolerance, seed)
+    least, greatest, escape = _ends(operator, tolerance, seed)
     generator = torch.Generator().manual_seed(seed)
     start = torch.randn(repeats, size, generator=generator, dtype=torch.float64).to(operator.device, operator.dtype)
     values, coordinates = lanczos(operator.rows, start, steps).eigh()
@@ -149,11 +160,13 @@ def _sparse(
         trace=_trace(operator, products, seed),
         nodes=values.flatten(),
         weights=coordinates[:, 0].square().flatten() / repeats,
+        escape=escape,
         rounding=_rounding(operator, least, greatest),
     )
 
 
-def _ends(operator: HessianOperator, tolerance: float, seed: int) -> tuple[float, float]:
+def _ends(operator: HessianOperator, tolerance: float, seed: int) -> tuple[float, float, Tensor]:
+    """Return the least and the greatest eigenvalue, and the eigenvector of the least."""
     try:
         from scipy.sparse.linalg import LinearOperator, eigsh
     except ImportError as error:
@@ -166,8 +179,8 @@ def _ends(operator: HessianOperator, tolerance: float, seed: int) -> tuple[float
     generator = torch.Generator().manual_seed(seed)
     start = torch.randn(operator.shape[0], generator=generator, dtype=torch.float64).numpy()
     linear = LinearOperator(operator.shape, matvec=product, dtype="float64")
-    values = eigsh(linear, k=2, which="BE", tol=tolerance, v0=start, return_eigenvectors=False)
-    return float(values.min()), float(values.max())
+    values, vectors = eigsh(linear, k=2, which="BE", tol=tolerance, v0=start)
+    return float(values.min()), float(values.max()), torch.from_numpy(vectors[:, values.argmin()].copy())
 
 
 def _trace(operator: HessianOperator, products: int, seed: int) -> float:

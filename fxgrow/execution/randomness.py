@@ -2,7 +2,7 @@
 
 import random
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -11,26 +11,32 @@ import torch
 
 @contextmanager
 def preserved_randomness(seed: int | None = None) -> Iterator[None]:
-    """Restore the random state of torch (all devices in use), Python and numpy on leaving, also after an error.
+    """Restore the random state of torch (CPU and the accelerator in use), Python and numpy, also after an error.
 
     Args:
-        seed: If given, torch, Python and numpy are seeded with it on entering.
+        seed: If given, all of them are seeded with it on entering. An accelerator that is not in use yet hears nothing
+            of it: `torch.manual_seed` would note the seed for the moment when it starts, over the user's own.
     """
-    numpy = _numpy()
-    used = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
-    python_state, numpy_state = random.getstate(), numpy and numpy.random.get_state()
-    with torch.random.fork_rng(devices=range(torch.cuda.device_count()) if used else []):
-        try:
-            if seed is not None:
-                torch.manual_seed(seed)
-                random.seed(seed)
-                if numpy:
-                    numpy.random.seed(seed % 2**32)
-            yield
-        finally:
-            random.setstate(python_state)
+    numpy, accelerator = _numpy(), _accelerator()
+    python_state, torch_state = random.getstate(), torch.get_rng_state()
+    numpy_state = numpy and numpy.random.get_state()
+    accelerator_state = accelerator and _of_all_devices(accelerator, "get_rng_state")()
+    try:
+        if seed is not None:
+            torch.default_generator.manual_seed(seed)
+            random.seed(seed)
             if numpy:
-                numpy.random.set_state(numpy_state)
+                numpy.random.seed(seed % 2**32)
+            if accelerator:
+                _of_all_devices(accelerator, "manual_seed")(seed)
+        yield
+    finally:
+        random.setstate(python_state)
+        torch.set_rng_state(torch_state)
+        if numpy:
+            numpy.random.set_state(numpy_state)
+        if accelerator:
+            _of_all_devices(accelerator, "set_rng_state")(accelerator_state)
 
 
 def random_state() -> tuple[object, ...]:
@@ -77,6 +83,11 @@ def _accelerator() -> Any:
     module = torch.get_device_module(torch.accelerator.current_accelerator())
     used = getattr(module, "is_initialized", lambda: True)()
     return module if used and hasattr(module, "get_rng_state") else None
+
+
+def _of_all_devices(accelerator: Any, name: str) -> Callable[..., Any]:
+    """Return a function of the accelerator's module in its form for all devices, where there can be several."""
+    return getattr(accelerator, f"{name}_all", None) or getattr(accelerator, name)
 
 
 def _numpy() -> Any:

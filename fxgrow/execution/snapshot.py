@@ -16,6 +16,8 @@ from torch.nn.parameter import is_lazy
 _Restore = Callable[[], object]
 #: never looked into: they hold no state of a model, or far more than that
 _CLOSED = (fx.Proxy, type, FunctionType, BuiltinFunctionType, ModuleType, str, bytes, int, float, complex, type(None))
+#: the most frequent of them, told by their type alone: most attributes of a module are one of these
+_PLAIN = frozenset({FunctionType, BuiltinFunctionType, type, str, bool, int, float, type(None)})
 
 
 class Snapshot:
@@ -61,7 +63,8 @@ class Snapshot:
 
     def _visit_contents(self, value: Any, contents: Any, *, into_objects: bool) -> None:
         for item in contents.values() if isinstance(contents, dict) else contents:
-            self._visit(item, into_objects=into_objects)
+            if type(item) not in _PLAIN:
+                self._visit(item, into_objects=into_objects)
         self._restores.append(lambda: _refill(value, contents))
 
     def _visit_module(self, module: nn.Module) -> None:
@@ -136,6 +139,8 @@ def _contents(value: Any) -> Any:
 
 def _refill(value: Any, contents: Any) -> None:
     """Let a container hold `contents` again. Nothing is touched where it does, or what classes made of it overrides."""
+    if not value and not contents:
+        return
     if isinstance(value, dict):
         if list(value) == list(contents) and all(value[key] is item for key, item in contents.items()):
             return

@@ -12,11 +12,19 @@ from torch import nn
 from fxgrow.errors import PassError
 from fxgrow.graph.branch_ends import readers_of_tensors, tensors_read
 from fxgrow.graph.interiors import Interiors, common_path, modules_of
+from fxgrow.graph.network import shape_of
+from fxgrow.graph.operations import operations_of
 from fxgrow.graph.regions import Region
 from fxgrow.graph.residual import Ancestry, ResidualStep, find_steps
 from fxgrow.graph.structure import structure_of
-from fxgrow.record.location import name_of
+from fxgrow.record.location import module_path, name_of
 from fxgrow.record.numbering import numbered
+
+#: operations that keep the numbers and their order
+_RESHAPING = frozenset({
+    "_reshape_alias", "_unsafe_view", "alias", "clone", "contiguous", "flatten", "reshape", "squeeze", "unflatten",
+    "unsqueeze", "view", "view_as",
+})  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -30,6 +38,7 @@ class Block:
     steps: tuple[ResidualStep, ...]
     nodes: tuple[fx.Node, ...]  #: in graph order, what reads its parameters and its constants included
     chain: int  #: blocks of one chain follow each other without anything in between
+    exit: fx.Node  #: the value that leaves: what the last step makes, in the shape in which data enters
     kind: str = ""
     refusal: str | None = None  #: why it can neither be copied nor left out
 
@@ -37,11 +46,6 @@ class Block:
     def entry(self) -> fx.Node:
         """The value that enters."""
         return self.steps[0].entry
-
-    @property
-    def exit(self) -> fx.Node:
-        """The value that leaves."""
-        return self.steps[-1].exit
 
 
 def find_blocks(graph_module: fx.GraphModule) -> tuple[Block, ...]:
@@ -86,10 +90,19 @@ def steps_between(graph_module: fx.GraphModule, region: Region) -> tuple[Residua
 
 
 def _passed_on(graph_module: fx.GraphModule, value: fx.Node) -> fx.Node:
-    """Return the value that identity modules have passed on as `value`."""
-    while value.op == "call_module" and type(graph_module.get_submodule(str(value.target))) is nn.Identity:
+    """Return the value that identity modules and reshapes have passed on as `value`."""
+    while _is_identity(graph_module, value) or _reshapes(graph_module, value):
         value = value.all_input_nodes[0]
     return value
+
+
+def _is_identity(graph_module: fx.GraphModule, node: fx.Node) -> bool:
+    return node.op == "call_module" and type(graph_module.get_submodule(str(node.target))) is nn.Identity
+
+
+def _reshapes(graph_module: fx.GraphModule, node: fx.Node) -> bool:
+    calls = operations_of(graph_module)[node].calls
+    return bool(calls) and calls <= _RESHAPING
 
 
 class _Finder:
@@ -119,14 +132,32 @@ class _Finder:
         return blocks
 
     def _block(self, chain: int, steps: Sequence[ResidualStep], path: str) -> Block:
-        nodes = self.interior(steps)
-        block = Block(path or next(iter(modules_of(nodes)), steps[-1].exit.name), tuple(steps), nodes, chain)
+        nodes, leaves = self.interior(steps), self._exit(steps)
+        named = self._around(steps, path) or next(iter(modules_of(nodes)), leaves.name)
+        block = Block(named, tuple(steps), nodes, chain, leaves)
         kind = hashlib.sha256(repr(structure_of(self.graph_module, nodes, steps[0].entry)).encode()).hexdigest()[:16]
         return replace(block, kind=kind, refusal=self._refusal(block))
 
+    def _around(self, steps: Sequence[ResidualStep], path: str) -> str:
+        """Return the path of the module that makes the sums, where it is around these modules and no others."""
+        owners = {module_path(step.total) for step in steps}
+        owner = next(iter(owners)) if len(owners) == 1 else ""
+        own = [step for step in self.steps.values() if f"{module_path(step.total)}.".startswith(f"{owner}.")]
+        return owner if owner and path.startswith(f"{owner}.") and len(own) == len(steps) else path
+
     def interior(self, steps: Sequence[ResidualStep]) -> tuple[fx.Node, ...]:
         """Return the nodes of some steps."""
-        return self.interiors.between(steps[0].entry, steps[-1].exit)
+        return self.interiors.between(steps[0].entry, self._exit(steps))
+
+    def _exit(self, steps: Sequence[ResidualStep]) -> fx.Node:
+        """Return what leaves the last step, reshaped as data enters the first where the graph does that next."""
+        value, shape = steps[-1].exit, shape_of(steps[0].entry)
+        while shape_of(value) != shape:
+            reader = next(iter(value.users)) if len(value.users) == 1 else None
+            if reader is None or not _reshapes(self.graph_module, reader):
+                return steps[-1].exit
+            value = reader
+        return value
 
     @cached_property
     def _readers(self) -> dict[int, list[fx.Node]]:
@@ -134,6 +165,8 @@ class _Finder:
 
     def _refusal(self, block: Block) -> str | None:
         inside = set(block.nodes)
+        if shape_of(block.entry) != shape_of(block.exit):
+            return "what leaves it has another shape than what enters"
         for node in block.nodes:
             if node is not block.exit and any(user not in inside for user in node.users):
                 return f"{node.name} inside it is read outside"

@@ -88,8 +88,9 @@ class BranchEnds:
     def _of_product(self, value: fx.Node) -> tuple[End, ...]:
         factors = [factor for factor in value.args if isinstance(factor, fx.Node)]
         for factor in factors:  # a scale, as LayerScale and the weight of a norm that is written out
-            if factor.op == "get_attr" and self._private((str(factor.target),)):
-                return (End(value, (str(factor.target),), linear=True),)
+            scale = self._unshaped(factor)
+            if scale.op == "get_attr" and self._private((str(scale.target),)):
+                return (End(value, (str(scale.target),), linear=True),)
         for factor in factors:
             ends = self.of(factor)
             if ends:
@@ -97,6 +98,12 @@ class BranchEnds:
                 gated = any(self.ancestry.depends(gate, end.reader) for gate in gates for end in ends)
                 return tuple(End(end.reader, end.parameters, end.linear and not gated) for end in ends)
         return ()
+
+    def _unshaped(self, factor: fx.Node) -> fx.Node:
+        """Return what views show of it, as a scale of channels is ``gamma.view(1, -1, 1, 1)``."""
+        while factor.op != "get_attr" and self._passes(factor) and isinstance(factor.args[0], fx.Node):
+            factor = factor.args[0]
+        return factor
 
     def _parameters(self, node: fx.Node) -> tuple[str, ...] | None:
         """Return the parameters of a linear map or a norm; nothing for a norm without, None for any other node."""

@@ -10,6 +10,8 @@ import copy
 import functools
 import keyword
 import sys
+import warnings
+import weakref
 from collections.abc import Callable
 from types import CellType, FunctionType, GetSetDescriptorType, MemberDescriptorType
 from typing import Any
@@ -17,12 +19,15 @@ from typing import Any
 import torch.fx as fx
 from torch import Tensor, nn
 
-from fxgrow.errors import TraceError
+from fxgrow.errors import LostGrowthWarning, TraceError
 from fxgrow.execution.structures import parts_of
 from fxgrow.graph.followed import followed, refuse_to_set
 from fxgrow.graph.state import adopt_state
 
 _OF_GRAPH_MODULES = frozenset(vars(fx.GraphModule(nn.Module(), fx.Graph()))) | {"training"}
+#: graphs of which others grew that are trained in their place, as long as that is so
+_LEFT_BEHIND: weakref.WeakKeyDictionary[fx.GraphModule, Callable[[], bool]] = weakref.WeakKeyDictionary()
+_IN_PLACE = "let one model grow in place (fxgrow.training.Growing and fxgrow.Grower, docs/trainers.md)"
 _SLOTS = (MemberDescriptorType, GetSetDescriptorType)
 
 
@@ -34,6 +39,26 @@ class Likeness(fx.GraphModule):
     def __setattr__(self, name: str, value: Any) -> None:
         refuse_to_set(self, name)
         super().__setattr__(name, value)
+
+    def state_dict(self, *args: Any, **options: Any) -> dict[str, Any]:  # type: ignore[override]
+        """Return the state; with a warning where training has gone on with another graph, which grew of this one."""
+        if self in _LEFT_BEHIND and _LEFT_BEHIND[self]():
+            what = "this is the state of a model from before it grew, and training has gone on with what grew of it"
+            warnings.warn(f"{what}; hold that, or {_IN_PLACE}", LostGrowthWarning, stacklevel=2)
+        state: dict[str, Any] = super().state_dict(*args, **options)
+        return state
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
+        """Load the state; with a warning where it has all of this graph and more, which is dropped or refused."""
+        own = {prefix + name for name in super().state_dict()}
+        given = {name for name in state_dict if name.startswith(prefix)}
+        if own < given:
+            where = prefix.removesuffix(".") or type(self).__name__
+            what = f"the state has {len(given) - len(own)} entries that this graph has not; where those are what grew"
+            warnings.warn(
+                f"{where}: {what}, {_IN_PLACE}: it becomes what a state says", LostGrowthWarning, stacklevel=2
+            )
+        super()._load_from_state_dict(state_dict, prefix, *rest)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> fx.GraphModule:
         copied = super().__deepcopy__(memo)
@@ -72,6 +97,11 @@ def _refuse_unwritable(graph: fx.Graph) -> None:
         if name is not None:
             what = f"torch.fx writes the graph as Python, where {name!r} can be no attribute"
             raise TraceError(what, where=path, fix="give the module another name")
+
+
+def leave_behind(graph_module: fx.GraphModule, still: Callable[[], bool]) -> None:
+    """Note that training has gone on with another graph, which grew of this one, as long as `still` says so."""
+    _LEFT_BEHIND[graph_module] = still
 
 
 def _made(kind: type[fx.GraphModule], model: nn.Module, graph: fx.Graph) -> fx.GraphModule:

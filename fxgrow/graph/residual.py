@@ -158,4 +158,8 @@ def _made_by(graph_module: fx.GraphModule, value: fx.Node) -> tuple[str, str] | 
         dropped = isinstance(graph_module.get_submodule(str(value.target)), nn.modules.dropout._DropoutNd)
         value = value.all_input_nodes[0]
         passed = _PASSING if dropped else passed
+    if value.target is torch.cat and isinstance(value.args[0], Sequence):
+        made = {_made_by(graph_module, part) for part in value.args[0] if isinstance(part, fx.Node)}
+        tail = next(iter(made))
+        return tail if len(made) == 1 and tail is not None and tail[0] == "activation" else None
     return _tail(graph_module, value)

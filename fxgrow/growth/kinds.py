@@ -12,7 +12,7 @@ from fxgrow.curvature.scores import SiteScores
 from fxgrow.errors import PlanError, did_you_mean
 from fxgrow.graph.sites import Site
 from fxgrow.growth.places import GrowthPlace
-from fxgrow.operators import PseudoLayer, available_operators
+from fxgrow.operators import PseudoLayer, available_operators, known_operator
 from fxgrow.passes.base import Pass
 from fxgrow.passes.insert_half_steps import InsertHalfSteps
 from fxgrow.passes.insert_pseudo_layers import InsertPseudoLayers
@@ -131,10 +131,9 @@ def find_kind(name: str) -> Kind:
     """
     if name in _HALF_STEPS:
         return _HALF_STEPS[name]
-    operators = available_operators()
-    if name not in operators:
-        names = [*operators, *_HALF_STEPS]
+    operator = known_operator(name)
+    if operator is None:
+        names = [*available_operators(), *_HALF_STEPS]
         fix = f"{did_you_mean(name, names)}choose one of {', '.join(names)}"
         raise PlanError("no such operator", where=f"operator {name!r}", fix=fix)
-    operator = operators[name]
     return PseudoLayers(name, preserves_function=True, nests=operator.reads == "input", operator=operator)

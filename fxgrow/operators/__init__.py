@@ -9,6 +9,7 @@ from fxgrow.operators.base import PseudoLayer as PseudoLayer
 from fxgrow.operators.parallel import Branch, Gated, Paper, Signed
 from fxgrow.operators.registry import available_operators as available_operators
 from fxgrow.operators.registry import find_operator as find_operator
+from fxgrow.operators.registry import known_operator as known_operator
 from fxgrow.operators.registry import register_operator as register_operator
 from fxgrow.operators.serial import Serial
 

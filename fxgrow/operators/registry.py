@@ -32,16 +32,22 @@ def available_operators() -> dict[str, type[PseudoLayer]]:
     return dict(_OPERATORS)
 
 
+def known_operator(name: str) -> type[PseudoLayer] | None:
+    """Return the operator of that name, if there is one."""
+    if name in _OPERATORS:  # each insertion asks, and reading the entry points costs as much as one
+        return _OPERATORS[name]
+    return available_operators().get(name)
+
+
 def find_operator(name: str) -> type[PseudoLayer]:
     """Return the operator of that name.
 
     Raises:
         PlanError: If there is none.
     """
-    if name in _OPERATORS:  # each insertion asks, and reading the entry points costs as much as one
-        return _OPERATORS[name]
-    operators = available_operators()
-    if name not in operators:
+    operator = known_operator(name)
+    if operator is None:
+        operators = available_operators()
         fix = f"{did_you_mean(name, operators)}choose one of {', '.join(operators)}"
         raise PlanError("no such operator", where=f"operator {name!r}", fix=fix)
-    return operators[name]
+    return operator

@@ -16,8 +16,10 @@ from torch.optim import LBFGS, Optimizer
 from fxgrow.errors import PlanError
 from fxgrow.optimizers.groups import Group, Groups
 from fxgrow.optimizers.kinship import added_parameters, kin
+from fxgrow.optimizers.newcomers import Newcomers
 from fxgrow.optimizers.state import inherited_state, initial_state
 from fxgrow.optimizers.transaction import Optimizers, listed, unchanged_on_failure
+from fxgrow.primitives.data_parallel import watch_wrappers
 from fxgrow.primitives.unwrapping import unwrap
 from fxgrow.record.lineage import Lineage
 from fxgrow.record.record import new_parameters
@@ -97,6 +99,7 @@ class _Succession:
         self.before, self.after, self.lineages = before, after, lineages
         self.groups = Groups(listed(optimizer), before, after)
         self.old = {one: dict(one.state) for one in listed(optimizer)}  #: state before the rewrite
+        self.joined: dict[Optimizer, list[str]] = {one: [] for one in listed(optimizer)}
 
     def join(self, name: str) -> bool:
         """Let a new parameter join its group, and say whether one holds it now."""
@@ -105,6 +108,7 @@ class _Succession:
             group = self.groups.choose(name, parameter, self._ancestors(name))
             if group is not None:
                 self.groups.add(group, name, parameter)
+                self.joined[group.optimizer].append(name)
                 self._start(group, name)
         return self.groups.of(parameter) is not None
 
@@ -115,9 +119,14 @@ class _Succession:
             self._start(group, name)
 
     def finish(self) -> None:
-        """Drop what is gone, and put every group that changed in order."""
+        """Drop what is gone, put every group that changed in order, and see to it that what is new gets trained."""
         for optimizer in self.groups.settle():
             _restart_history(optimizer)
+        for optimizer, names in self.joined.items():
+            if names:
+                ancestors = [ancestor for name in names for ancestor in self._ancestors(name)]
+                Newcomers(optimizer, {name: self.after.get_parameter(name) for name in names}, ancestors, self.before)
+        watch_wrappers(self.after)
 
     def _start(self, group: Group, name: str) -> None:
         """Give a parameter the state with which it goes on."""

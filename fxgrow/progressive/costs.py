@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from fxgrow.execution.preservation import preserved
 from fxgrow.execution.structures import flatten
 from fxgrow.primitives.modules import fetch_attribute
-from fxgrow.progressive.narrowing import Slices
+from fxgrow.progressive.narrowing import Narrowed, Slices
 
 
 @dataclass(frozen=True)
@@ -74,8 +74,10 @@ def running_parameters(graph_module: fx.GraphModule, slices: Slices) -> int:
     names: dict[int, tuple[str, nn.Parameter]] = {}
     for node in graph_module.graph.nodes:
         if node.op == "call_module":
-            path = str(node.target).removesuffix("_narrow")
-            for name, parameter in graph_module.get_submodule(path).named_parameters():
+            module, path = graph_module.get_submodule(str(node.target)), str(node.target)
+            if isinstance(module, Narrowed):
+                module, path = module.inner, path.removesuffix("_narrow")
+            for name, parameter in module.named_parameters():
                 names[id(parameter)] = (f"{path}.{name}", parameter)
         elif node.op == "get_attr":
             value = fetch_attribute(graph_module, str(node.target))

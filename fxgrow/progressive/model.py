@@ -2,7 +2,6 @@
 
 import copy
 import itertools
-import weakref
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -14,24 +13,24 @@ from torch.optim import Optimizer
 from fxgrow.errors import PlanError
 from fxgrow.execution.shapes import flops_per_sample
 from fxgrow.execution.structures import batch_size_of, resized
-from fxgrow.graph.identity import attach_state, become
+from fxgrow.graph.identity import become
 from fxgrow.graph.sharing import share
+from fxgrow.optimizers import listed
 from fxgrow.primitives.modules import find_submodule
+from fxgrow.progressive.checkpoints import attach_progress
+from fxgrow.progressive.companions import averages_of, companions_of
 from fxgrow.progressive.costs import Costs, StageCost, measure, running_parameters
 from fxgrow.progressive.modes import follow_modes
-from fxgrow.progressive.moments import Watch
 from fxgrow.progressive.narrowing import IdleSlice, idle_slices, wake_units, width_slices
 from fxgrow.progressive.parts import Part, find_parts
 from fxgrow.progressive.signature import with_signature
-from fxgrow.progressive.stages import Stage, check_schedule, make_stages, running_parts
+from fxgrow.progressive.stages import Stage, check_schedule, distinct, make_stages, running_parts
 from fxgrow.progressive.staging import stage_graph
 from fxgrow.progressive.waking import Advance, event_of, learnt, touched_parameters, wake_parts, woken_from
 from fxgrow.record.record import update_record
 from fxgrow.tracing import trace
 from fxgrow.training.compilation import compile as compile_blocks
-
-#: the entry of a state dict that holds the stage, and how many samples were trained on in each
-STATE_KEY = "fxgrow_stage"
+from fxgrow.training.schedule import Schedule
 
 
 class Progressive(nn.Module):
@@ -48,8 +47,8 @@ class Progressive(nn.Module):
     What wakes, and the blocks it starts from, begin with fresh moments in every optimizer that has stepped the
     parameters. In the last stage the model is the one that was given: ``model.state_dict()`` loads into its class.
 
-    The state dict has one entry more than the model's, `STATE_KEY`; loading it brings the stage back. Copies that are
-    updated as an average of the weights (EMA) advance along with their original.
+    The state dict has one entry more than the model's (`fxgrow.progressive.checkpoints`); loading it brings the stage
+    back. Copies that are updated as an average of the weights (EMA) advance along with their original.
 
     DistributedDataParallel needs ``find_unused_parameters=True`` as long as parameters are idle. Move the model by
     ``growing.to(device)``.
@@ -57,10 +56,12 @@ class Progressive(nn.Module):
     Args:
         model: Any model that `fxgrow.trace` takes, with residual blocks that have others of their kind beside them.
         example_inputs: As for `fxgrow.trace`.
-        depth: The share of the blocks that runs in the first stage; each stage doubles it.
+        depth: The share of the blocks that runs in the first stage; each stage doubles it. Stages that would run the
+            same as the next one are left out.
         width: The share of hidden units and heads that runs in the first stage; each stage doubles it.
         stages: The stages as data, in place of `depth` and `width`.
-        at: When each advance is due (`due`), in whatever the training loop counts: steps or epochs.
+        at: When each advance is due (`due`), in whatever the training loop counts: steps or epochs; or a schedule of
+            `fxgrow.training`, as ``Plateau(patience=3)`` of the loss.
 
     Raises:
         TraceError: If the model cannot be traced.
@@ -80,18 +81,17 @@ class Progressive(nn.Module):
         depth: float = 1.0,
         width: float = 1.0,
         stages: Iterable[Stage] | None = None,
-        at: Iterable[float] = (),
+        at: Schedule | Iterable[float] = (),
     ) -> None:
         super().__init__()
+        whole = trace(model, example_inputs)
         self.__dict__["model"] = model  # not a submodule, which would put its name before every parameter's
         self._parameters, self._buffers, self._modules = model._parameters, model._buffers, model._modules
         self._non_persistent_buffers_set = model._non_persistent_buffers_set
-        self.__dict__["_whole"] = trace(model, example_inputs)
-        self._parts = find_parts(self._whole)
-        self.stages = make_stages(depth, width, stages)
-        self.at = check_schedule(at, self.stages)
-        self._running_parts = running_parts(self._parts, self.stages)
-        self._slices = tuple(width_slices(self._whole, stage.width) for stage in self.stages)
+        self.__dict__["_whole"] = whole
+        self._parts = find_parts(whole)
+        self._enter_stages(make_stages(depth, width, stages), given=stages is not None)
+        self.schedule = check_schedule(at, self.stages)
         self.stage = 0  #: index of the present stage
         self.samples = [0] * len(self.stages)  #: samples trained on in each stage
         self._compile_options: dict[str, Any] | None = None
@@ -100,8 +100,27 @@ class Progressive(nn.Module):
         self.training = model.training
         self._run_stage()
         self.__class__ = with_signature(type(self), self._whole)
-        attach_state(self, STATE_KEY, _write_stage, _read_stage)
-        _watch(self)
+        attach_progress(self)
+
+    def _enter_stages(self, stages: tuple[Stage, ...], *, given: bool) -> None:
+        """Find what runs in each stage."""
+        parts = running_parts(self._parts, stages)
+        slices = tuple(width_slices(self._whole, stage.width) for stage in stages)
+        places = distinct(stages, list(zip(parts, slices, strict=True)), given=given)
+        self.stages = tuple(stages[place] for place in places)
+        self._running_parts = tuple(parts[place] for place in places)
+        self._slices = tuple(slices[place] for place in places)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Set an attribute; the model may have a child of the same name, as ConvNeXt has `stages`."""
+        if isinstance(value, Tensor | nn.Module):
+            super().__setattr__(name, value)
+        else:
+            object.__setattr__(self, name, value)
+
+    def get_submodule(self, target: str) -> nn.Module:
+        """Return a module of the model by its path, also where an attribute of this class has its name."""
+        return self.model.get_submodule(target) if target else self
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Compute what the part of the model that runs computes."""
@@ -148,9 +167,19 @@ class Progressive(nn.Module):
         """Why other residual blocks run in all stages, by their paths."""
         return self._parts.reasons
 
-    def due(self, now: float) -> bool:
-        """Say whether an advance is scheduled at `now` or before, and has not been made; after a resumed run too."""
-        return self.stage < sum(point <= now for point in self.at)
+    def due(self, now: float, *, metric: float | None = None) -> bool:
+        """Say whether an advance is due and has not been made; after a resumed run too.
+
+        Args:
+            now: The present step or epoch.
+            metric: What `Plateau` watches, as the mean loss since the last call.
+
+        Raises:
+            PlanError: If the schedule watches a metric, and none is given.
+        """
+        if self.stage + 1 == len(self.stages):
+            return False
+        return self.schedule.due(now, self.stage, metric, float)  # no schedule here asks for scores
 
     def advance(self, *optimizers: Optimizer) -> Advance:
         """Enter the next stage: idle blocks become half-steps of their neighbours, in place, and run.
@@ -159,19 +188,21 @@ class Progressive(nn.Module):
             optimizers: Optimizers to drop moments from that have not made a step yet; others are known.
 
         Raises:
-            PlanError: If all of the model runs already.
+            PlanError: If all of the model runs already, or something else than an optimizer is given.
         """
+        given = listed(optimizers)
         if self.stage + 1 == len(self.stages):
             raise PlanError("all of the model runs already", where=f"stage {self.stage}", fix="go on training")
         widened = wake_units(self._whole, *self._slices[self.stage : self.stage + 2])
         woken = self._woken(self.stage + 1)
         wake_parts(self._whole, woken)
         touched = {id(p): p for p in [*widened, *touched_parameters(self._whole, woken)]}
-        _watches[self].restart(touched.values(), optimizers)
+        companions_of(self).watch.restart(touched.values(), given)
         self.stage += 1
         self._run_stage()
-        for average in _averages_of(self):
-            average.advance()
+        for average in averages_of(self):
+            if average.stage < self.stage:
+                average.advance()
         named = {source.path: [part.path for part in started] for source, started in woken.items()}
         return Advance(self.stage, named, len(touched))
 
@@ -218,8 +249,7 @@ class Progressive(nn.Module):
         follow_modes(self.model, (self._whole, self._running), training=self.training)
         for parameter in itertools.chain(*self.parameters_by_stage()[self.stage + 1 :]):
             parameter.grad = None  # of an earlier training of the whole: an optimizer would step it, or decay it
-        if self in _watches:
-            _watches[self].idle = self._idle_slices()
+        companions_of(self).watch.idle = self._idle_slices()
 
     def _graph_of(self, stage: int) -> fx.GraphModule:
         running = self._running_parts[stage]
@@ -245,50 +275,14 @@ class Progressive(nn.Module):
         copied = type(self).__new__(type(self))
         memo[id(self)] = copied
         copied.__dict__.update(copy.deepcopy(self.__dict__, memo))
-        _watch(copied)
-        _copies[self].add(copied)
+        companions_of(copied).watch.idle = copied._idle_slices()
+        companions_of(self).copies.add(copied)
         return copied
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle the model and the stages; the graph is traced anew."""
         state = (self.stage, self.samples)
-        return _rebuild, (type(self).__bases__[0], self.model, self._example_inputs, self.stages, self.at, state)
-
-
-#: What belongs to a model and must not be copied or pickled with it.
-_watches: weakref.WeakKeyDictionary[Progressive, Watch] = weakref.WeakKeyDictionary()
-_copies: weakref.WeakKeyDictionary[Progressive, weakref.WeakSet[Progressive]] = weakref.WeakKeyDictionary()
-_versions: weakref.WeakKeyDictionary[Progressive, list[int]] = weakref.WeakKeyDictionary()
-
-
-def _watch(growing: Progressive) -> None:
-    _watches[growing] = Watch(growing.parameters())
-    _copies[growing] = weakref.WeakSet()
-    _watches[growing].idle = growing._idle_slices()
-    _versions[growing] = [parameter._version for parameter in growing.parameters()]
-
-
-def _averages_of(growing: Progressive) -> list[Progressive]:
-    """Return the copies that have been written to since they were made, and not by training: averages of weights.
-
-    A copy that nobody has written to is a snapshot, and stays what it is.
-    """
-    return [
-        copied
-        for copied in _copies[growing]
-        if copied.stage < growing.stage
-        and [parameter._version for parameter in copied.parameters()] != _versions[copied]
-        and all(parameter.grad is None for parameter in copied.parameters())
-    ]
-
-
-def _write_stage(growing: Progressive) -> Tensor:
-    return torch.tensor([growing.stage, *growing.samples])
-
-
-def _read_stage(growing: Progressive, said: Tensor) -> None:
-    growing.stage, *growing.samples = said.tolist()
-    growing._run_stage()
+        return _rebuild, (type(self).__bases__[0], self.model, self._example_inputs, self.stages, self.schedule, state)
 
 
 def _rebuild(

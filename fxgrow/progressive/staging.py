@@ -34,7 +34,8 @@ def stage_graph(graph_module: fx.GraphModule, idle: Iterable[Part], width: float
 
 def _leave_out(part: Part, nodes: list[fx.Node]) -> None:
     inside = {nodes[place] for place in part.nodes}
-    inside |= {user for node in inside if node.op == "get_attr" for user in node.users}  # slices of its parameters
+    known = set(nodes)
+    inside |= {user for node in inside for user in node.users if user not in known}  # which run on a part of the width
     readers = [user for user in nodes[part.exit].users if user not in inside]
     for reader in readers:
         reader.replace_input_with(nodes[part.exit], nodes[part.entry])

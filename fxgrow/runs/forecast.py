@@ -170,7 +170,7 @@ def _growing(growing: GrowingNeurons) -> Iterator[_Moment]:
 def _waking(growing: WakingBlocks) -> Iterator[_Moment]:
     """Yield the graph of each stage, by entering it."""
     held = parameter_count(growing.model)
-    for start in (0, *growing.model.at):
+    for start in (0, *growing.times):
         if start:
             growing.grow(int(start))
         yield _Moment(int(start), growing.graph_module, growing.parameters, held)

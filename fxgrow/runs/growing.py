@@ -222,11 +222,12 @@ class WakingBlocks(GrowingModel):
         stages, steps = settings.stages, settings.epochs * batches.steps
         widths = stages.width or (1.0,) * len(stages.depth)
         built = build_model(settings)
+        self.times = [round(time * steps) for time in stages.times]  #: the steps before which it advances
         self.model = Progressive(
             built,
             examples(batches.image_shape),
             stages=[Stage(depth, width) for depth, width in zip(stages.depth, widths, strict=True)],
-            at=[round(time * steps) for time in stages.times],
+            at=self.times,
         ).to(device)
         self._make_trainers(built, self.model)
         if settings.compile:
@@ -272,7 +273,7 @@ class WakingBlocks(GrowingModel):
     def saved(self) -> fx.GraphModule:
         """All of the model, or of its average, with what woke and when as its history."""
         found, steps = self._averaged.traced, self.batches.steps
-        epochs = (round(at / steps, 2) if at % steps else int(at // steps) for at in self.model.at)
+        epochs = (round(at / steps, 2) if at % steps else int(at // steps) for at in self.times)
         events = zip(record_of(found).history, epochs, strict=False)
         update_record(found, history=tuple(replace(event, context={"epoch": epoch}) for event, epoch in events))
         return found

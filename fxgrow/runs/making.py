@@ -14,6 +14,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from fxgrow.errors import SettingsError, first_line
 from fxgrow.execution.preservation import preserved
+from fxgrow.execution.randomness import preserved_randomness
 from fxgrow.execution.ranks import Ranks
 from fxgrow.files.origins import create_timm_model
 from fxgrow.passes import parse
@@ -64,8 +65,7 @@ def build_model(settings: Settings) -> nn.Module:
     if not source or not name:
         fix = "write timm:NAME, or MODULE:CALLABLE for a model of your own"
         raise SettingsError(f"{settings.model.name!r} is no model", where="model.name", fix=fix)
-    with torch.random.fork_rng():
-        torch.manual_seed(settings.seed)
+    with preserved_randomness(settings.seed):
         if source == "timm":
             return create_timm_model(name, settings.model.arguments, where="model")
         return _import_model(source, name, settings)
@@ -90,8 +90,7 @@ def trace_model(settings: Settings, model: nn.Module, shape: Sequence[int]) -> f
     """Trace the model on images of that shape, and send it through the passes of its settings."""
     source, _, name = settings.model.name.partition(":")
     origin = Origin("timm", name, settings.model.arguments) if source == "timm" else None
-    with torch.random.fork_rng():
-        traced = trace(model, examples(shape), origin=origin)
+    traced = trace(model, examples(shape), origin=origin)
     if settings.model.passes:
         traced = parse(settings.model.passes)(traced).graph_module
     return traced

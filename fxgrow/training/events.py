@@ -12,7 +12,7 @@ from fxgrow.curvature.analysis import DEFAULT_MAX_MEMORY
 from fxgrow.curvature.batches import Batch, halved
 from fxgrow.curvature.capture import LossFunction, loss_of
 from fxgrow.curvature.probe_data import CountSamples, read_batches
-from fxgrow.errors import VerificationError, first_line
+from fxgrow.errors import FxgrowWarning, VerificationError, first_line
 from fxgrow.execution.calling import Inputs
 from fxgrow.execution.place import Place
 from fxgrow.execution.preservation import preserved
@@ -26,7 +26,7 @@ from fxgrow.record.digest import digest
 from fxgrow.record.record import GrowthEvent, record_of
 
 
-class LowMemoryWarning(UserWarning):
+class LowMemoryWarning(FxgrowWarning):
     """Memory ran out in an analysis, which is tried again in halves."""
 
 

@@ -6,7 +6,7 @@ from typing import Any
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from fxgrow.errors import RankError
+from fxgrow.primitives.data_parallel import active_wrapper
 from fxgrow.primitives.unwrapping import layers
 
 #: the hooks that somebody has hung on a module
@@ -57,15 +57,11 @@ class Wrappers:
         Raises:
             RankError: If the wrapper is older than some of its parameters.
         """
-        active = DistributedDataParallel._get_active_ddp_module()  # type: ignore[no-untyped-call]
-        if active is None or active in self._known:
+        if DistributedDataParallel._get_active_ddp_module() in self._known:  # type: ignore[no-untyped-call]
             return
-        reduced = {id(parameter) for parameter in active._module_parameters}
-        name = next((n for n, p in model.named_parameters() if p.requires_grad and id(p) not in reduced), None)
-        if name is not None:
-            fix = "call fxgrow.training.renew(wrapped_model) on all ranks when the model grew"
-            raise RankError("DistributedDataParallel does not know it and would let it drift", where=name, fix=fix)
-        self._known.add(active)
+        active = active_wrapper(model)
+        if active is not None:
+            self._known.add(active)
 
     def renew(self) -> None:
         """Make all of them anew."""

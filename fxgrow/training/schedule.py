@@ -115,7 +115,7 @@ class Plateau(Schedule):
     def due(self, now: float, done: int, metric: float | None, share: MeasureShare) -> bool:
         """Take note of the metric, once for each `now`, and say whether it is at a plateau."""
         if metric is None:
-            fix = "call grower.due(now, metric=...) with what the loop measured"
+            fix = "call due(now, metric=...) with what the loop measured"
             raise PlanError("a plateau is one of a metric, and none is given", where="due", fix=fix)
         if done > self._done:
             self._best, self._waited, self._done = math.nan, 0, done
@@ -170,7 +170,9 @@ def as_schedule(at: Schedule | Iterable[float]) -> Schedule:
     Raises:
         PlanError: If a time is negative, no number, or given twice.
     """
-    return at if isinstance(at, Schedule) else At(tuple(sorted(_check_times(tuple(at)))))
+    if isinstance(at, Schedule):
+        return at
+    return At(tuple(sorted(_check_times(tuple(at) if isinstance(at, Iterable) else (at,)))))
 
 
 def growth_epochs(epochs: int, events: int, *, first: float = 0.25, last: float = 0.6) -> tuple[int, ...]:
@@ -209,7 +211,7 @@ def growth_epochs(epochs: int, events: int, *, first: float = 0.25, last: float 
 
 
 def _check_times(times: tuple[float, ...]) -> tuple[float, ...]:
-    if any(isinstance(time, bool) or not isinstance(time, int | float) or time < 0 for time in times):
+    if any(isinstance(time, bool) or not isinstance(time, int | float) or not time >= 0 for time in times):
         raise PlanError(f"{times} are not all epochs or steps", where="at", fix="give numbers from 0 on")
     if len(set(times)) < len(times):
         raise PlanError(f"{times} has a time twice", where="at", fix="name each once")

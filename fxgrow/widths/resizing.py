@@ -2,9 +2,11 @@
 
 import hashlib
 import math
+import operator
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TypeGuard
 
 import torch
 import torch.fx as fx
@@ -169,6 +171,10 @@ def _respell(resizing: Resizing, node: fx.Node, dims: tuple[Dim, ...]) -> None:
         node.args = tuple(arguments)
         return
     first = 2 if name == "unflatten" else 1
+    total = arguments[first] if len(arguments) > first else None
+    if _is_size_with_ending(total):
+        node.update_arg(first, _with_ending(resizing, total, dims))
+        return
     nested = len(arguments) > first and isinstance(arguments[first], tuple | list)
     spelled = list(arguments[first]) if nested else arguments[first:]  # type: ignore[arg-type]
     start = int(arguments[1]) % (len(dims) - len(spelled) + 1) if name == "unflatten" else 0  # type: ignore[arg-type]
@@ -182,6 +188,25 @@ def _respell(resizing: Resizing, node: fx.Node, dims: tuple[Dim, ...]) -> None:
             raise PassError("it computes the new size with the batch", where=name_of(node), fix="write -1 there")
         spelled[place] = resizing.size_of(dim)
     node.args = (*arguments[:first], tuple(spelled)) if nested else (*arguments[:first], *spelled)
+
+
+def _is_size_with_ending(argument: object) -> TypeGuard[fx.Node]:
+    """Say whether an argument is ``x.shape[:-1] + (6,)``, as transformers' Conv1D has it."""
+    return (
+        isinstance(argument, fx.Node)
+        and argument.target is operator.add
+        and isinstance(argument.args[1], tuple)
+        and all(isinstance(size, int) for size in argument.args[1])
+    )
+
+
+def _with_ending(resizing: Resizing, total: fx.Node, dims: tuple[Dim, ...]) -> fx.Node:
+    """Return the same size with another ending, for this one reader of it."""
+    ending: tuple[int, ...] = total.args[1]  # type: ignore[assignment]
+    last = dims[len(dims) - len(ending) :]
+    new = (resizing.size_of(d) if resizing.touches((d,)) and n != -1 else n for n, d in zip(ending, last, strict=True))
+    with total.graph.inserting_after(total):
+        return total.graph.call_function(operator.add, (total.args[0], tuple(new)))
 
 
 def _rescale_attention(node: fx.Node, old: int, new: int, keep: bool) -> None:

@@ -9,14 +9,15 @@ import timm
 import torch
 
 import fxgrow
-from fxgrow.cli.train import parse_shares
+from fxgrow.cli import build_parser
+from fxgrow.cli.train import parse_shares, settings_of
 from fxgrow.errors import SettingsError
 from fxgrow.runs.interruption import ends_behind_the_step
 
 SMALL = [
-    *("--no-compile", "--device", "cpu", "--epochs", "2", "--set", "data.images=128"),
+    *("--data", "digits", "--device", "cpu", "--epochs", "2", "--set", "data.images=128"),
     *("--set", "model.arguments.depth=2", "--set", "model.arguments.embed_dim=12"),
-    *("--set", "model.arguments.patch_size=14"),
+    *("--set", "model.arguments.img_size=8", "--set", "model.arguments.patch_size=4"),
 ]
 TINY = [*SMALL, "--set", "growth.events=1", "--set", "growth.samples=64"]
 
@@ -155,3 +156,9 @@ def test_shares_are_fractions():
     assert parse_shares("1/8, 1/4,0.5", "--stages") == [0.125, 0.25, 0.5]
     with pytest.raises(SettingsError):
         parse_shares("1/0", "--stages")
+
+
+def test_stages_on_the_command_line_replace_those_of_the_recipe_with_their_times() -> None:
+    settings = settings_of(build_parser().parse_args(["train", "half_steps", "--stages", "1/4,1/2", "--cycles", "1"]))
+    assert settings.stages is not None
+    assert (settings.stages.depth, settings.stages.times) == ((0.25, 0.5), (0.25, 0.5))

@@ -55,12 +55,16 @@ def test_the_spectrum_is_that_of_the_explicit_hessian():
     found = spectra(torch.fx.symbolic_trace(model), F.cross_entropy, BATCHES, sites=["0"])
     assert list(found) == ["(model)", "0"]
     for path, names in (("(model)", None), ("0", ["0.weight"])):
-        exact = torch.linalg.eigvalsh(_explicit(model, names))
+        matrix = _explicit(model, names)
+        exact = torch.linalg.eigvalsh(matrix)
         spectrum = found[path]
         assert spectrum.size == len(exact)
         assert spectrum.least == pytest.approx(float(exact[0]), rel=1e-6)
         assert spectrum.greatest == pytest.approx(float(exact[-1]), rel=1e-6)
         assert spectrum.trace == pytest.approx(float(exact.sum()), rel=0.05)
+        assert float(spectrum.escape.norm()) == pytest.approx(1)
+        left = matrix @ spectrum.escape - spectrum.least * spectrum.escape
+        assert float(left.norm()) < 1e-4 * float(exact.abs().max())
         assert float(spectrum.weights.sum()) == pytest.approx(1)
 
 

@@ -60,6 +60,38 @@ def test_a_seed_repeats_the_random_stream():
         assert draw() == first
 
 
+class Accelerator:
+    """What torch has for accelerators of which there can be several, as `torch.cuda` is."""
+
+    def __init__(self) -> None:
+        self.states = [1, 2]
+
+    def get_rng_state_all(self) -> list[int]:
+        return list(self.states)
+
+    def set_rng_state_all(self, states: list[int]) -> None:
+        self.states = states
+
+    def manual_seed_all(self, seed: int) -> None:
+        self.states = [seed, seed]
+
+
+def test_an_accelerator_in_use_is_seeded_on_all_devices_and_put_back(monkeypatch):
+    accelerator = Accelerator()
+    monkeypatch.setattr("fxgrow.execution.randomness._accelerator", lambda: accelerator)
+    with preserved_randomness(3):
+        assert accelerator.states == [3, 3]
+    assert accelerator.states == [1, 2]
+
+
+def test_a_seed_is_not_kept_for_an_accelerator_that_starts_later():
+    # torch keeps the calls for a device that has not started, and the last seed among them would win
+    before = len(torch.cuda._queued_calls)
+    with preserved_randomness(3):
+        pass
+    assert len(torch.cuda._queued_calls) == before
+
+
 @pytest.mark.parametrize("draw", [lambda: torch.rand(1), random.random, numpy.random.rand])
 def test_the_random_state_tells_that_a_number_was_drawn(draw: object):
     with preserved_randomness():

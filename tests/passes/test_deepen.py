@@ -3,6 +3,7 @@
 import copy
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -322,13 +323,26 @@ def test_a_branch_that_ends_in_more_than_a_matrix_product_is_not_fitted(options:
 
 
 @pytest.mark.parametrize(
-    ("fit", "message"),
-    [([], r"fit=: it holds no batch"), ([torch.ones(2, 3)], r"batch 0 of fit=: it is not a pair \(inputs, target\)")],
+    ("options", "message"),
+    [
+        ({"fit": []}, r"fit=: it holds no batch"),
+        ({"fit": 3}, r"fit=: it holds no batches; let fit= yield pairs"),
+        ({"fit": [torch.ones(2, 3)]}, r"batch 0 of fit=: it is not a pair \(inputs, target\)"),
+        ({"fit": [(torch.ones(2, 4), None)]}, r"fit=: the model does not run on its inputs"),
+        ({"fit": [(torch.full((2, 3), torch.nan), None)]}, r"0: what enters its last maps, .* is not finite"),
+        ({"fit": [(torch.ones(2, 3), None)], "how": "zero"}, r"fit: a silent copy has nothing to be fitted to"),
+        ({"loss_fn": F.mse_loss}, r"loss_fn: it is measured on the pairs of fit=, and none are given"),
+        ({"how": "full"}, r"deepen: how='full' is none of \"half\" \| \"zero\"; choose one of them"),
+        ({"blocks": []}, r"blocks=\[\]: it names no blocks; give module paths"),
+        ({"blocks": 0}, r"blocks=0: it names no blocks; give module paths"),
+    ],
 )
-def test_a_fit_wants_pairs(fit: list[Tensor], message: str) -> None:
+def test_what_does_not_fit_is_refused_in_the_users_words(options: dict[str, Any], message: str) -> None:
     traced = fxgrow.trace(nn.Sequential(LinearBlock(), LinearBlock()), torch.ones(2, 3))
+    before = {name: value.clone() for name, value in traced.state_dict().items()}
     with pytest.raises(PassError, match=message):
-        fxgrow.deepen(traced, "0", fit=fit, loss_fn=F.mse_loss)
+        fxgrow.deepen(traced, **{"blocks": "0", **options})
+    assert all(torch.equal(value, before[name]) for name, value in traced.state_dict().items())
 
 
 def test_a_block_that_runs_twice_is_refused_by_the_name_of_what_is_shared() -> None:

@@ -55,9 +55,47 @@ class Reader(nn.Module):
         return x + self.out(weights @ memory)
 
 
+class Mixing(nn.Module):
+    """A branch without a linear map that a scale ends, shown in the shape of the stream, as in EfficientFormer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gamma = nn.Parameter(torch.full((8,), 0.5))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + (x.tanh().roll(1, 1) - x) * self.gamma.view(1, 1, -1)
+
+
+class Around(nn.Module):
+    """A sum around one module that is all of the branch, as in Xception."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rep = nn.Sequential(nn.LayerNorm(8), nn.Linear(8, 8))
+
+    def forward(self, x: Tensor) -> Tensor:
+        branch = self.rep(x)
+        branch += x
+        return branch
+
+
+class Joined(nn.Module):
+    """ReLU behind the sum; in front of the first block each part of what is joined has been through it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.out = nn.Linear(8, 8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.relu(x + self.out(x))
+
+
 class Pair(nn.Module):
     def __init__(self) -> None:
         super().__init__()
+        self.mixing = nn.ModuleList([Mixing(), Mixing()])
+        self.block1, self.block2 = Around(), Around()
+        self.joined = nn.ModuleList([Joined(), Joined()])
         self.encoder = nn.ModuleList([Branch(), Branch()])
         self.mixer = nn.ModuleList([Flattening(), Flattening()])
         self.decoder = nn.ModuleList([Reader(), Reader()])
@@ -65,7 +103,10 @@ class Pair(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         memory = x
-        for block in (*self.encoder, *self.mixer):
+        for block in (*self.encoder, *self.mixer, *self.mixing, self.block1, self.block2):
+            memory = block(memory)
+        memory = torch.cat((torch.relu(memory[..., :3]), torch.relu(memory[..., 3:])), -1)
+        for block in self.joined:
             memory = block(memory)
         for block in self.decoder:
             x = block(x, memory)
@@ -81,7 +122,7 @@ def pair() -> tuple[torch.fx.GraphModule, Tensor]:
     return fxgrow.trace(model, x), x
 
 
-@pytest.mark.parametrize("path", ["encoder.0", "encoder.1", "mixer.0", "decoder.0", "decoder.1"])
+@pytest.mark.parametrize("path", ["encoder.0", "encoder.1", "mixer.0", "mixing.0", "block1", "joined.0", "decoder.0"])
 def test_a_silent_copy_of_it_changes_nothing(pair: tuple[torch.fx.GraphModule, Tensor], path: str) -> None:
     traced, x = pair
     fxgrow.verify(traced, fxgrow.deepen(traced, path, how="zero"), x, modes=("eval",))
@@ -89,6 +130,10 @@ def test_a_silent_copy_of_it_changes_nothing(pair: tuple[torch.fx.GraphModule, T
 
 def test_blocks_with_an_identity_between_them_stand_in_one_row(pair: tuple[torch.fx.GraphModule, Tensor]) -> None:
     assert ["mixer.0", "mixer.1"] in [[block.path for block in run] for run in runs(find_blocks(pair[0]))]
+
+
+def test_a_block_is_named_by_the_module_that_makes_its_sum(pair: tuple[torch.fx.GraphModule, Tensor]) -> None:
+    assert ["block1", "block2"] in [[block.path for block in run] for run in runs(find_blocks(pair[0]))]
 
 
 @pytest.mark.parametrize("path", ["encoder.0", "mixer.1", "decoder.1"])

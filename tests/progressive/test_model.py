@@ -2,14 +2,17 @@
 
 import copy
 import pickle
+from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
-from fxgrow.errors import PlanError
+from fxgrow.errors import PlanError, TraceError
 from fxgrow.progressive import Progressive, Stage
+from fxgrow.progressive.stages import make_stages
+from fxgrow.training import Plateau, Significance
 from tests.progressive.conftest import Model, data, model, train
 
 
@@ -225,17 +228,115 @@ def test_more_stages_than_there_are_is_refused() -> None:
         ([Stage(depth=("blocks.9",))], "blocks.9: no block of this name can be left out; choose among blocks.0"),
         ([Stage(depth=("blocks.0",)), Stage(depth=("blocks.1",))], "stage 1: blocks.0: it runs in the stage before"),
         ([Stage(depth=())], "blocks.0: no block of its kind runs in the stage before"),
+        ([Stage(0.5), Stage(0.25)], "stage 0: it runs 2 of the 4 blocks like blocks.0, the next stage 1"),
+        ([Stage(), Stage(0.5)], "stage 0: it runs 4 of the 4 blocks like blocks.0, the next stage 2"),
+        ([Stage(width=0.5), Stage(width=0.25)], "stage 1: its width is less than that of the stage before"),
+        ([Stage(0.5), Stage(0.4)], "nothing wakes behind it: .* leave one of them out"),
+        ([0.5], r"stages: 0.5 is no stage; give a list of fxgrow.Stage"),
+        (0.5, r"stages: 0.5 is no stage; give a list of fxgrow.Stage"),
     ],
 )
-def test_stages_that_do_not_fit_are_refused(stages: list[Stage], message: str) -> None:
+def test_stages_that_do_not_fit_are_refused(stages: Any, message: str) -> None:
     with pytest.raises(PlanError, match=message):
         Progressive(model(), data()[0], stages=stages)
+
+
+@pytest.mark.parametrize("share", [0, -1, 2, "half", None, True, float("nan"), "blocks.0", {"blocks.0"}])
+def test_what_is_no_share_of_a_model_is_refused(share: Any) -> None:
+    with pytest.raises(PlanError, match="shares of a model are numbers between 0 and 1"):
+        Stage(depth=share)
+    with pytest.raises(PlanError, match="shares of a model are numbers between 0 and 1"):
+        make_stages(1.0, share, None)
+
+
+def test_shares_beside_stages_and_paths_as_a_share_are_refused() -> None:
+    with pytest.raises(PlanError, match="stages: they are given beside depth= or width="):
+        make_stages(0.5, 1.0, [Stage(0.25)])
+    with pytest.raises(PlanError, match="depth: it is a share, which doubles"):
+        make_stages(("blocks.0",), 1.0, None)  # type: ignore[arg-type]
+
+
+def test_doubling_leaves_out_stages_in_which_nothing_would_wake() -> None:
+    assert [stage.depth for stage in Progressive(model(), data()[0], depth=1e-3).stages] == [0.128, 0.256, 0.512, 1]
+
+
+@pytest.mark.parametrize("given", ["optimizer", 3, nn.Linear(1, 1)])
+def test_an_advance_with_something_else_than_an_optimizer_changes_nothing(given: Any) -> None:
+    growing = halves(model())
+    before = copy.deepcopy(growing.state_dict())
+    with pytest.raises(PlanError, match="it is no optimizer"):
+        growing.advance(given)
+    assert all(torch.equal(value, before[name]) for name, value in growing.state_dict().items())
+
+
+def test_a_state_dict_of_other_stages_is_refused_and_changes_nothing() -> None:
+    growing, other = halves(model()), halves(model(5), 0.25)
+    before = copy.deepcopy(growing.state_dict())
+    with pytest.raises(PlanError, match="the state dict is in stage 0 of 3, and the model has 2 stages"):
+        growing.load_state_dict(other.state_dict())
+    assert all(torch.equal(value, before[name]) for name, value in growing.state_dict().items())
+
+
+def test_what_is_no_module_is_refused() -> None:
+    with pytest.raises(TraceError, match=r"it is no nn\.Module"):
+        Progressive("model", data()[0])  # type: ignore[arg-type]
 
 
 def test_a_model_without_residual_blocks_is_refused_with_the_reason() -> None:
     plain = nn.Sequential(nn.Linear(5, 5), nn.ReLU(), nn.Linear(5, 5)).double()
     with pytest.raises(PlanError, match="no block can be left out: it has no residual blocks"):
         Progressive(plain, data()[0], depth=0.5)
+
+
+class Staged(nn.Module):
+    """A model whose parts have names that `Progressive` uses for itself, as `stages` in timm's ConvNeXt."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.model, self.stage, self.idle = nn.Linear(5, 8), nn.Linear(8, 8), nn.Linear(8, 3)
+        self.stages = nn.Sequential(*model().blocks)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.idle(self.stages(self.stage(self.model(x))))
+
+
+def test_a_model_may_have_parts_of_the_names_that_progressive_has() -> None:
+    whole = Staged().double()
+    names, known = list(whole.state_dict()), {id(parameter) for parameter in whole.parameters()}
+    growing, (x, _) = halves(whole), data()
+    assert growing.idle == ("stages.1", "stages.3")
+    assert {id(parameter) for parameter in growing.parameters()} == known
+    assert growing.get_submodule("stages.1.fc1") is whole.get_submodule("stages.1.fc1")
+    growing.advance()
+    assert [name for name in growing.state_dict() if not name.startswith("fxgrow_")] == names
+    copied = copy.deepcopy(growing)
+    assert torch.equal(whole(x), growing(x))
+    assert torch.equal(copied(x), growing(x))
+
+
+class Reshaping(nn.Module):
+    """Two steps, the second on tokens in one row, as in timm's Swin."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(4, 4), nn.Linear(4, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        count, rows, columns, width = x.shape
+        x = x + self.first(x)
+        x = x.reshape(count, -1, width)
+        x = x + self.second(x)
+        return x.reshape(count, rows, columns, width)
+
+
+def test_blocks_that_reshape_the_stream_between_their_steps_stand_in_one_row() -> None:
+    whole = nn.Sequential(*[Reshaping() for _ in range(4)], nn.Flatten()).double()
+    x = torch.linspace(-1, 1, 48, dtype=torch.float64).sin().reshape(2, 2, 3, 4)
+    growing = Progressive(whole, x, depth=0.5)
+    assert growing.idle == ("1", "3")
+    assert torch.equal(growing(x), whole[4](whole[2](whole[0](x))))
+    growing.advance()
+    assert torch.equal(growing(x), whole(x))
 
 
 def test_any_set_of_blocks_may_run() -> None:
@@ -269,10 +370,39 @@ def test_advances_are_due_when_the_schedule_says_so_and_once() -> None:
     assert stages == [0, 0, 1, 2, 2]
 
 
-@pytest.mark.parametrize("at", [(1,), (3, 2), (1, 2, 3)])
-def test_a_schedule_that_does_not_fit_is_refused(at: tuple[int, ...]) -> None:
-    with pytest.raises(PlanError, match=r"at: .* is no schedule for 3 stages; give 2 ascending times"):
+@pytest.mark.parametrize(
+    ("at", "message"),
+    [
+        ((1,), "is no schedule for 3 stages; give 2 times"),
+        ((1, 2, 3), "is no schedule for 3 stages; give 2 times"),
+        (5, r"\(5,\) is no schedule"),
+        ("12", "are not all epochs or steps"),
+        ((1, float("nan")), "are not all epochs or steps"),
+        (Significance(0.1), "it measures scores, at which an advance does not look"),
+    ],
+)
+def test_a_schedule_that_does_not_fit_is_refused(at: Any, message: str) -> None:
+    with pytest.raises(PlanError, match=message):
         Progressive(model(), data()[0], depth=0.25, at=at)
+
+
+def test_a_plateau_of_the_loss_ends_a_stage_also_where_the_run_goes_on_in_another_process() -> None:
+    losses = [1.0, 0.8, 0.8, 0.8, 0.7, 0.7, 0.7, 0.7]
+
+    def made() -> Progressive:
+        return Progressive(model(), data()[0], depth=0.25, at=Plateau(patience=2))
+
+    def advances(growing: Progressive, epochs: range) -> list[int]:
+        return [epoch for epoch in epochs if growing.due(epoch, metric=losses[epoch]) and growing.advance()]
+
+    assert advances(made(), range(8)) == [3, 6]
+    first, second = made(), made()
+    assert advances(first, range(3)) == []
+    second.load_state_dict(first.state_dict())
+    assert advances(second, range(3, 8)) == [3, 6]
+    assert not second.due(9, metric=0.7)
+    with pytest.raises(PlanError, match=r"none is given; call due\(now, metric=...\)"):
+        made().due(0)
 
 
 def test_newcomers_can_have_a_learning_rate_of_their_own_in_plain_groups() -> None:

@@ -45,7 +45,32 @@ class Functional(nn.Module):
         return x + F.linear(F.gelu(F.linear(x, self.up)), self.down)
 
 
+class Conv1D(nn.Module):
+    """The linear map of GPT-2, which spells its width as the end of a size."""
+
+    def __init__(self, width: int, outputs: int) -> None:
+        super().__init__()
+        self.outputs, self.weight = outputs, nn.Parameter(torch.empty(width, outputs))
+        self.bias = nn.Parameter(torch.empty(outputs))
+
+    def forward(self, x: Tensor) -> Tensor:
+        size = x.size()[:-1] + (self.outputs,)  # noqa: RUF005  # as it is spelled there
+        return torch.addmm(self.bias, x.view(-1, x.size(-1)), self.weight).view(size)
+
+
+class Spelled(nn.Module):
+    """A residual MLP of such maps."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.up, self.down = Conv1D(4, 6), Conv1D(6, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.down(F.gelu(self.up(x)))
+
+
 CASES = {
+    "spelled": (lambda: fill(nn.Sequential(Spelled(), Spelled()).double()), (3, 2, 4)),
     "mlp": (model, (6, 5)),
     "attention": (lambda: fill(nn.Sequential(Attention(), Attention()).double()), (2, 5, 12)),
     "convolution": (lambda: fill(nn.Sequential(Convolution(), Convolution()).double()), (3, 4, 5, 5)),
@@ -91,9 +116,10 @@ def test_units_wake_without_a_change_of_the_function_and_learn_at_once(case: str
     torch.testing.assert_close(growing.model(x), before, rtol=1e-11, atol=1e-11)
     growing(x).square().sum().backward()
     outgoing = {"mlp": "blocks.0.fc2.weight", "attention": "0.proj.weight", "convolution": "0.conv2.weight"}
-    gradient = growing.get_parameter(outgoing.get(case, "down")).grad
+    gradient = growing.get_parameter({**outgoing, "spelled": "0.down.weight"}.get(case, "down")).grad
     assert gradient is not None
-    assert gradient[:, gradient.shape[1] // 2 :].ne(0).all()
+    by_output = gradient.T if case == "spelled" else gradient
+    assert by_output[:, by_output.shape[1] // 2 :].ne(0).all()
 
 
 @pytest.mark.parametrize("case", ["mlp", "convolution"])
@@ -133,6 +159,23 @@ def test_depth_and_width_wake_together() -> None:
     assert torch.equal(growing(x), growing.model(x))
     sizes = [cost.parameters for cost in growing.costs().stages]
     assert sizes == sorted(set(sizes))
+
+
+@pytest.mark.parametrize("case", ["functional", "spelled"])
+def test_costs_count_the_part_that_runs_of_parameters_that_the_graph_reads_itself(case: str) -> None:
+    first, last = growing_in_width(case)[0].costs().stages
+    weights_and_biases = {"functional": (2 * 12, 2 * 24), "spelled": (2 * (2 * 12 + 3 + 4), 2 * (2 * 24 + 6 + 4))}
+    assert (first.parameters, last.parameters) == weights_and_biases[case]
+
+
+def test_depth_and_width_wake_together_where_the_graph_spells_sizes() -> None:
+    make, shape = CASES["spelled"]
+    x = torch.linspace(-1, 1, 24, dtype=torch.float64).sin().reshape(shape)
+    growing = Progressive(make(), x, stages=[Stage(0.5, 0.5), Stage(0.5)])
+    assert growing.idle == ("1",)
+    growing.advance()
+    growing.advance()
+    assert torch.equal(growing(x), growing.model(x))
 
 
 def test_a_part_of_the_width_compiles_without_a_break() -> None:

@@ -16,6 +16,7 @@ NEURONS = {
     "growth.at": [1, 2],
     "growth.budget": 0.5,
     "growth.samples": 64,
+    "growth.score": "random",
     "growth.include": ["blocks.*.mlp.fc1"],
     "model.arguments.depth": 2,
 }
@@ -33,7 +34,7 @@ def test_a_run_without_growth_trains_the_model_that_is_named(tiny: Tiny, watcher
 
 
 def test_neurons_grow_before_the_epochs_that_are_named(tiny: Tiny, watcher: Any) -> None:
-    run = Run(tiny(NEURONS))
+    run = Run(tiny({**NEURONS, "growth.score": "eigen"}))
     run.train(watcher)
     assert [(event.number, event.planned, event.epoch, event.step) for event in watcher.events] == [
         (1, 2, 1, 0),
@@ -64,26 +65,27 @@ def test_the_same_settings_give_the_same_numbers_and_leave_random_state_alone(ti
     assert torch.equal(before, torch.get_rng_state())
 
 
-@pytest.mark.parametrize("stopped_at", [2, 4, 6, 9])
 @pytest.mark.parametrize(
     "changes",
     [{**NEURONS, "augmentation.kind": "shift", "growth.new_warmup": 3}, {**BLOCKS, "ema": 0.9}],
     ids=["neurons", "blocks"],
 )
 def test_a_run_that_is_stopped_goes_on_bit_for_bit_from_its_state(
-    tiny: Tiny, watcher: Any, changes: dict[str, Any], stopped_at: int, tmp_path: Path
+    tiny: Tiny, watcher: Any, changes: dict[str, Any], tmp_path: Path
 ) -> None:
-    first, second = Run(tiny(changes)), Run(tiny(changes))
-    first.train(watcher, stop=lambda: first.step == stopped_at)
-    assert (first.step, first.done) == (stopped_at, False)
-    torch.save(first.state_dict(), tmp_path / "state.pt")
-    second.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
-    for run in (first, second):
+    """Wherever it stops, before, at, between or behind its events; itself, and another one from what it saved."""
+    whole, stopped, stops = Run(tiny(changes)), Run(tiny(changes)), (2, 4, 6, 9)
+    whole.train(watcher)
+    for stop in stops:
+        stopped.train(watcher, stop=lambda stop=stop: stopped.step == stop)
+        assert (stopped.step, stopped.done) == (stop, False)
+        torch.save(stopped.state_dict(), tmp_path / f"{stop}.pt")
+    resumed = [Run(tiny(changes)) for _ in stops]
+    for stop, run in zip(stops, resumed, strict=True):
+        run.load_state_dict(torch.load(tmp_path / f"{stop}.pt", weights_only=True))
+    for run in (stopped, *resumed):
         run.train(watcher)
         assert run.done
-    whole = Run(tiny(changes))
-    whole.train(watcher)
-    for run in (first, second):
         assert [line.test_loss for line in run.metrics] == [line.test_loss for line in whole.metrics]
         assert [line.train_loss for line in run.metrics[1:]] == [line.train_loss for line in whole.metrics[1:]]
         weights = zip(run.growing.tested.parameters(), whole.growing.tested.parameters(), strict=True)

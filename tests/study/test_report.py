@@ -1,5 +1,6 @@
 """The page says what the records say, and nothing about what has not run."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ from study.groups import FRONTIERS, GATES, GROUPS
 from study.plan import fresh_seeds, gate
 from study.records import Records
 from study.report import page
+from study.saddles import ALONG
 from study.tasks import TASKS
 
 
@@ -57,6 +59,20 @@ def test_the_cost_of_a_loss_is_interpolated_between_arms_of_the_records(tmp_path
     assert "| 0.40 |" in line  # the geometric mean of 0.2 and 0.8
 
 
+def test_grown_networks_are_held_against_shorter_runs_at_their_cost(tmp_path: Path) -> None:
+    records = Records(tmp_path)
+    grown, plain = (f for f in FRONTIERS if f.task.name == "text")
+    for arm, loss, cost in zip(grown.arms, (1.4, 1.6), (80.0, 20.0), strict=False):
+        _record(records, "text", arm, loss, cost, grown.fresh)
+    for arm, loss, cost in zip(plain.arms, (1.5, 1.7, 1.8), (100.0, 40.0, 10.0), strict=True):
+        _record(records, "text", arm, loss, cost, plain.fresh)
+    begins = f"| {grown.task.title} | {grown.fresh} |"
+    (line,) = [line for line in page(records).splitlines() if line.startswith(begins)]
+    cost, loss = line.split("|")[3:5]
+    assert float(cost) == 0.4  # at 1 and at 0.1 there is nothing to interpolate between
+    assert float(loss.split("±")[0]) == pytest.approx(1.5 - 1.7, abs=0.01)  # half way from 1.6 to 1.4 in log cost
+
+
 def test_tables_of_fresh_seeds_have_corrected_p_values_and_commands(tmp_path: Path) -> None:
     records = Records(tmp_path)
     group = next(group for group in GROUPS if group.task.name == "text" and group.fresh)
@@ -77,3 +93,15 @@ def test_places_are_held_against_the_best_of_them(tmp_path: Path) -> None:
         _record(records, group.task.name, arm, 1.4 + 0.1 * place, fresh=group.fresh)
     (line,) = [line for line in page(records).splitlines() if line.startswith("| the best place")]
     assert "-0.1" in line
+
+
+def test_the_saddle_section_says_how_far_the_loss_falls_along_the_escape_direction(tmp_path: Path) -> None:
+    numbers = {"loss": 1.0, "least": -0.1, "held_out": 0.0, "significant": 0.5, "model_least": -1, "model_greatest": 2}
+    down = [abs(t) + (-0.5 if t == 0.25 else 0.0) for t in ALONG]
+    curves = {"escape_probe": down, "escape_test": [abs(t) for t in ALONG], "gradient_test": down}
+    rows = [{"arm": "not grown", "step": 0, "seed": seed, **numbers, **curves} for seed in (0, 1)]
+    path = tmp_path / "saddles" / "mnist1d-mlp.jsonl"
+    path.parent.mkdir()
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (line,) = [line for line in page(Records(tmp_path)).splitlines() if line.startswith("| not grown | +0 |")]
+    assert line.endswith("| -0.2500 at +0.25 | 0 | -0.2500 at +0.25 |")

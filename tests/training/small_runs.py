@@ -1,5 +1,7 @@
 """A small model with dropout, BatchNorm and two kinds of sites, and a loop that trains it."""
 
+import copy
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -37,7 +39,12 @@ class Net(nn.Module):
 
 
 def traced(dtype: torch.dtype = torch.float64, *, plain: bool = False) -> torch.fx.GraphModule:
-    """Return the traced model, the same each time."""
+    """Return the traced model, a copy of its own each time."""
+    return copy.deepcopy(_traced_once(dtype, plain))
+
+
+@functools.cache
+def _traced_once(dtype: torch.dtype, plain: bool) -> torch.fx.GraphModule:
     torch.manual_seed(0)
     model = Net(plain).to(dtype)
     with torch.no_grad():

@@ -1,3 +1,5 @@
+import copy
+import functools
 from typing import Any
 
 import pytest
@@ -37,6 +39,11 @@ def batches() -> list[tuple[Tensor, Tensor]]:
 
 
 def build() -> torch.fx.GraphModule:
+    return copy.deepcopy(_build_once())
+
+
+@functools.cache
+def _build_once() -> torch.fx.GraphModule:
     torch.manual_seed(0)
     model = timm.create_model("vit_tiny_patch16_224", **ARGUMENTS)
     return fxgrow.trace(model, torch.randn(2, 1, 16, 16), origin=Origin("timm", "vit_tiny_patch16_224", ARGUMENTS))
@@ -46,11 +53,11 @@ def test_a_vision_transformer_grows_twice_under_layer_decay_and_compilation() ->
     traced, backend = build(), CompileCounterWithBackend("aot_eager")
     optimizer = create_optimizer_v2(traced, opt="adamw", lr=3e-3, weight_decay=0.05, layer_decay=0.8)
     groups = len(optimizer.param_groups)
-    scheduler = CosineAnnealingLR(optimizer, T_max=32)
+    scheduler = CosineAnnealingLR(optimizer, T_max=20)
     options: dict[str, Any] = {"backend": backend, "fullgraph": True}
-    grower = Grower(traced, F.cross_entropy, optimizer, budget=0.3, at=(2, 4), compile_options=options)
+    grower = Grower(traced, F.cross_entropy, optimizer, budget=0.3, at=(1, 2), compile_options=options)
     losses, compiled = [], []
-    for epoch in range(8):
+    for epoch in range(5):
         if grower.due(epoch):
             report = grower.grow(batches(), context={"epoch": epoch})
             assert report.loss_after == pytest.approx(report.loss_before, abs=1e-5)
@@ -62,10 +69,10 @@ def test_a_vision_transformer_grows_twice_under_layer_decay_and_compilation() ->
             scheduler.step()
         losses.append(loss.item())
         compiled.append(backend.frame_count)
-    # 32 steps on labels that a linear map could give; from log 4, which is to know nothing, the first epoch is not far
+    # 20 steps on labels that a linear map could give; from log 4, which is to know nothing, the first epoch is not far
     assert losses[-1] < losses[0]
-    assert compiled[0] == compiled[1] == 3, "the stem, the block and the head"
-    assert compiled[7] == compiled[4] <= compiled[3] + 2, "at most the two blocks after an event"
+    assert compiled[0] == 3, "the stem, the block and the head"
+    assert compiled[4] == compiled[2] <= compiled[1] + 2, "at most the two blocks after an event"
     held = [id(parameter) for group in optimizer.param_groups for parameter in group["params"]]
     assert sorted(held) == sorted(id(parameter) for parameter in grower.graph_module.parameters())
     assert len(optimizer.param_groups) == groups
@@ -74,7 +81,7 @@ def test_a_vision_transformer_grows_twice_under_layer_decay_and_compilation() ->
 def test_the_compiled_grown_model_agrees_with_the_graph_in_both_modes() -> None:
     traced, options = build(), {"backend": "aot_eager", "fullgraph": True}
     optimizer = torch.optim.AdamW(traced.parameters())
-    grower = Grower(traced, F.cross_entropy, optimizer, budget=0.3, compile_options=options)
+    grower = Grower(traced, F.cross_entropy, optimizer, budget=0.3, score="random", compile_options=options)
     grower.grow(batches())
     images = batches()[0][0]
     for parameter in fxgrow.new_parameters(grower.graph_module).values():

@@ -8,6 +8,7 @@ import torch.fx as fx
 from torch import Tensor, nn
 
 from fxgrow.errors import ExportError
+from fxgrow.execution.randomness import preserved_randomness
 from fxgrow.execution.structures import flatten
 from fxgrow.files.describing import describe
 from fxgrow.files.retracing import example_inputs
@@ -32,8 +33,7 @@ def check_equal(graph_module: fx.GraphModule, written: nn.Module) -> None:
 
 def _run(model: nn.Module, inputs: Any, training: bool) -> list[Tensor]:
     model = copy.deepcopy(model).cpu().train(training)
-    with torch.random.fork_rng(devices=[]), torch.no_grad():
-        torch.manual_seed(0)
+    with preserved_randomness(0), torch.no_grad():
         result = model(*copy.deepcopy(inputs.args), **copy.deepcopy(inputs.kwargs))
     return [tensor for _, tensor in flatten(result)]
 
