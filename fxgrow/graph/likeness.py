@@ -91,8 +91,8 @@ def graph_module_like(model: nn.Module, graph: fx.Graph) -> fx.GraphModule:
 
 
 def _refuse_unwritable(graph: fx.Graph) -> None:
-    for node in graph.nodes:
-        path = str(node.target) if node.op in ("call_module", "get_attr") else ""
+    for node in (node for node in graph.nodes if node.op in ("call_module", "get_attr")):
+        path = str(node.target)
         name = next((name for name in path.split(".") if keyword.iskeyword(name) or set(name) & set('"\\\n\r')), None)
         if name is not None:
             what = f"torch.fx writes the graph as Python, where {name!r} can be no attribute"
