@@ -44,5 +44,5 @@ def peak(job: str, room: int, quick: bool) -> int:
         step = training_step(graph_module, x, y)
         step(), step()
     else:
-        analyze(graph_module, F.cross_entropy, [(x, y)], sites=SITES[job][0], iterations=8, max_memory=room)
+        analyze(graph_module, F.cross_entropy, [(x, y)], sites=SITES[job], iterations=8, max_memory=room)
     return high_water() - before

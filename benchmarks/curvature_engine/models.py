@@ -12,10 +12,10 @@ MLP_UNITS = ("blocks.*.mlp.fc1",)
 ALL_LINEAR = ("blocks.*",)
 
 
-def deit_small(quick: bool) -> tuple[fx.GraphModule, int]:
-    """Return DeiT-S with 100 classes (two of its blocks if quick), traced plainly, and the size of its samples."""
+def deit_small(quick: bool, blocks: int = 12) -> tuple[fx.GraphModule, int]:
+    """Return DeiT-S with 100 classes, or some of its blocks (two if quick), traced plainly, and its samples' size."""
     torch.manual_seed(0)
-    model = timm.create_model("deit_small_patch16_224", num_classes=100, **({"depth": 2} if quick else {}))
+    model = timm.create_model("deit_small_patch16_224", num_classes=100, depth=2 if quick and blocks == 12 else blocks)
     return fx.symbolic_trace(model), 224
 
 

@@ -59,6 +59,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if debug:
             raise
         kind = type(error).__name__
+        if isinstance(error, MemoryError) or kind == "OutOfMemoryError" or "can't allocate memory" in str(error):
+            return _report("the memory does not suffice; take a smaller model, smaller batches or images", USER_ERROR)
         return _report(
             f"a fault of fxgrow ({kind}: {error}); run it again with --debug and report what it shows", FAULT
         )

@@ -15,6 +15,8 @@ from fxgrow.execution.ranks import ALONE, Ranks
 
 #: of what the positions of a half carry, how much is enough to find vectors on, whose worth all positions then tell
 _SHARE = 0.98
+#: and the part of these positions that is looked at first, for vectors to begin near
+_FEW = 1 / 16
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,10 +101,7 @@ def cross_fit(
         overall = tridiagonals.pairs(wanted)
         overall = replace(overall, values=overall.values.abs()) if wanted == "largest" else overall
         return CrossFit(overall, (), None, None, tridiagonals.diagonal.shape[1])
-    found = []
-    for half in halves:
-        searched = half if settled is None or steps >= whole.map.features else half.heaviest(_SHARE)
-        found.append(lanczos(searched, random, steps, settled=settled).pairs(wanted))
+    found = [_search(half, random, steps, wanted, settled) for half in halves]
     tridiagonals = lanczos(whole, _warm_start(found, random), iterations, settled=settled, apart=1)
     overall = tridiagonals.pairs(wanted)
     crossed = [half.quotients(pairs.vectors) for pairs, half in zip(found, reversed(halves), strict=True)]
@@ -116,12 +115,28 @@ def cross_fit(
     return CrossFit(overall, (values[0], values[1]), held_out, stderr, tridiagonals.diagonal.shape[1])
 
 
+def _search(half: CurvatureMatrices, random: Tensor, steps: int, wanted: Wanted, settled: float | None) -> RitzPairs:
+    """Return the pairs of a half: where the solver may stop early, of the positions that carry most of it."""
+    if settled is None or steps >= half.map.features:
+        return lanczos(half, random, steps).pairs(wanted)
+    heavy, start = half.heaviest(_SHARE), random
+    if heavy.positions > _FEW * half.positions:  # fewer cost little anyway
+        start = _near(lanczos(heavy.few(_FEW), random, steps, settled=settled).pairs(wanted).vectors, random)
+    # what a vector is worth elsewhere settles later than its value here
+    return lanczos(heavy, start, steps, settled=(1 + settled) / 2).pairs(wanted)
+
+
 def _warm_start(halves: Sequence[RitzPairs], random: Tensor) -> Tensor:
-    """Return a start between the halves' vectors, and a little of a random one, lest a direction be missing."""
+    """Return a start between the halves' vectors."""
     first, second = (pairs.vectors for pairs in halves)
     signs = torch.where(torch.linalg.vecdot(first, second) < 0, -1, 1).to(first)
-    between = torch.nn.functional.normalize(first + signs[:, None] * second, dim=1)
-    return between + 0.1 * torch.nn.functional.normalize(random, dim=1)
+    return _near(first + signs[:, None] * second, random)
+
+
+def _near(vectors: Tensor, random: Tensor) -> Tensor:
+    """Return a start near some vectors, and a little of a random one, lest a direction be missing."""
+    normalize = torch.nn.functional.normalize
+    return normalize(vectors, dim=1) + 0.1 * normalize(random, dim=1)
 
 
 Share = TypeVar("Share")

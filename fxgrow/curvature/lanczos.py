@@ -13,6 +13,11 @@ from fxgrow.curvature.statistics import spearman
 Operator = Callable[[Tensor], Tensor]
 Wanted = Literal["least", "greatest", "largest"]
 
+#: problems whose order is watched: the rank correlation of so many is that of all, within a tenth of what it lacks of 1
+_WATCHED = 256
+#: a vector that loses more than this by being made orthogonal is not orthogonal yet (Daniel et al. 1976)
+_CANCELLED = 0.1
+
 
 @dataclass(frozen=True, eq=False)
 class RitzPairs:
@@ -88,7 +93,7 @@ def lanczos(
     """
     problems, size = start.shape
     steps = min(iterations, size)
-    basis = start.new_zeros(problems, steps, size)
+    basis = start.new_empty(problems, steps, size)
     diagonal, off_diagonal = start.new_zeros(problems, steps), start.new_zeros(problems, steps)
     basis[:, 0] = torch.nn.functional.normalize(start, dim=1)
     scale = start.new_zeros(problems)
@@ -97,14 +102,14 @@ def lanczos(
     )  # where the result is going to be exact, it is let be exact
     for step in range(steps):
         product = operator(basis[:, step])
+        length = torch.linalg.vector_norm(product, dim=1)
         diagonal[:, step] = torch.linalg.vecdot(product, basis[:, step])
-        rest = product
-        if step > 1:  # exact arithmetic asks for no more than this
-            rest = rest.addcmul(basis[:, step], diagonal[:, step, None], value=-1)
-            rest.addcmul_(basis[:, step - 1], off_diagonal[:, step - 1, None], value=-1)
-        rest = _orthogonalised(rest, basis[:, : step + 1])
+        rest = _orthogonalised(product, basis[:, : step + 1])
         norm = torch.linalg.vector_norm(rest, dim=1)
-        scale = torch.maximum(scale, torch.linalg.vector_norm(product, dim=1))
+        if bool((norm < _CANCELLED * length).any()):  # what is left is rounding in part, which twice is enough against
+            rest = _orthogonalised(rest, basis[:, : step + 1])
+            norm = torch.linalg.vector_norm(rest, dim=1)
+        scale = torch.maximum(scale, length)
         exhausted = norm <= 8 * torch.finfo(start.dtype).eps * scale
         off_diagonal[:, step] = norm.masked_fill(exhausted, 0)
         if order.has_settled(diagonal[:, : step + 1], off_diagonal[:, : step + 1]):
@@ -125,7 +130,9 @@ class _Order:
     def has_settled(self, diagonal: Tensor, off_diagonal: Tensor) -> bool:
         if self.settled is None:
             return False
-        tridiagonals = Tridiagonals(diagonal, diagonal.double().cpu(), off_diagonal.double().cpu())
+        every = -(-len(diagonal) // _WATCHED)
+        diagonal, off_diagonal = diagonal[::every].double().cpu(), off_diagonal[::every].double().cpu()
+        tridiagonals = Tridiagonals(diagonal, diagonal, off_diagonal)
         self.values.append(tridiagonals.least())
         if len(self.values) < (self.values.maxlen or 0):
             return False
@@ -150,6 +157,8 @@ def _next_vectors(rest: Tensor, exhausted: Tensor, basis: Tensor) -> Tensor:
 
 
 def _orthogonalised(vectors: Tensor, basis: Tensor) -> Tensor:
-    """Subtract the projections on the basis."""
-    coordinates = torch.bmm(basis, vectors.unsqueeze(2))
-    return torch.baddbmm(vectors.unsqueeze(1), coordinates.transpose(1, 2), basis, alpha=-1).squeeze(1)
+    """Subtract the projections on the basis, one after the other: batched products take two to three times as long."""
+    for index in range(basis.shape[1]):
+        direction = basis[:, index]
+        vectors = vectors.addcmul(direction, torch.linalg.vecdot(direction, vectors)[:, None], value=-1)
+    return vectors

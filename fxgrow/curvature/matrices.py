@@ -55,21 +55,41 @@ class CapturedCall:
             source=(self.source[0], half),
         )
 
+    def positions(self, *, spatial: bool) -> int:
+        """Return how many positions there are; whole samples of a convolution."""
+        return len(self.input) if spatial else self.input.shape[:-1].numel()
+
     def heaviest(self, share: float, *, spatial: bool) -> "CapturedCall":
         """Return the fewest positions that carry a share of ``sum_t |c_t| |x_t|^2``; whole samples of a convolution.
 
         What is left out changes no matrix by more than ``1/N sum |c_it| |x_t|^2`` over what is left out, in any norm.
         """
-        x, c = self.input, self.coefficients
-        if not spatial:
-            x, c = x.flatten(0, -2), c.flatten(0, -2)
-        weights = torch.linalg.vector_norm(c.flatten(1), dim=1) * torch.linalg.vector_norm(x.flatten(1), dim=1).square()
+        weights = self._weights(spatial)
         carried = weights.sort(descending=True).values.cumsum(0)
-        count = int((carried < share * carried[-1]).sum()) + 1
+        return self._chosen(weights, int((carried < share * carried[-1]).sum()) + 1, spatial)
+
+    def few(self, part: float, *, spatial: bool) -> "CapturedCall":
+        """Return a part of the positions, at least one: those that carry most."""
+        weights = self._weights(spatial)
+        return self._chosen(weights, max(1, int(part * len(weights))), spatial)
+
+    def _weights(self, spatial: bool) -> Tensor:
+        """Return ``|c_t| |x_t|^2`` of each position."""
+        x, c = self._by_position(spatial)
+        return torch.linalg.vector_norm(c.flatten(1), dim=1) * torch.linalg.vector_norm(x.flatten(1), dim=1).square()
+
+    def _chosen(self, weights: Tensor, count: int, spatial: bool) -> "CapturedCall":
+        """Return the heaviest positions, in their order."""
         if count > _WORTH_A_COPY * len(weights):
             return self
+        x, c = self._by_position(spatial)
         chosen = weights.topk(count).indices.sort().values
         return replace(self, input=x.index_select(0, chosen), coefficients=c.index_select(0, chosen), parts=1)
+
+    def _by_position(self, spatial: bool) -> tuple[Tensor, Tensor]:
+        """Return the input and the coefficients with one position after the other in front."""
+        x, c = self.input, self.coefficients
+        return (x, c) if spatial else (x.flatten(0, -2), c.flatten(0, -2))
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,9 +113,19 @@ class CurvatureMatrices:
             product(call, vectors, total)
         return self.ranks.sum(total) / self.samples
 
+    @property
+    def positions(self) -> int:
+        """The number of positions on all ranks; of whole samples at a convolution."""
+        return self.ranks.total(sum(call.positions(spatial=self.map.spatial > 0) for call in self.captured))
+
     def heaviest(self, share: float) -> "CurvatureMatrices":
         """Return the matrices over the positions that carry most of them (`CapturedCall.heaviest`)."""
         captured = tuple(call.heaviest(share, spatial=self.map.spatial > 0) for call in self.captured)
+        return CurvatureMatrices(self.map, captured, self.ranks)
+
+    def few(self, part: float) -> "CurvatureMatrices":
+        """Return the matrices over a part of the positions alone (`CapturedCall.few`)."""
+        captured = tuple(call.few(part, spatial=self.map.spatial > 0) for call in self.captured)
         return CurvatureMatrices(self.map, captured, self.ranks)
 
     def gradient(self) -> Tensor:

@@ -1,5 +1,6 @@
 """What is read off a forward and backward pass at one site: its inputs, and the loss's gradients behind it."""
 
+import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -110,11 +111,19 @@ class Reading:
             return None
         reached = torch.zeros(self.site.neurons, dtype=torch.bool)
         for index, (call, node) in enumerate(zip(self.site.calls, self.differentiated, strict=True)):
-            some = gradients[node] != 0
-            if self.regions and bool(some.any()):
-                some &= _in_blocks(self.regions[index].first_derivative, for_solving(values[call])) != 0
-            reached |= some.movedim(self.site.map.channel_dim, 0).flatten(1).any(1).cpu()
+            outputs = self._blocks(values[call]) if self.regions else itertools.repeat(None)
+            for gradient, output in zip(self._blocks(gradients[node]), outputs, strict=False):
+                some = gradient != 0
+                if output is not None:
+                    some &= self.regions[index].first_derivative(for_solving(output)) != 0
+                reached |= some.movedim(self.site.map.channel_dim, 0).flatten(1).any(1).cpu()
+                if bool(reached.all()):  # mostly so after the first samples
+                    return reached
         return reached
+
+    def _blocks(self, value: Tensor) -> tuple[Tensor, ...]:
+        """Divide a value behind the site into a few samples at a time; one without samples in front stays whole."""
+        return _split(value) if value.ndim > 1 + self.site.map.spatial else (value,)
 
     def _call(
         self,
@@ -150,7 +159,8 @@ def for_solving(value: Tensor) -> Tensor:
 
 def _in_blocks(function: Callable[[Tensor], Tensor], value: Tensor) -> Tensor:
     """Apply an elementwise function to a few samples at a time: differentiating takes several copies of its input."""
-    if value.ndim < 2:
-        return function(value)
-    step = max(1, _BLOCK // max(1, value[0].numel()))
-    return torch.cat([function(block) for block in torch.split(value, step)])
+    return function(value) if value.ndim < 2 else torch.cat([function(block) for block in _split(value)])
+
+
+def _split(value: Tensor) -> tuple[Tensor, ...]:
+    return torch.split(value, max(1, _BLOCK // max(1, value[0].numel())))

@@ -8,6 +8,7 @@ so that they see what has grown. One that a graph cannot follow is refused where
 
 import copy
 import functools
+import keyword
 import sys
 import warnings
 import weakref
@@ -18,7 +19,7 @@ from typing import Any
 import torch.fx as fx
 from torch import Tensor, nn
 
-from fxgrow.errors import LostGrowthWarning
+from fxgrow.errors import LostGrowthWarning, TraceError
 from fxgrow.execution.structures import parts_of
 from fxgrow.graph.followed import followed, refuse_to_set
 from fxgrow.graph.state import adopt_state
@@ -77,12 +78,25 @@ def graph_module_like(model: nn.Module, graph: fx.Graph) -> fx.GraphModule:
     Args:
         model: The model that `graph` was traced from, or another GraphModule of it. Parameters and leaves are shared.
         graph: The graph.
+
+    Raises:
+        TraceError: If a module has a name that torch.fx cannot write as code.
     """
+    _refuse_unwritable(graph)
     if isinstance(model, fx.GraphModule):
         kind = _likeness(model.model_class) if isinstance(model, Likeness) else fx.GraphModule
     else:
         kind = _likeness(type(model))
     return _made(kind, model, graph)
+
+
+def _refuse_unwritable(graph: fx.Graph) -> None:
+    for node in graph.nodes:
+        path = str(node.target) if node.op in ("call_module", "get_attr") else ""
+        name = next((name for name in path.split(".") if keyword.iskeyword(name) or set(name) & set('"\\\n\r')), None)
+        if name is not None:
+            what = f"torch.fx writes the graph as Python, where {name!r} can be no attribute"
+            raise TraceError(what, where=path, fix="give the module another name")
 
 
 def leave_behind(graph_module: fx.GraphModule, still: Callable[[], bool]) -> None:

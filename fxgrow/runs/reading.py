@@ -56,7 +56,10 @@ def read_recipe(name: str, changes: Mapping[str, Any] | None = None) -> Settings
         raise FileError(f"it cannot be read ({error.strerror})", where=name, fix=fix) from error
     except ValueError as error:
         raise FileError(f"it is no TOML ({error})", where=name, fix="mend that line") from error
-    return settings_from(override(document, changes or {}), where=name)
+    try:
+        return settings_from(override(document, changes or {}), where=name)
+    except RecursionError as error:
+        raise FileError("its tables lie too deep in each other", where=name, fix="name settings of a recipe") from error
 
 
 def settings_from(document: Mapping[str, Any], *, where: str = "") -> Settings:

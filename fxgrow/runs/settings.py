@@ -1,5 +1,7 @@
 """What a run can be asked for: plain data, one table of a recipe each. Nothing here imports torch."""
 
+import math
+import sys
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
@@ -8,8 +10,9 @@ from msgspec import Meta
 from fxgrow.errors import SettingsError
 
 Count = Annotated[int, Meta(ge=1)]
-Rate = Annotated[float, Meta(gt=0)]
-NotNegative = Annotated[float, Meta(ge=0)]
+Seed = Annotated[int, Meta(ge=0, le=2**63 - 1)]  # as torch takes it
+Rate = Annotated[float, Meta(gt=0, le=sys.float_info.max)]
+NotNegative = Annotated[float, Meta(ge=0, le=sys.float_info.max)]
 Share = Annotated[float, Meta(ge=0, le=1)]
 Part = Annotated[float, Meta(gt=0, le=1)]
 
@@ -24,7 +27,7 @@ class Data:
     channels: Literal[1, 3] | None = None
     images: Count | None = None  #: training images used; without, all
     workers: Annotated[int, Meta(ge=0)] = 0  #: processes that decode and augment, where the data is not in memory
-    seed: int | None = None  #: of the split, where the source has none of its own; without, the run's
+    seed: Seed | None = None  #: of the split, where the source has none of its own; without, the run's
 
 
 @dataclass(frozen=True)
@@ -85,6 +88,9 @@ class Growth:
     new_warmup: Annotated[int, Meta(ge=0)] = 0  #: steps over which it rises to that
 
     def __post_init__(self) -> None:
+        if not 0 < self.budget < math.inf:
+            fix = "give a share of the parameters, as 0.5, or a number of them"
+            raise SettingsError(f"{self.budget} is no budget", where="growth.budget", fix=fix)
         if (self.start is None) != (self.every is None) or (self.at and self.every):
             fix = "give at, or start and every, or events alone"
             raise SettingsError("its schedule is said by halves, or twice", where="growth", fix=fix)
@@ -121,7 +127,7 @@ class Settings:
     """A run. Fields are tables of a recipe, or stand at its top."""
 
     epochs: Count = 40
-    seed: int = 0
+    seed: Seed = 0
     device: str = "auto"  #: as torch spells it; `auto` is the GPU, if there is one
     precision: Literal["fp32", "bf16"] = "fp32"
     label_smoothing: Share = 0.0

@@ -157,6 +157,21 @@ def test_a_fault_of_fxgrow_is_one_line_too(run, files, monkeypatch):
     )
 
 
+@pytest.mark.parametrize(
+    "error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried")]
+)
+def test_too_little_memory_is_no_fault(error, run, files, monkeypatch):
+    def large(*args, **kwargs):
+        raise error
+
+    monkeypatch.setattr("fxgrow.inspection.view_tree", large)
+    status, _, err = run("inspect", files["grown"])
+    assert (status, err) == (
+        2,
+        "fxgrow: the memory does not suffice; take a smaller model, smaller batches or images\n",
+    )
+
+
 def test_ctrl_c_is_one_line_and_leaves_nothing(run, tmp_path, monkeypatch):
     def interrupted(*args, **kwargs):
         raise KeyboardInterrupt

@@ -104,3 +104,25 @@ def test_without_early_stopping_all_positions_are_searched():
     found = cross_fit(halves, iterations=30, seed=0)
     for values, half in zip(found.half_values, halves, strict=True):
         torch.testing.assert_close(values, torch.linalg.eigvalsh(_explicit(half))[:, 0])
+
+
+def _plain_half(seed):
+    """Thirty neurons and 640 positions, all of which weigh alike."""
+    draws = Draws(seed)
+    x = draws.normal(640, 40)
+    c = draws.normal(640, 30) - torch.linspace(0, 0.3, 30, dtype=torch.float64) * x[:, :1].square()
+    return CurvatureMatrices(LinearMap(30, 40, 40), (CapturedCall(x, c, 640, 640, (seed, 0)),))
+
+
+def test_where_all_positions_weigh_alike_a_few_say_where_to_begin(monkeypatch):
+    halves, searched = (_plain_half(0), _plain_half(1)), []
+    product = CurvatureMatrices.__call__
+    monkeypatch.setattr(
+        CurvatureMatrices, "__call__", lambda self, v: searched.append(self.positions) or product(self, v)
+    )
+    early = cross_fit(halves, iterations=16, seed=0, settled=0.99)
+    assert searched[0] <= 640 / 16
+    exact = cross_fit(halves, iterations=40, seed=0)
+    assert spearman(early.whole.values, exact.whole.values) > 0.98
+    assert spearman(early.held_out, exact.held_out) > 0.95
+    torch.testing.assert_close(early.stderr, exact.stderr, rtol=0.2, atol=0)

@@ -81,6 +81,14 @@ def test_float32_reaches_its_own_precision():
     assert float(error.max()) < 1e-6
 
 
+def test_float32_keeps_its_basis_orthogonal_where_one_direction_outweighs_all_others():
+    x, rest = Draws(0).normal(5, 1, 64), Draws(1).normal(5, 64, 64)
+    matrices = 1e-5 / 16 * (rest + rest.transpose(1, 2)) - x.transpose(1, 2) @ x / 64
+    found = _run(matrices.float(), 40)
+    torch.testing.assert_close(found.basis @ found.basis.transpose(1, 2), torch.eye(40).expand(5, 40, 40))
+    torch.testing.assert_close(found.pairs().values, torch.linalg.eigvalsh(matrices)[:, 0], rtol=1e-5, atol=0)
+
+
 def test_it_stops_when_the_order_of_the_problems_has_settled():
     matrices = _symmetric(30, 60) * torch.logspace(0, 2, 30).double()[:, None, None]
 

@@ -166,3 +166,17 @@ def test_a_position_that_carries_nothing_is_left_out():
     (kept,) = matrices.heaviest(1.0).captured
     assert torch.equal(kept.input, x[:10])
     assert kept.samples == 50
+
+
+@pytest.mark.parametrize("name", ["linear over tokens", "conv2d strided"])
+def test_a_few_positions_are_those_that_carry_most(name):
+    matrices = _matrices(name, (40, 30))
+    few = matrices.few(1 / 4)
+    assert few.positions == sum(int(call.positions(spatial=matrices.map.spatial > 0) / 4) for call in matrices.captured)
+    assert bool(_carried(few).sum() > 0.25 * _carried(matrices).sum())
+
+
+def test_a_few_of_very_few_positions_are_one():
+    call = CapturedCall(torch.tensor([[1.0], [3.0]]), torch.ones(2, 4), 2, 2, (0, 0))
+    (kept,) = CurvatureMatrices(LinearMap(4, 1, 1), (call,)).few(1 / 16).captured
+    assert kept.input.tolist() == [[3.0]]

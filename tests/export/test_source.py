@@ -1,8 +1,12 @@
 """A model as PyTorch source: read by a process that has no fxgrow, trained there, and equal bit for bit."""
 
+import collections
+import enum
+import math
+import pathlib
 import subprocess
 import sys
-from pathlib import Path
+import types
 
 import numpy as np
 import pytest
@@ -13,6 +17,7 @@ from torch import nn
 import fxgrow
 from fxgrow.errors import ExportError
 from fxgrow.export import export_source
+from fxgrow.export.source.checking import _same
 from fxgrow.export.source.layout import wrapped
 from fxgrow.testing import random_scores, sample_models
 
@@ -51,7 +56,7 @@ def grow(model: nn.Module, inputs: tuple[torch.Tensor, ...]) -> torch.fx.GraphMo
     return fxgrow.grow(once, random_scores(once, seed=1), budget=0.2, operator="branch")
 
 
-def run_elsewhere(folder: Path, inputs: torch.Tensor) -> dict[str, torch.Tensor]:
+def run_elsewhere(folder: pathlib.Path, inputs: torch.Tensor) -> dict[str, torch.Tensor]:
     save_file({"inputs": inputs.contiguous()}, folder / "inputs.safetensors")
     (folder / "elsewhere.py").write_text(_ELSEWHERE)
     done = subprocess.run([sys.executable, "elsewhere.py"], cwd=folder, capture_output=True, text=True)
@@ -136,7 +141,7 @@ def test_named_outputs_of_transformers_are_a_plain_dataclass(tmp_path):
     check_with_ruff(source)
 
 
-def check_with_ruff(source: Path) -> None:
+def check_with_ruff(source: pathlib.Path) -> None:
     command = [sys.executable, "-m", "ruff", "check", "--isolated", str(source)]
     done = subprocess.run(command, capture_output=True, text=True)
     if "No module named ruff" in done.stderr:
@@ -173,6 +178,91 @@ def test_what_plain_torch_does_not_have_is_refused_by_name(tmp_path):
     with pytest.raises(ExportError, match="elsewhere, which plain torch does not have; export it --to pt2"):
         export_source(torch.fx.GraphModule(nn.Module(), graph), tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+class Choice(enum.IntEnum):
+    LAST = 1
+
+
+class Odd(nn.Module):
+    """Names and constants that Python's own spelling gets wrong."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.add_module("0", nn.Linear(4, 4))
+        self.layer_0 = nn.Linear(4, 4)
+        self.register_buffer("shift", torch.arange(4.0), persistent=False)
+        self.scale = nn.Parameter(torch.full((4,), 0.5))
+
+    def forward(self, x):
+        y = getattr(self, "0")(x) - self.layer_0(x) + self.shift
+        y[:, 1:3] = float("-inf")
+        y = y.softmax(dim=Choice.LAST)
+        return y[0, (1, 2)], y[..., None], (x * (1 + 2j)).imag, {"scale": self.scale}, torch.full_like(x, float("nan"))
+
+
+class Path(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = load_model()
+
+    def forward(self, x):
+        return self.inner(x) + 1
+
+
+class load_model(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(4, 4)
+
+    def forward(self, x):
+        return self.linear(x).relu()
+
+
+@pytest.mark.parametrize("kind", [Odd, Path])
+def test_names_and_constants_that_need_care_come_back_from_a_file_as_they_were(kind, tmp_path):
+    model, inputs = kind().eval(), torch.from_numpy(np.random.default_rng(0).normal(size=(3, 4)).astype(np.float32))
+    source = export_source(fxgrow.trace(model, inputs), tmp_path)
+    module = types.ModuleType("written")
+    module.__file__ = str(source)
+    exec(compile(source.read_text(), source, "exec"), vars(module))
+    torch.testing.assert_close(module.load()(inputs), model(inputs), rtol=0, atol=0, equal_nan=True)
+
+
+@pytest.mark.parametrize("value", [0.0, -0.0, math.inf, 2.5])
+def test_a_number_is_not_taken_for_nan(value):
+    nan, number = torch.tensor([math.nan, 1.0]), torch.tensor([value, 1.0])
+    assert _same(nan, nan)
+    assert _same(number, number)
+    assert not _same(nan, number)
+    assert not _same(torch.tensor([torch.finfo().max, 1.0]), number)
+
+
+def test_an_output_type_of_another_package_is_refused_by_name(tmp_path):
+    class Ordered(nn.Module):
+        def forward(self, x):
+            return collections.OrderedDict(a=x)
+
+    with pytest.raises(ExportError, match="OrderedDict, which plain torch does not have; export it --to pt2"):
+        export_source(fxgrow.trace(Ordered(), torch.zeros(2)), tmp_path)
+
+
+def test_an_autograd_function_is_refused_by_name(tmp_path):
+    class Double(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            return 2 * x
+
+        @staticmethod
+        def backward(ctx, gradient):
+            return gradient
+
+    class Doubling(nn.Module):
+        def forward(self, x):
+            return Double.apply(x)
+
+    with pytest.raises(ExportError, match="apply, which plain torch does not have; export it --to pt2"):
+        export_source(fxgrow.trace(Doubling(), torch.zeros(2)), tmp_path)
 
 
 def test_files_that_are_there_are_kept(tmp_path):

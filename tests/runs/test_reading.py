@@ -54,6 +54,13 @@ def test_a_file_is_a_recipe(tmp_path: Path) -> None:
         ({"data.channels": 2}, "digits: data.channels: 2 does not fit"),
         ({"growth": 3}, "digits: growth: 3 does not fit"),
         ({"growth.budget": "much"}, "digits: growth.budget: 'much' does not fit: expected `int | float`, got `str`"),
+        ({"growth.budget": float("nan")}, "growth.budget: nan is no budget; give a share"),
+        ({"growth.budget": -0.5}, "growth.budget: -0.5 is no budget"),
+        ({"optimizer.rate": float("inf")}, "digits: optimizer.rate: inf does not fit"),
+        ({"optimizer.weight_decay": float("nan")}, "digits: optimizer.weight_decay: nan does not fit"),
+        ({"schedule.cycles": [float("inf")]}, r"digits: schedule.cycles\[0\]: inf does not fit"),
+        ({"seed": 2**70}, "digits: seed: "),
+        ({"seed": -1}, "digits: seed: -1 does not fit"),
         ({"schedule.cycles": []}, "digits: schedule.cycles: "),
         ({"stages.depth": [0.5]}, "a run grows neurons or wakes blocks, not both; leave out"),
         ({"growth.every": 3}, "its schedule is said by halves, or twice; give at, or start and every, or events"),
@@ -74,6 +81,9 @@ def test_a_recipe_that_is_none_is_refused(tmp_path: Path) -> None:
     (tmp_path / "broken.toml").write_text("epochs = \n")
     with pytest.raises(FileError, match="it is no TOML"):
         read_recipe(str(tmp_path / "broken.toml"))
+    (tmp_path / "deep.toml").write_text("a" + ".b" * 3000 + " = 1\n")
+    with pytest.raises(FileError, match="its tables lie too deep in each other"):
+        read_recipe(str(tmp_path / "deep.toml"))
 
 
 def test_changes_are_read_as_python_spells_values() -> None:

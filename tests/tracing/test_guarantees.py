@@ -167,3 +167,18 @@ def test_a_graph_module_passes_through_normalised_and_with_shapes():
 def test_a_traced_model_can_be_copied_and_pickled(copied: Callable[[nn.Module], nn.Module]):
     traced = fxgrow.trace(nn.Sequential(nn.Linear(4, 8), nn.Dropout(0.5), nn.Linear(8, 2)), sample())
     assert torch.equal(copied(traced).eval()(sample()), traced.eval()(sample()))
+
+
+@pytest.mark.parametrize("name", ["import", 'quoted"', "back\\slash", "two\nlines"])
+def test_a_module_whose_name_cannot_be_written_as_python_is_refused_by_it(name: str):
+    class Named(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.parts = nn.ModuleDict({name: nn.Linear(2, 2)})
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.parts[name](x)
+
+    with pytest.raises(TraceError, match="can be no attribute; give the module another name") as caught:
+        fxgrow.trace(Named(), torch.ones(2, 2))
+    assert caught.value.where == f"parts.{name}"

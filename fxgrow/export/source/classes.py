@@ -15,7 +15,9 @@ from fxgrow.export.source.members import Members, declarations
 from fxgrow.export.source.scopes import Scope, follows_mode
 from fxgrow.primitives.residual import add_rows
 
-_RESERVED = {*keyword.kwlist, *dir(builtins), "self", "torch", "nn", "F", "operator", "math", "Tensor"}
+#: names that the file has besides those of its classes
+_IMPORTED = {"torch", "nn", "F", "Tensor", "operator", "math", "dataclass", "Any", "Path", "load_model", "WEIGHTS"}
+_RESERVED = {*keyword.kwlist, *dir(builtins), "self", "load", *_IMPORTED}
 
 
 @dataclass

@@ -155,8 +155,10 @@ def spell(value: Any, names: Names, node: fx.Node) -> str:
         return f'float("{value}")'
     if isinstance(value, torch.device):
         return f'torch.device("{value}")'
-    if value is None or value is ... or isinstance(value, bool | int | float | str):
-        return "..." if value is ... else _quoted(value) if isinstance(value, str) else repr(value)
+    if value is None or value is ... or isinstance(value, bool):
+        return "..." if value is ... else repr(value)
+    if isinstance(value, str | int | float | complex):
+        return _literal(value)
     if isinstance(value, torch.dtype | torch.layout | torch.memory_format):
         return str(value)
     if isinstance(value, type) and value in (bool, int, float):
@@ -170,7 +172,8 @@ def _index(value: Any, names: Names, node: fx.Node) -> str:
         start, stop, step = ("" if p is None else spell(p, names, node) for p in (value.start, value.stop, value.step))
         return f"{start}:{stop}" + (f":{step}" if step else "")
     if isinstance(value, tuple) and value:
-        return ", ".join(_index(item, names, node) for item in value) + ("," if len(value) == 1 else "")
+        items = [spell(i, names, node) if isinstance(i, tuple) else _index(i, names, node) for i in value]
+        return ", ".join(items) + ("," if len(value) == 1 else "")
     return spell(value, names, node)
 
 
@@ -184,5 +187,19 @@ def _slice(parts: list[str]) -> str:
     return f"slice({', '.join(parts)})"
 
 
+def _literal(value: str | int | float | complex) -> str:
+    """Spell the value itself, also of an enumeration, which prints as something else."""
+    if isinstance(value, str):
+        return _quoted(value)
+    if isinstance(value, int):
+        return int.__repr__(value)
+    return float.__repr__(value) if isinstance(value, float) else _complex(value)
+
+
+def _complex(value: complex) -> str:
+    finite = math.isfinite(value.real) and math.isfinite(value.imag)
+    return f"complex({value.real!r}, {value.imag!r})" if finite else f'complex("{complex.__repr__(value)[1:-1]}")'
+
+
 def _quoted(text: str) -> str:
-    return '"' + repr(f"'{text}")[2:-1].replace('"', '\\"').replace("\\'", "'") + '"'
+    return '"' + repr(f"'{str.__str__(text)}")[2:-1].replace('"', '\\"').replace("\\'", "'") + '"'

@@ -1,5 +1,6 @@
 """What each module of the written source holds: parameters, modules of torch, and modules that are written too."""
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -37,10 +38,12 @@ class Container:
             return "list"
         return "attributes" if all(name.isidentifier() for name in self.items) else "dict"
 
-
-def attribute(name: str) -> str:
-    """Return the name of an attribute for a name that may be a number."""
-    return name if name.isidentifier() else f"layer_{name}"
+    def attribute(self, name: str) -> str:
+        """Return the name of the attribute of an item, whose own name may be a number."""
+        if name.isidentifier():
+            return name
+        plain = re.sub(r"\W", "_", f"layer_{name}")
+        return plain if plain not in self.items else self.attribute(f"{name}_")
 
 
 class Members:
@@ -52,6 +55,8 @@ class Members:
         self.leaves: dict[str, Leaf] = {}
         self.containers: dict[Scope, Container] = {root: self.root}
         self._add_all(root)
+        for node in graph_module.graph.output_node().all_input_nodes:
+            self._add_new(node)
 
     def _add_all(self, scope: Scope) -> None:
         """Add what a scope holds, in the order in which it is used."""
@@ -63,8 +68,11 @@ class Members:
                 self._add_all(step)
                 continue
             for node in (*step.all_input_nodes, step):
-                if node.op in ("get_attr", "call_module") and str(node.target) not in self.leaves:
-                    self._add_node(node)
+                self._add_new(node)
+
+    def _add_new(self, node: fx.Node) -> None:
+        if node.op in ("get_attr", "call_module") and str(node.target) not in self.leaves:
+            self._add_node(node)
 
     def _add_node(self, node: fx.Node) -> None:
         path = str(node.target)
@@ -83,7 +91,7 @@ class Members:
         container, text = self.containers[scope], "self"
         for part in path[len(scope.path) :].lstrip(".").split("."):
             if container.kind == "attributes":
-                text += f".{attribute(part)}"
+                text += f".{container.attribute(part)}"
             else:
                 text += f"[{part}]" if container.kind == "list" else f'["{part}"]'
             inner = container.items.get(part)  # None inside a module of torch
@@ -94,7 +102,7 @@ class Members:
         """Return the path in the written model: where a name had to change, another one."""
         container, parts = self.root, []
         for part in path.split("."):
-            parts.append(attribute(part) if container.scope is not None else part)
+            parts.append(container.attribute(part) if container.scope is not None else part)
             inner = container.items.get(part)
             container = inner if isinstance(inner, Container) else Container()
         return ".".join(parts)
@@ -121,9 +129,9 @@ class Members:
 def declarations(container: Container, class_names: dict[Scope, str], prefix: str = "self") -> Iterator[str]:
     """Yield the lines of ``__init__`` that make what a module holds."""
     for name, item in container.items.items():
-        place = f"{prefix}.{attribute(name)}"
+        place = f"{prefix}.{container.attribute(name)}"
         if isinstance(item, Leaf) and item.kind == "buffer":
-            yield f'{prefix}.register_buffer("{attribute(name)}", {item.text})'
+            yield f'{prefix}.register_buffer("{container.attribute(name)}", {item.text})'
         else:
             yield f"{place} = {_expression(item, class_names)}"
             yield from _inside(item, class_names, place)

@@ -1,6 +1,7 @@
 """Write a model as readable PyTorch source and a file of weights, which need no fxgrow."""
 
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -139,10 +140,10 @@ def _file(graph_module: fx.GraphModule, classes: list[WrittenClass], helpers: He
 def _imports(body: str) -> str:
     used = {
         "import math": "math.", "import operator": "operator.", "from dataclasses import dataclass": "@dataclass",
-        "from pathlib import Path": "Path(", "from typing import Any": "Any ",
+        "from pathlib import Path": "Path(", "from typing import Any": "Any",
         "import torch": "torch.", "import torch.nn.functional as F": "F.",
     }  # fmt: skip
-    lines = [line for line, mark in used.items() if any(f"{c}{mark}" in f"\n{body}" for c in " (=[-\n")]
+    lines = [line for line, mark in used.items() if re.search(rf"[ (=\[\-\n]{re.escape(mark)}", f"\n{body}")]
     standard = [line for line in lines if "torch" not in line]
     others = [line for line in lines if "torch" in line and line != "import torch.nn.functional as F"]
     functional = [line for line in lines if line == "import torch.nn.functional as F"]
