@@ -87,7 +87,10 @@ def _flops(traced: torch.fx.GraphModule, batches: list[tuple[Tensor, Tensor]], o
 
 
 class _Flops(TorchDispatchMode):
-    """Adds up torch's FLOPs of each operation; torch's own counter refuses `torch.autograd.grad`, and in-place ones."""
+    """Adds up torch's FLOPs of each operation; torch's own counter refuses `torch.autograd.grad`, and in-place ones.
+
+    torch counts matrix products alone. A projection that is subtracted is an inner product and an ``addcmul`` behind it.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -98,4 +101,5 @@ class _Flops(TorchDispatchMode):
         name = str(func._overloadpacket).rpartition(".")[2].rstrip("_")
         count = flop_registry.get(getattr(torch.ops.aten, name, None))
         self.total += 0 if count is None else count(*args, **(kwargs or {}), out_val=out)
+        self.total += 4 * out.numel() if name == "addcmul" else 0
         return out
