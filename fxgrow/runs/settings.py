@@ -147,6 +147,10 @@ class Settings:
         if self.growth and self.stages:
             fix = "leave out [growth] or [stages]"
             raise SettingsError("a run grows neurons or wakes blocks, not both", where="stages", fix=fix)
+        if self.growth and max(self.growth.at, default=0) >= self.epochs:
+            last = max(self.growth.at)
+            what = f"the model would grow before epoch {last}, counted from 0, and the run has {self.epochs}"
+            raise SettingsError(what, where="growth.at", fix="train longer, grow earlier, or say how many events")
         if self.stages and self.model.passes:
             what = "blocks wake inside the model as its class makes it, and no pass rewrites that"
             raise SettingsError(what, where="model.passes", fix="leave out model.passes or [stages]")

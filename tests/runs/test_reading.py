@@ -51,6 +51,7 @@ def test_a_file_is_a_recipe(tmp_path: Path) -> None:
         ),
         ({"epochs": 0}, "digits: epochs: 0 does not fit: expected `int` >= 1"),
         ({"growth.at": [4, 0]}, r"digits: growth.at\[1\]: 0 does not fit"),
+        ({"growth.at": [1, 40]}, "growth.at: the model would grow before epoch 40, counted from 0, and the run has 40"),
         ({"data.channels": 2}, "digits: data.channels: 2 does not fit"),
         ({"growth": 3}, "digits: growth: 3 does not fit"),
         ({"growth.budget": "much"}, "digits: growth.budget: 'much' does not fit: expected `int | float`, got `str`"),
