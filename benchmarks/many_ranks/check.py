@@ -89,7 +89,7 @@ def _flops(traced: torch.fx.GraphModule, batches: list[tuple[Tensor, Tensor]], o
 class _Flops(TorchDispatchMode):
     """Adds up torch's FLOPs of each operation; torch's own counter refuses `torch.autograd.grad`, and in-place ones.
 
-    torch counts matrix products alone. A projection that is subtracted is an inner product and an ``addcmul`` behind it.
+    torch counts matrix products alone; a projection that is subtracted is an inner product and an ``addcmul``.
     """
 
     def __init__(self) -> None:
