@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import torch.fx as fx
 from torch import nn
 
 from fxgrow.primitives.modules import clone_module
@@ -22,7 +23,11 @@ def adopt_state_hooks(module: nn.Module, container: nn.Module) -> None:
         getattr(container, name).update(hooks)
     for name in _METHODS:
         own = vars(module).get(name)
-        if own is not None or getattr(type(module), name) is not getattr(nn.Module, name):
+        # what a graph's class overrides is fxgrow's, which the container's class has too
+        overrides = not isinstance(module, fx.GraphModule) and getattr(type(module), name) is not getattr(
+            nn.Module, name
+        )
+        if own is not None or overrides:
             setattr(container, name, getattr(_shadow(getattr(own, "__self__", module), container), name))
     if module._version != container._version:
         container._version = module._version
