@@ -23,11 +23,9 @@ def adopt_state_hooks(module: nn.Module, container: nn.Module) -> None:
         getattr(container, name).update(hooks)
     for name in _METHODS:
         own = vars(module).get(name)
-        # what a graph's class overrides is fxgrow's, which the container's class has too
-        overrides = not isinstance(module, fx.GraphModule) and getattr(type(module), name) is not getattr(
-            nn.Module, name
-        )
-        if own is not None or overrides:
+        overridden = getattr(type(module), name) is not getattr(nn.Module, name)
+        # what a graph's class overrides is fxgrow's, and the container's class has it too
+        if own is not None or (overridden and not isinstance(module, fx.GraphModule)):
             setattr(container, name, getattr(_shadow(getattr(own, "__self__", module), container), name))
     if module._version != container._version:
         container._version = module._version
