@@ -127,6 +127,14 @@ def first_line(error: BaseException) -> str:
     return lines[0].rstrip(".") if lines else type(error).__name__
 
 
+def ran_out_of_memory(error: BaseException) -> bool:
+    """Say whether an error is one of memory, of a device or of the machine, or was caused by one."""
+    kinds = {kind.__name__ for kind in type(error).__mro__}  # torch's own by its name: nothing here imports torch
+    if kinds & {"MemoryError", "OutOfMemoryError"} or "can't allocate memory" in str(error):
+        return True
+    return error.__cause__ is not None and ran_out_of_memory(error.__cause__)
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """Return a question, with a space behind it, that names the known word closest to `word`; empty if none is close.
 

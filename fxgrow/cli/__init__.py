@@ -11,7 +11,7 @@ from contextlib import contextmanager, nullcontext, redirect_stdout
 from typing import Any
 
 from fxgrow.cli.parser import Parser
-from fxgrow.errors import FxgrowError, did_you_mean
+from fxgrow.errors import FxgrowError, did_you_mean, ran_out_of_memory
 
 #: The verbs, in the order of the help. Each is a module here with `add_parser(verbs)`, which sets `run` and `parser`.
 VERBS = ("trace", "score", "grow", "verify", "inspect", "export", "report", "run", "train", "demo", "doctor")
@@ -58,9 +58,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:
         if debug:
             raise
-        kind = type(error).__name__
-        if isinstance(error, MemoryError) or kind == "OutOfMemoryError" or "can't allocate memory" in str(error):
+        if ran_out_of_memory(error):
             return _report("the memory does not suffice; take a smaller model, smaller batches or images", USER_ERROR)
+        kind = type(error).__name__
         return _report(
             f"a fault of fxgrow ({kind}: {error}); run it again with --debug and report what it shows", FAULT
         )

@@ -137,12 +137,8 @@ def changes_of(args: argparse.Namespace) -> dict[str, Any]:
     if args.budget:
         changes["growth.budget"] = parse_budget(args.budget)
     if args.stages:
-        depth = parse_shares(args.stages, "--stages")
-        changes |= {
-            "growth": None,
-            "stages": None,
-            "stages.depth": depth,
-        }  # of the recipe nothing stays, its times neither
+        # of the recipe's stages nothing stays, their times neither
+        changes |= {"growth": None, "stages": None, "stages.depth": parse_shares(args.stages, "--stages")}
     if args.cycles:
         changes["schedule.cycles"] = parse_shares(args.cycles, "--cycles")
     if args.no_compile:

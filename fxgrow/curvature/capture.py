@@ -11,7 +11,7 @@ import torch.fx as fx
 from torch import Tensor, nn
 
 from fxgrow.curvature.batches import Batch, tensors_in
-from fxgrow.errors import AnalysisError, FxgrowError, TraceError, first_line
+from fxgrow.errors import AnalysisError, FxgrowError, TraceError, first_line, ran_out_of_memory
 from fxgrow.execution.calling import Inputs, bind_placeholders
 from fxgrow.execution.place import Place
 from fxgrow.execution.preservation import preserved
@@ -69,9 +69,11 @@ def _own_errors(what: str, batch: Batch) -> Iterator[None]:
     """Say of an error in the user's code on which batch it came; running out of memory stays what it is."""
     try:
         yield
-    except (FxgrowError, MemoryError, torch.OutOfMemoryError):
+    except FxgrowError:
         raise
     except Exception as error:
+        if ran_out_of_memory(error):
+            raise
         fix = "give batches (inputs, target) as in training, for which it runs"
         raise AnalysisError(
             f"{what} fails on it: {first_line(error)}", where=f"batch {batch.index}", fix=fix

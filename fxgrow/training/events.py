@@ -12,7 +12,7 @@ from fxgrow.curvature.analysis import DEFAULT_MAX_MEMORY
 from fxgrow.curvature.batches import Batch, halved
 from fxgrow.curvature.capture import LossFunction, loss_of
 from fxgrow.curvature.probe_data import CountSamples, read_batches
-from fxgrow.errors import FxgrowWarning, VerificationError, first_line
+from fxgrow.errors import FxgrowWarning, VerificationError, first_line, ran_out_of_memory
 from fxgrow.execution.calling import Inputs
 from fxgrow.execution.place import Place
 from fxgrow.execution.preservation import preserved
@@ -153,13 +153,6 @@ class Event:
                 stack.enter_context(self.place.computing(graph_module))
             loss = loss_of(self.loss_fn, Inputs.of(model, batch.inputs).call(model), batch)
         return Ranks().mean(loss)
-
-
-def ran_out_of_memory(error: BaseException) -> bool:
-    """Say whether an error is one of memory, of a device or of the machine, or was caused by one."""
-    if isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error):
-        return True
-    return error.__cause__ is not None and ran_out_of_memory(error.__cause__)
 
 
 def check_equal(before: float, after: float) -> None:

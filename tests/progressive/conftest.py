@@ -5,6 +5,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fxgrow.progressive import Progressive
+
 
 class Block(nn.Module):
     """A residual MLP behind a norm, with a dropout whose rate is zero unless it is set."""
@@ -62,3 +64,7 @@ def train(growing: nn.Module, optimizer: torch.optim.Optimizer, steps: int, seed
         optimizer.step()
         losses.append(loss.item())
     return losses
+
+
+def halves(whole: nn.Module, depth: float = 0.5) -> Progressive:
+    return Progressive(whole, data()[0], depth=depth)
