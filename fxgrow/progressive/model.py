@@ -16,6 +16,7 @@ from fxgrow.execution.structures import batch_size_of, resized
 from fxgrow.graph.identity import become
 from fxgrow.graph.sharing import share
 from fxgrow.optimizers import listed
+from fxgrow.primitives.arguments import checks_arguments
 from fxgrow.primitives.modules import find_submodule
 from fxgrow.progressive.checkpoints import attach_progress
 from fxgrow.progressive.companions import averages_of, companions_of
@@ -30,7 +31,7 @@ from fxgrow.progressive.waking import Advance, event_of, learnt, touched_paramet
 from fxgrow.record.record import update_record
 from fxgrow.tracing import trace
 from fxgrow.training.compilation import compile as compile_blocks
-from fxgrow.training.schedule import Schedule
+from fxgrow.training.schedule import Times
 
 
 class Progressive(nn.Module):
@@ -73,6 +74,7 @@ class Progressive(nn.Module):
     _running: fx.GraphModule
     _runner: Callable[..., Any]
 
+    @checks_arguments(PlanError, stages="a list of fxgrow.Stage, as stages=[Stage(depth=1 / 4), Stage(depth=1 / 2)]")
     def __init__(
         self,
         model: nn.Module,
@@ -81,7 +83,7 @@ class Progressive(nn.Module):
         depth: float = 1.0,
         width: float = 1.0,
         stages: Iterable[Stage] | None = None,
-        at: Schedule | Iterable[float] = (),
+        at: Times = (),
     ) -> None:
         super().__init__()
         whole = trace(model, example_inputs)

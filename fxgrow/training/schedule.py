@@ -164,7 +164,11 @@ class Significance(Schedule):
         return share() >= self.share
 
 
-def as_schedule(at: Schedule | Iterable[float]) -> Schedule:
+#: when: a schedule, or the epochs or steps
+Times = Schedule | Iterable[float] | float
+
+
+def as_schedule(at: Times) -> Schedule:
     """Return a schedule as it is, and times as `At`.
 
     Raises:
