@@ -14,7 +14,8 @@ from torch.optim import Optimizer
 
 from fxgrow.errors import FxgrowError
 
-P, R = ParamSpec("P"), TypeVar("R")
+P = ParamSpec("P")
+R = TypeVar("R")
 
 _WORDS = {int: "a whole number", float: "a number", bool: "True or False", str: "a string", type(None): "None"}
 _PLURALS = {int: "whole numbers", float: "numbers", str: "strings"}
