@@ -23,7 +23,7 @@ from fxgrow.training.events import Event, GrowthReport, check_equal, significant
 from fxgrow.training.growing import Growing, Wrap
 from fxgrow.training.purse import Purse, planned
 from fxgrow.training.resuming import Resumable, Stateful
-from fxgrow.training.schedule import Schedule, as_schedule
+from fxgrow.training.schedule import Schedule, as_schedule, read_moment
 from fxgrow.training.young import Young
 
 
@@ -158,6 +158,7 @@ class Grower(Resumable):
                 read = self._event.read(self.graph_module, batches, seed)
                 return significant_share(self._event.measure(self.graph_module, read, seed)[1])
 
+        now, metric = read_moment(now, metric)
         return self.schedule.due(now, self._events, metric, share)
 
     def grow(
