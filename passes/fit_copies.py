@@ -30,8 +30,6 @@ def read_pairs(batches: Iterable[Any]) -> list[Any]:
         PassError: If there is none, or a batch is no pair.
     """
     fix = "let fit= yield pairs (inputs, target)"
-    if not isinstance(batches, Iterable):
-        raise PassError("it holds no batches", where="fit=", fix=fix)
     with preserved_randomness():
         pairs = list(batches)
     if not pairs:

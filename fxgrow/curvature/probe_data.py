@@ -22,6 +22,8 @@ ENOUGH_SAMPLES = 256
 
 #: says how many samples a batch holds, given the batch as the iterable yielded it
 CountSamples = Callable[[Any], int]
+#: what `batches` are
+PAIRS_IN_WORDS = "pairs (inputs, target), or inputs alone where loss_fn is None"
 
 
 class FewSamplesWarning(FxgrowWarning):

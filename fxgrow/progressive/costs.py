@@ -94,17 +94,6 @@ def _running_size(parameter: nn.Parameter, slices: Slices, name: str) -> int:
     return size
 
 
-def check_repetitions(repetitions: int) -> None:
-    """Refuse what is no number of repetitions.
-
-    Raises:
-        PlanError: If it is none.
-    """
-    if not isinstance(repetitions, int) or repetitions < 0:
-        fix = "give a whole number; 0 measures nothing"
-        raise PlanError(f"{repetitions!r} is no number of repetitions", where="costs", fix=fix)
-
-
 def measure(model: nn.Module, inputs: Inputs, repetitions: int) -> float:
     """Return the median time of a forward and a backward pass in training mode, in seconds; nothing moves.
 

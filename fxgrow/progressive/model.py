@@ -17,10 +17,11 @@ from fxgrow.execution.structures import batch_size_of, resized
 from fxgrow.graph.identity import become
 from fxgrow.graph.sharing import share
 from fxgrow.optimizers import listed
+from fxgrow.primitives.arguments import checks_arguments
 from fxgrow.primitives.unwrapping import bare
 from fxgrow.progressive.checkpoints import attach_progress, rebuild
 from fxgrow.progressive.companions import averages_of, companions_of
-from fxgrow.progressive.costs import Costs, StageCost, check_repetitions, measure, running_parameters
+from fxgrow.progressive.costs import Costs, StageCost, measure, running_parameters
 from fxgrow.progressive.modes import follow_modes, move_buffers
 from fxgrow.progressive.narrowing import IdleSlice, idle_slices, wake_units, width_slices
 from fxgrow.progressive.parts import Part, find_parts
@@ -31,7 +32,7 @@ from fxgrow.progressive.waking import Advance, event_of, learnt, touched_paramet
 from fxgrow.record.record import update_record
 from fxgrow.tracing import trace
 from fxgrow.training.compilation import compile as compile_blocks
-from fxgrow.training.schedule import Schedule, read_moment
+from fxgrow.training.schedule import Times
 
 
 class Progressive(nn.Module):
@@ -75,6 +76,7 @@ class Progressive(nn.Module):
     _running: fx.GraphModule
     _runner: Callable[..., Any]
 
+    @checks_arguments(PlanError, stages="a list of fxgrow.Stage, as stages=[Stage(depth=1 / 4), Stage(depth=1 / 2)]")
     def __init__(
         self,
         model: nn.Module,
@@ -83,13 +85,12 @@ class Progressive(nn.Module):
         depth: float = 1.0,
         width: float = 1.0,
         stages: Iterable[Stage] | None = None,
-        at: Schedule | Iterable[float] = (),
+        at: Times = (),
     ) -> None:
         super().__init__()
         model = bare(model)
         if isinstance(model, Progressive):
-            fix = "give the model itself, with all stages in stages="
-            raise PlanError("it grows by stages already", where=type(model).__name__, fix=fix)
+            raise PlanError("it grows by stages already", where="model", fix="give the model itself, and all stages")
         whole = trace(model, example_inputs)
         self.__dict__["model"] = model  # not a submodule, which would put its name before every parameter's
         self._parameters, self._buffers, self._modules = model._parameters, model._buffers, model._modules
@@ -180,6 +181,7 @@ class Progressive(nn.Module):
         """Why other residual blocks run in all stages, by their paths."""
         return self._parts.reasons
 
+    @checks_arguments(PlanError)
     def due(self, now: float, *, metric: float | None = None) -> bool:
         """Say whether an advance is due and has not been made; after a resumed run too.
 
@@ -190,7 +192,6 @@ class Progressive(nn.Module):
         Raises:
             PlanError: If one of them is no number, or the schedule watches a metric, and none is given.
         """
-        now, metric = read_moment(now, metric)
         if self.stage + 1 == len(self.stages):
             return False
         return self.schedule.due(now, self.stage, metric, float)  # no schedule here asks for scores
@@ -220,6 +221,7 @@ class Progressive(nn.Module):
         named = {source.path: [part.path for part in started] for source, started in woken.items()}
         return Advance(self.stage, named, len(touched))
 
+    @checks_arguments(PlanError)
     def costs(self, inputs: Any = None, *, repetitions: int = 0) -> Costs:
         """Return what each stage costs, and what was saved so far; printed, it is a table.
 
@@ -230,7 +232,8 @@ class Progressive(nn.Module):
         Raises:
             PlanError: If it is no number of repetitions, or the model does not run on the batch.
         """
-        check_repetitions(repetitions)
+        if repetitions < 0:
+            raise PlanError("it is negative", where=f"repetitions {repetitions}", fix="0 measures nothing")
         batch = Inputs.of(self._whole, self._example_inputs if inputs is None else inputs)
         return Costs(tuple(self._cost_of(index, batch, repetitions) for index in range(len(self.stages))))
 

@@ -4,11 +4,11 @@ import itertools
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from numbers import Real
 
 from fxgrow.errors import PlanError
+from fxgrow.primitives.arguments import check_fields
 from fxgrow.progressive.parts import Parts
-from fxgrow.training.schedule import At, Schedule, Significance, as_schedule
+from fxgrow.training.schedule import At, Schedule, Significance, Times, as_schedule
 
 
 @dataclass(frozen=True)
@@ -31,15 +31,12 @@ class Stage:
         named = isinstance(self.depth, tuple | list)
         if named:
             object.__setattr__(self, "depth", tuple(self.depth))  # type: ignore[arg-type]
-        if not all(_is_share(value) for value in ([self.width] if named else [self.depth, self.width])):
+        check_fields(self, PlanError)
+        if not all(0 < value <= 1 for value in (self.depth, self.width) if isinstance(value, int | float)):
             fix = "give 1 for all of it, or as depth the paths of blocks in a tuple"
             raise PlanError("shares of a model are numbers between 0 and 1", where=str(self), fix=fix)
         if isinstance(self.depth, tuple) and len(set(self.depth)) < len(self.depth):
             raise PlanError("it names a block twice", where=str(self), fix="name each block once")
-
-
-def _is_share(value: object) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool) and 0 < float(value) <= 1
 
 
 def make_stages(depth: float, width: float, stages: Iterable[Stage] | None) -> tuple[Stage, ...]:
@@ -69,7 +66,7 @@ def make_stages(depth: float, width: float, stages: Iterable[Stage] | None) -> t
 
 
 def _given(stages: Iterable[Stage]) -> list[Stage]:
-    found = list(stages) if isinstance(stages, Iterable) else [stages]
+    found = list(stages)
     for stage in found:
         if not isinstance(stage, Stage):
             fix = "give a list of fxgrow.Stage, as stages=[Stage(depth=1 / 4), Stage(depth=1 / 2)]"
@@ -77,7 +74,7 @@ def _given(stages: Iterable[Stage]) -> list[Stage]:
     return found
 
 
-def check_schedule(at: Schedule | Iterable[float], stages: Sequence[Stage]) -> Schedule:
+def check_schedule(at: Times, stages: Sequence[Stage]) -> Schedule:
     """Return when advances are due.
 
     Raises:

@@ -1,10 +1,8 @@
 """Cosine cycles of the learning rate, as a plain PyTorch scheduler."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
-from numbers import Integral, Real
-from typing import Any
 
 from torch import Tensor
 from torch.optim import Optimizer
@@ -12,6 +10,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from fxgrow.errors import PlanError
 from fxgrow.optimizers import listed
+from fxgrow.primitives.arguments import checks_arguments
 
 
 class CosineCycles(LRScheduler):
@@ -44,6 +43,7 @@ class CosineCycles(LRScheduler):
         [0.02, 1.0, 0.01, 2.0, 0.02]
     """
 
+    @checks_arguments(PlanError)
     def __init__(
         self,
         optimizer: Optimizer,
@@ -54,9 +54,15 @@ class CosineCycles(LRScheduler):
         last: float = 0.01,
         last_epoch: int = -1,
     ) -> None:
-        _check(steps, peaks, (warm_up, last))
         listed((optimizer,))
         self.peaks, self.warm_up, self.last = tuple(float(peak) for peak in peaks), warm_up, last
+        if not self.peaks or min(self.peaks) <= 0 or not 0 <= warm_up <= 1 or not 0 <= last <= 1:
+            what = f"peaks={peaks}, warm_up={warm_up}, last={last}"
+            fix = "give positive peaks, and shares between 0 and 1"
+            raise PlanError("it makes no schedule", where=f"CosineCycles({what})", fix=fix)
+        if steps < len(self.peaks):
+            what = f"{steps} steps are too few for {len(self.peaks)} cycles"
+            raise PlanError(what, where="CosineCycles", fix="train longer, or in fewer cycles")
         #: the step at which each cycle begins, and the end of the last one
         self.bounds = [round(steps * index / len(self.peaks)) for index in range(len(self.peaks) + 1)]
         super().__init__(optimizer, last_epoch)
@@ -77,20 +83,3 @@ class CosineCycles(LRScheduler):
         """Return the learning rate of each group, those that came in later included."""
         share = self.share(self.last_epoch)
         return [group["initial_lr"] * share for group in self.optimizer.param_groups]
-
-
-def _check(steps: Any, peaks: Any, shares: tuple[Any, Any]) -> None:
-    given = list(peaks) if isinstance(peaks, Iterable) else []
-    whole = isinstance(steps, Integral) and not isinstance(steps, bool)
-    positive = given and all(_within(peak, math.inf) and peak > 0 for peak in given)
-    if not (whole and positive and all(_within(share, 1) for share in shares)):
-        what = f"steps={steps!r}, peaks={peaks!r}, warm_up={shares[0]!r}, last={shares[1]!r}"
-        fix = "give a number of steps, positive peaks as in (1, 2), and shares between 0 and 1"
-        raise PlanError("it makes no schedule", where=f"CosineCycles({what})", fix=fix)
-    if steps < len(given):
-        what = f"{steps} steps are too few for {len(given)} cycles"
-        raise PlanError(what, where="CosineCycles", fix="train longer, or in fewer cycles")
-
-
-def _within(value: Any, most: float) -> bool:
-    return isinstance(value, Real) and math.isfinite(value) and 0 <= value <= most

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from fxgrow.errors import PlanError
+from fxgrow.primitives.arguments import check_fields
 
 #: Measures which share of the neurons has a significant held-out score; it costs as much as an analysis.
 MeasureShare = Callable[[], float]
@@ -81,7 +82,8 @@ class Every(Schedule):
     events: int | None = None
 
     def __post_init__(self) -> None:
-        if not (_at_least(self.period, 0) and self.period and _at_least(self.after, 0) and _is_count(self.events)):
+        check_fields(self, PlanError)
+        if self.period <= 0 or self.after < 0 or (self.events is not None and self.events < 1):
             raise PlanError("it is no schedule", where=str(self), fix="give a positive period, and a warm-up from 0 on")
 
     def due(self, now: float, done: int, metric: float | None, share: MeasureShare) -> bool:
@@ -113,8 +115,9 @@ class Plateau(Schedule):
     _now: float = field(default=-math.inf, init=False)
 
     def __post_init__(self) -> None:
-        numbers = _at_least(self.patience, 1) and _at_least(self.threshold, 0) and _at_least(self.after, 0)
-        if not numbers or self.mode not in ("min", "max") or not _is_count(self.events):
+        check_fields(self, PlanError)
+        numbers = self.patience >= 1 and self.threshold >= 0 and (self.events is None or self.events >= 1)
+        if not numbers or self.mode not in ("min", "max"):
             fix = "give a patience from 1 on, mode='min' or 'max', and a threshold from 0 on"
             raise PlanError("it is no schedule", where=str(self), fix=fix)
 
@@ -160,8 +163,8 @@ class Significance(Schedule):
     events: int | None = None
 
     def __post_init__(self) -> None:
-        shares = _at_least(self.share, 0) and 0 < self.share <= 1
-        if not (shares and _at_least(self.every, 1) and _at_least(self.after, 0) and _is_count(self.events)):
+        check_fields(self, PlanError)
+        if not 0 < self.share <= 1 or self.every < 1:
             raise PlanError("it is no schedule", where=str(self), fix="give a share up to 1, and every=1 or more")
 
     def due(self, now: float, done: int, metric: float | None, share: MeasureShare) -> bool:
@@ -171,7 +174,11 @@ class Significance(Schedule):
         return share() >= self.share
 
 
-def as_schedule(at: Schedule | Iterable[float]) -> Schedule:
+#: when: a schedule, or the epochs or steps
+Times = Schedule | Iterable[float] | float
+
+
+def as_schedule(at: Times) -> Schedule:
     """Return a schedule as it is, and times as `At`.
 
     Raises:
@@ -180,36 +187,6 @@ def as_schedule(at: Schedule | Iterable[float]) -> Schedule:
     if isinstance(at, Schedule):
         return at
     return At(tuple(sorted(_check_times(tuple(at) if isinstance(at, Iterable) else (at,)))))
-
-
-def read_moment(now: float, metric: float | None) -> tuple[float, float | None]:
-    """Return what a training loop says of the present moment, as plain numbers; one-element tensors are read.
-
-    Raises:
-        PlanError: If the epoch or step is no number, or the metric is none.
-    """
-    found = [value if value is None else _number(value) for value in (now, metric)]
-    if found[0] is None or math.isnan(found[0]):
-        raise PlanError(f"{now!r} is no epoch or step", where="due", fix="call due(step) with a number")
-    if metric is not None and found[1] is None:
-        raise PlanError(f"{metric!r} is no number", where="due, metric=", fix="give the loss as a number")
-    return found[0], found[1]
-
-
-def _number(value: object) -> float | None:
-    try:
-        return None if isinstance(value, str | bool) else float(value)  # type: ignore[arg-type]
-    except (TypeError, ValueError, RuntimeError):  # the last one is a tensor's of several numbers
-        return None
-
-
-def _at_least(value: object, least: float) -> bool:
-    number = _number(value)
-    return number is not None and number >= least
-
-
-def _is_count(events: int | None) -> bool:
-    return events is None or _at_least(events, 1)
 
 
 def growth_epochs(epochs: int, events: int, *, first: float = 0.25, last: float = 0.6) -> tuple[int, ...]:

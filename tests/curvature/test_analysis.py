@@ -127,7 +127,7 @@ def _exhausted():
         (F.cross_entropy, [BATCHES[0], (X * torch.inf, TARGET)], {}, "batch 1: it is nan"),
         (F.cross_entropy, BATCHES, {"score": "egien"}, "did you mean 'eigen'"),
         (F.cross_entropy, BATCHES, {"sites": ["9"]}, "9: no site has this module path"),
-        (F.cross_entropy, BATCHES, {"iterations": 0}, "iterations 0: it is not a positive whole number"),
+        (F.cross_entropy, BATCHES, {"iterations": 0}, "iterations 0: it is not positive; give 1 or more"),
         (F.cross_entropy, BATCHES, {"settled": 2.0}, "settled 2.0: it is no rank correlation"),
         (F.cross_entropy, BATCHES, {"max_memory": 100}, "max_memory"),
         (F.cross_entropy, BATCHES, {"max_samples": -1}, "max_samples -1"),

@@ -62,7 +62,7 @@ def test_a_silent_copy_behind_a_norm_is_refused_and_inserting_a_block_gates_it()
     ("options", "message"),
     [
         ({"fit": []}, r"fit=: it holds no batch"),
-        ({"fit": 3}, r"fit=: it holds no batches; let fit= yield pairs"),
+        ({"fit": 3}, r"fit: it is an int; give batches, each a pair"),
         ({"fit": [torch.ones(2, 3)]}, r"batch 0 of fit=: it is not a pair \(inputs, target\)"),
         ({"fit": [(torch.ones(2, 4), None)]}, r"fit=: the model does not run on its inputs"),
         ({"fit": [(torch.full((2, 3), torch.nan), None)]}, r"0: what enters its last maps, .* is not finite"),
@@ -70,7 +70,7 @@ def test_a_silent_copy_behind_a_norm_is_refused_and_inserting_a_block_gates_it()
         ({"loss_fn": F.mse_loss}, r"loss_fn: it is measured on the pairs of fit=, and none are given"),
         ({"how": "full"}, r"deepen: how='full' is none of \"half\" \| \"zero\"; choose one of them"),
         ({"blocks": []}, r"blocks=\[\]: it names no blocks; give module paths"),
-        ({"blocks": 0}, r"blocks=0: it names no blocks; give module paths"),
+        ({"blocks": 0}, r"blocks: it is an int; give module paths"),
     ],
 )
 def test_what_does_not_fit_is_refused_in_the_users_words(options: dict[str, Any], message: str) -> None:
