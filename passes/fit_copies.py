@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -17,6 +17,7 @@ from fxgrow.graph.blocks import steps_between
 from fxgrow.graph.regions import find_region
 from fxgrow.graph.residual import ResidualStep
 from fxgrow.graph.sites import Site, find_sites, site_input
+from fxgrow.primitives.linear_map import LinearMap
 
 #: ridge, relative to the mean second moment of the inputs
 _RIDGE = 1e-3
@@ -94,7 +95,8 @@ def fit_copies(
         For each block the squared error of the pair, in shares of what the block adds: before and after the fit.
 
     Raises:
-        PassError: If a branch does not end in a matrix product, or a norm stands behind its sum.
+        PassError: If a branch does not end in a matrix product or a convolution without groups, or something stands
+            behind its sum.
     """
     pairs = [_pair(before, after, block, copied) for copied, block in copies.items()]
     inputs = [pair[0] for pair in data]
@@ -114,8 +116,8 @@ def _pair(before: fx.GraphModule, after: fx.GraphModule, block: str, copied: str
     sites: list[tuple[fx.Node, Site]] = []
     for step in second:
         branch = _without_dropout(step.branches[0])
-        if len(step.branches) > 1 or branch not in calls or calls[branch].map.spatial or step.exit is not step.total:
-            what = "a residual branch is more than a matrix product in front of the sum"
+        if len(step.branches) > 1 or branch not in calls or calls[branch].map.groups > 1 or step.exit is not step.total:
+            what = "a residual branch does not end in a matrix product or a convolution, with the sum right behind it"
             raise PassError(what, where=block, fix="deepen it without fit")
         sites.append((branch, calls[branch]))
     return _Pair(block, whole, first, second, tuple(sites))
@@ -134,9 +136,9 @@ def _fit(before: fx.GraphModule, after: fx.GraphModule, pairs: list[_Pair], inde
         whole, halves = _values(before, after, pairs, batch)
         for pair in pairs:
             call, site = pair.sites[index]
-            read = halves[site_input(call)].reshape(-1, site.features).double()
+            read = _samples(site.map, halves[site_input(call)])
             read = torch.cat((read, torch.ones_like(read[:, :1])), 1) if site.bias else read
-            missing = _missing(pair, index, whole, halves).reshape(len(read), -1).double()
+            missing = _missing(pair, index, whole, halves).movedim(site.map.channel_dim, -1).flatten(0, -2).double()
             known = moments.get(pair.path, (torch.zeros(()), torch.zeros(())))
             moments[pair.path] = known[0].to(read) + read.T @ read, known[1].to(read) + read.T @ missing
     for pair in pairs:
@@ -151,6 +153,17 @@ def _fit(before: fx.GraphModule, after: fx.GraphModule, pairs: list[_Pair], inde
             after.get_parameter(site.weight).add_(site.map.to_weight(change[:, : site.features].contiguous()))
             if site.bias:
                 after.get_parameter(site.bias).add_(change[:, -1])
+
+
+def _samples(linear_map: LinearMap, value: Tensor) -> Tensor:
+    """Return what one row of the map reads at each position, ``(positions, features)``: of a convolution its patches.
+
+    A convolution with the rows of the identity has them as its channels, whatever its padding and its dilation are.
+    """
+    if linear_map.spatial:
+        rows = torch.eye(linear_map.features, dtype=value.dtype, device=value.device)
+        value = replace(linear_map, neurons=linear_map.features)(value, rows)
+    return value.movedim(linear_map.channel_dim, -1).reshape(-1, linear_map.features).double()
 
 
 def _missing(pair: _Pair, index: int, whole: Mapping[fx.Node, Tensor], halves: Mapping[fx.Node, Tensor]) -> Tensor:

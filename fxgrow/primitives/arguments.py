@@ -63,13 +63,18 @@ def checks_arguments(error: type[FxgrowError], **said: str) -> Callable[[Callabl
 
 
 def check_fields(instance: Any, error: type[FxgrowError]) -> None:
-    """Hold the fields of a dataclass against their annotations.
+    """Hold the fields that a dataclass was given against their annotations.
 
     Raises:
         FxgrowError: As `error`, which names the field that does not fit.
     """
     hints = typing.get_type_hints(type(instance))
-    check({field.name: getattr(instance, field.name) for field in dataclasses.fields(instance)}, hints, error, {})
+    check(
+        {field.name: getattr(instance, field.name) for field in dataclasses.fields(instance) if field.init},
+        hints,
+        error,
+        {},
+    )
 
 
 def check(

@@ -21,7 +21,7 @@ class Stage:
         width: The share of the hidden units of each MLP and of the heads of each attention that run: the first ones.
 
     Raises:
-        PlanError: If a share is no number above 0, up to 1.
+        PlanError: If a share is no number above 0, up to 1, or a block is named twice.
     """
 
     depth: float | tuple[str, ...] = 1.0
@@ -35,6 +35,8 @@ class Stage:
         if not all(0 < value <= 1 for value in (self.depth, self.width) if isinstance(value, int | float)):
             fix = "give 1 for all of it, or as depth the paths of blocks in a tuple"
             raise PlanError("shares of a model are numbers between 0 and 1", where=str(self), fix=fix)
+        if isinstance(self.depth, tuple) and len(set(self.depth)) < len(self.depth):
+            raise PlanError("it names a block twice", where=str(self), fix="name each block once")
 
 
 def make_stages(depth: float, width: float, stages: Iterable[Stage] | None) -> tuple[Stage, ...]:

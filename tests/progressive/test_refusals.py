@@ -78,6 +78,44 @@ def test_a_state_dict_of_other_stages_is_refused_and_changes_nothing() -> None:
     assert all(torch.equal(value, before[name]) for name, value in growing.state_dict().items())
 
 
+@pytest.mark.parametrize("said", ["first", torch.tensor(1), torch.tensor([]), torch.tensor([1.0, 0, 0])])
+def test_an_entry_that_is_no_stage_is_refused_and_changes_nothing(said: Any) -> None:
+    growing = halves(model())
+    state = growing.state_dict() | {"head.bias": torch.zeros(3), "fxgrow_stage": said}
+    with pytest.raises(PlanError, match=r"fxgrow_stage: .* is no stage, and samples in each stage; load what"):
+        growing.load_state_dict(state)
+    assert growing.get_parameter("head.bias").abs().sum() > 0
+
+
+def test_a_block_that_is_named_twice_is_refused() -> None:
+    with pytest.raises(PlanError, match="it names a block twice"):
+        Stage(depth=("blocks.0", "blocks.0"))
+
+
+@pytest.mark.parametrize("repetitions", [-1, 1.5, "3", None])
+def test_what_is_no_number_of_repetitions_is_refused(repetitions: Any) -> None:
+    with pytest.raises(PlanError, match="repetitions"):
+        halves(model()).costs(repetitions=repetitions)
+
+
+def test_a_batch_on_which_the_model_does_not_run_is_refused() -> None:
+    with pytest.raises(PlanError, match="costs: the model does not run on the batch"):
+        halves(model()).costs(torch.zeros(2, 9).double(), repetitions=1)
+
+
+def test_options_that_do_not_compile_change_nothing() -> None:
+    growing = halves(model())
+    with pytest.raises(Exception, match="Invalid backend"):
+        growing.compile(backend="none of them")
+    growing.advance()
+    assert growing(data()[0]).shape == (6, 3)
+
+
+def test_a_model_that_grows_by_stages_already_is_refused() -> None:
+    with pytest.raises(PlanError, match="it grows by stages already; give the model itself"):
+        halves(halves(model()))
+
+
 def test_what_is_no_module_is_refused() -> None:
     with pytest.raises(TraceError, match=r"it is no nn\.Module"):
         Progressive("model", data()[0])  # type: ignore[arg-type]
