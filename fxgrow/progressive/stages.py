@@ -85,6 +85,9 @@ def check_schedule(at: Times, stages: Sequence[Stage]) -> Schedule:
         what = "it measures scores, at which an advance does not look"
         raise PlanError(what, where=str(schedule), fix="give times, Every or Plateau")
     if isinstance(schedule, At) and schedule.times and len(schedule.times) != len(stages) - 1:
+        if len(stages) == 1:
+            fix = "give a share below 1 for the first stage, or no times"
+            raise PlanError("all of the model runs from the start, and nothing wakes", where="at", fix=fix)
         what = f"{schedule.times} is no schedule for {len(stages)} stages"
         raise PlanError(what, where="at", fix=f"give {len(stages) - 1} times, one for each advance")
     return schedule

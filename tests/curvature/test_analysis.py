@@ -69,9 +69,10 @@ def test_reading_stops_when_there_are_enough_samples():
     _same(scores, analyze(_model(), F.cross_entropy, BATCHES[:1]))
 
 
-def test_few_images_give_a_warning_and_enough_do_not():
-    with pytest.warns(FewSamplesWarning, match=r"256 samples \(20\)"):
+def test_few_images_give_a_warning_where_they_are_given_and_enough_do_not():
+    with pytest.warns(FewSamplesWarning, match=r"256 samples \(20\)") as warned:
         analyze(_model(), F.cross_entropy, BATCHES)
+    assert [warning.filename for warning in warned] == [__file__]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         analyze(_model(), F.cross_entropy, BATCHES * 13)

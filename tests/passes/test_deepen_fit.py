@@ -63,6 +63,32 @@ def test_the_history_says_the_loss_before_of_half_steps_and_of_fitted_ones() -> 
     assert abs(told[2] - told[0]) < 0.5 * abs(told[1] - told[0]), "the fit takes half of the jump away"
 
 
+class PassingOn(LinearBlock):
+    """A branch whose last map makes rows of tokens with the samples behind them, as attention may, and drops some."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale, self.drop = nn.Identity(), nn.Dropout(0.5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        count, tokens, width = x.shape
+        made = self.down(self.up(x).transpose(0, 1).reshape(tokens * count, -1))
+        made = made.view(tokens, count, width).transpose(0, 1)
+        return x + F.dropout(self.drop(self.scale(made)), 0.5, self.training)
+
+
+def test_what_passes_on_the_last_maps_value_does_not_stand_in_the_way() -> None:
+    model = nn.Sequential(PassingOn(), PassingOn()).double()
+    draw = np.random.default_rng(0)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(torch.from_numpy(0.4 * draw.standard_normal(parameter.shape)))
+    x = torch.from_numpy(draw.standard_normal((16, 4, 3)))
+    deeper = fxgrow.deepen(fxgrow.trace(model, x), ["0", "1"], fit=[(x[:12], None), (x[12:], None)])
+    errors = record_of(deeper).history[0].context["fit"]
+    assert all(after < 1e-3 * before for before, after in errors.values())
+
+
 class ConvolutionBlock(nn.Module):
     """A branch of two convolutions, in one dimension or more."""
 

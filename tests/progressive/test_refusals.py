@@ -142,3 +142,8 @@ def test_a_model_without_residual_blocks_is_refused_with_the_reason() -> None:
 def test_a_schedule_that_does_not_fit_is_refused(at: Any, message: str) -> None:
     with pytest.raises(PlanError, match=message):
         Progressive(model(), data()[0], depth=0.25, at=at)
+
+
+def test_times_are_refused_where_all_of_the_model_runs_from_the_start() -> None:
+    with pytest.raises(PlanError, match="at: all of the model runs from the start, and nothing wakes; give a share"):
+        Progressive(model(), data()[0], at=(3,))
