@@ -9,13 +9,15 @@ from torch import nn
 
 import fxgrow
 from fxgrow.errors import PassError
+from fxgrow.execution.shapes import propagate_shapes
 from fxgrow.passes import parse
 from fxgrow.passes.add_residual_edge import AddResidualEdge
+from fxgrow.passes.functionalize_inplace import FunctionalizeInplace
 from fxgrow.passes.insert_block import InsertBlock
 from fxgrow.passes.insert_pseudo_layers import InsertPseudoLayers
 from fxgrow.record.digest import digest
 from fxgrow.record.record import record_of
-from fxgrow.testing import check_pass, sample_models
+from fxgrow.testing import Draws, check_pass, sample_models
 
 
 def traced(name: str) -> torch.fx.GraphModule:
@@ -157,3 +159,14 @@ def test_only_parameters_of_the_copy_are_zeroed() -> None:
             parameter.add_(0.1 * torch.randn_like(parameter))
     check_pass(InsertBlock("2"), graph_module)
     assert bool(model[0].weight.all())
+
+
+def test_a_block_that_overwrites_what_enters_it_is_copied_once_it_no_longer_does() -> None:
+    graph_module = torch.fx.symbolic_trace(nn.Sequential(nn.LayerNorm(4), nn.ReLU(inplace=True)).double())
+    inputs = Draws().normal(3, 4)
+    propagate_shapes(graph_module, inputs)
+    with pytest.raises(PassError, match="1: 0 is overwritten in place by a later operation; run the pass functional"):
+        InsertBlock("1")(graph_module)
+    functional = FunctionalizeInplace()(graph_module).graph_module
+    fxgrow.verify(graph_module, InsertBlock("1")(functional).graph_module, inputs)
+    fxgrow.verify(graph_module, InsertBlock("0")(graph_module).graph_module, inputs)
