@@ -82,7 +82,7 @@ def _without(state: State, site: Site, source: Source) -> Tensor:
 
     def silent(chosen: int) -> State:
         leaves = {
-            name: Leaf.fresh(leaf.value * 0) if is_last(name) and name.startswith(f"blocks.{chosen}.") else leaf
+            name: Leaf.fresh(leaf.value * 0) if name.startswith(f"blocks.{chosen}.") and is_last(name) else leaf
             for name, leaf in state.leaves().items()
         }
         return state.with_leaves(leaves)
