@@ -15,14 +15,15 @@ from study.records import Records
 from study.tables import probability, signed, table
 
 _BLOCKS = 4
+_SECOND_ORDER = "eigen"  #: what the others are held against, too
 _INTRODUCTION = """## Does a score know the blocks?
 
 Four blocks, three blocks' worth of half-steps: one block of four is left out, or one alone gets all of it. A score
 looks at the network right before, and its choice is looked up among the runs above, so that all choose among the very
 same ones. Scores of hidden units are added up over a block where they are positive. *Trial*: the losses of all four
 choices after so many steps. *Rank correlation*: of a score with the true final losses of the four choices, mean over
-seeds. *Random* is the mean of the four; *p* is of no difference from it, corrected in each table (Holm). *seconds*:
-processor time of the score, for one network. Command: `python benchmarks/study blocks`."""
+seeds. *Random* is the mean of the four; *p* is of no difference, corrected in each column (Holm). *seconds*: processor time
+of the score, for one network. Command: `python benchmarks/study blocks`."""
 
 
 @dataclass(frozen=True)
@@ -86,18 +87,27 @@ def _choices(records: Records, group: Group) -> list[Choice]:
 def _table(choice: Choice, scores: Mapping[str, np.ndarray], seconds: Mapping[str, float]) -> str:
     at_random = choice.losses.mean(0)
     grown = {name: choice.losses[choice.chosen(score), range(len(at_random))] for name, score in scores.items()}
-    differences = {name: paired(losses, at_random) for name, losses in grown.items()}
-    corrected = dict(zip(differences, holm([each.p for each in differences.values()]), strict=True))
+    against_random = {name: paired(losses, at_random) for name, losses in grown.items()}
+    against_eigen = {
+        name: paired(grown[_SECOND_ORDER], losses) for name, losses in grown.items() if _SECOND_ORDER in grown
+    }
+    p, own = _corrected(against_random), _corrected(against_eigen)
     best = oracle(choice.losses)
-    lines = [["*the best for the other half of the seeds*", "", *_said(best, choice.even, at_random), "", ""]]
-    for name, difference in sorted(differences.items(), key=lambda each: each[1].mean):
+    lines = [["*the best for the other half of the seeds*", "", *_said(best, choice.even, at_random), *[""] * 4]]
+    for name, difference in sorted(against_random.items(), key=lambda each: each[1].mean):
         mean, error = mean_and_error(choice.correlations(scores[name]))
-        numbers = _said(grown[name], choice.even, at_random)
+        numbers = [*_said(grown[name], choice.even, at_random), _p(difference, p[name])]
+        duel = against_eigen.get(name)
+        compared = [signed(duel), _p(duel, own[name])] if duel and duel.error else ["", ""]
         spent = f"{seconds[name]:.2f}" if seconds[name] else ""
-        lines.append([name, f"{mean:+.2f} ± {error:.2f}", *numbers, _p(difference, corrected[name]), spent])
-    lines.append(["*random*", "", *_said(at_random, choice.even, at_random), "", ""])
-    head = ["chosen by", "rank correlation", "loss, against even", "against random", "p", "seconds"]
-    return f"### {choice.title}\n\n{table(head, lines)}"
+        lines.append([name, f"{mean:+.2f} ± {error:.2f}", *numbers, *compared, spent])
+    lines.append(["*random*", "", *_said(at_random, choice.even, at_random), *[""] * 4])
+    head = ["chosen by", "rank correlation", "loss, against even", "against random", "p"]
+    return f"### {choice.title}\n\n{table([*head, f'{_SECOND_ORDER} against it', 'p', 'seconds'], lines)}"
+
+
+def _corrected(differences: Mapping[str, Difference]) -> dict[str, float]:
+    return dict(zip(differences, holm([each.p for each in differences.values()]), strict=True))
 
 
 def _said(losses: Sequence[float], even: Sequence[float], at_random: Sequence[float]) -> list[str]:
