@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from fxgrow.growth import Plan as Plan
     from fxgrow.growth import grow as grow
     from fxgrow.growth import plan as plan
+    from fxgrow.growth import rank_blocks as rank_blocks
     from fxgrow.inside import grow_inside as grow_inside
     from fxgrow.inside import trace_inside as trace_inside
     from fxgrow.progressive import Progressive as Progressive
@@ -68,6 +69,7 @@ _HOMES = {
     "merge_branches": "fxgrow.rewriting",
     "new_parameters": "fxgrow.record.record",
     "plan": "fxgrow.growth",
+    "rank_blocks": "fxgrow.growth",
     "save": "fxgrow.files",
     "slim": "fxgrow.rewriting",
     "to_networkx": "fxgrow.graph.network",

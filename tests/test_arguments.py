@@ -47,6 +47,7 @@ def calls() -> dict[Callable[..., Any], dict[str, Any]]:
         fxgrow.trace_inside: {"model": model(), "path": "0", "example_inputs": X},
         fxgrow.analyze: {"traced": traced, "loss_fn": F.cross_entropy, "batches": PAIRS},
         fxgrow.plan: {"traced": traced, "scores": scores},
+        fxgrow.rank_blocks: {"traced": traced, "scores": scores},
         fxgrow.grow: {"traced": traced, "scores": scores},
         fxgrow.grow_inside: {"model": model(), "path": "0", "loss_fn": F.cross_entropy, "batches": PAIRS},
         fxgrow.verify: {"before": traced, "after": grown},

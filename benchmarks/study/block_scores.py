@@ -30,7 +30,7 @@ def scores(source: Source) -> dict[str, Score]:
     """Return the scores by their names: (state, site) -> (seeds, blocks); more asks for growth."""
     found: dict[str, Score] = {name: partial(_summed, name) for name in SUMMED}
     return found | {
-        "size |w1| |w2|": lambda state, site: torch.stack([size(block).sum(1) for block in state.blocks], 1),
+        "size of its units": lambda state, site: torch.stack([size(block).sum(1) for block in state.blocks], 1),
         "change of the stream": _change,
         "loss without it": lambda state, site: _without(state, site, source),
         "loss right after half-steps of it": lambda state, site: -_after(state, site, source),

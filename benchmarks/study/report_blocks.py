@@ -22,8 +22,8 @@ Four blocks, three blocks' worth of half-steps: one block of four is left out, o
 looks at the network right before, and its choice is looked up among the runs above, so that all choose among the very
 same ones. Scores of hidden units are added up over a block where they are positive. *Trial*: the losses of all four
 choices after so many steps. *Rank correlation*: of a score with the true final losses of the four choices, mean over
-seeds. *Random* is the mean of the four; *p* is of no difference, corrected in each column (Holm). *seconds*: processor time
-of the score, for one network. Command: `python benchmarks/study blocks`."""
+seeds. *Random* is the mean of the four; *p* is of no difference, corrected in each column (Holm). *seconds*: processor
+time of the score, for one network. Command: `python benchmarks/study blocks`."""
 
 
 @dataclass(frozen=True)

@@ -4,12 +4,14 @@ import re
 
 import pytest
 import torch
-from small import BLOCKS, IMAGES, MLP, TEXT, source
+from small import BLOCKS, IMAGES, MLP, TEXT, source, task
 from study.arms import depth
+from study.block_scores import scores
 from study.networks import Architecture, Network, plain
 from study.pseudo import PseudoLayers
 from study.rewrites import Copies, HalfSteps, Rewrite, Site
 from study.state import State, initial
+from study.tasks import batch
 
 import fxgrow
 from fxgrow.passes import parse
@@ -52,3 +54,16 @@ def test_pseudo_layers_are_the_operators_of_fxgrow(kind: str) -> None:
     named = {re.sub(r"at_(\w+)\.", r"\1_pseudo_0.", name): value for name, value in own.state_dict().items()}
     assert not graph.load_state_dict(named, strict=False).unexpected_keys
     torch.testing.assert_close(graph(x), own(x), rtol=1e-4, atol=1e-5)
+
+
+def test_blocks_have_the_numbers_of_rank_blocks() -> None:
+    small = task(MLP, batch=64)
+    state = initial(MLP, depth(BLOCKS[MLP], 3), SEEDS)
+    x, y = batch(source(MLP), small, SEEDS, -1, 1.0)
+    with torch.no_grad():  # as in a run
+        found = scores(source(MLP))["eigen"](state, Site(MLP, SEEDS, 1, lambda: (x, y)))
+    for index in range(len(SEEDS)):
+        traced = fxgrow.trace(_network(MLP, state, index), x[index, :4])
+        batches = [(x[index, part::4], y[index, part::4]) for part in range(4)]
+        ranked = fxgrow.rank_blocks(traced, fxgrow.analyze(traced, torch.nn.functional.cross_entropy, batches))
+        assert [ranked[f"blocks.{block}"] for block in range(3)] == pytest.approx(found[index].tolist(), rel=1e-4)
