@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torch.func import functional_call, vmap
 
+from fxgrow.curvature import Score as FxgrowScore
+from fxgrow.curvature.gain import GainScore
 from study.arms import Arm
 from study.networks import Block, skeleton
 from study.rewrites import HalfSteps, Site, is_last
@@ -19,7 +21,7 @@ from study.training import evaluate
 from study.units import scored, size
 
 #: scores of fxgrow by their names there: of a block, what is positive of its hidden units' priorities, added up
-SUMMED = ("half-step", "eigen", "gain", "half-step-gradient", "gradient", "residual", "insertion")
+SUMMED = ("half-step", "eigen", "half-step-gradient", "gradient", "residual", "insertion")
 TRIALS = (100, 400)  #: steps
 _HELD_OUT = 2_048  #: training samples on which trials and what is left out are judged
 
@@ -30,6 +32,7 @@ def scores(source: Source) -> dict[str, Score]:
     """Return the scores by their names: (state, site) -> (seeds, blocks); more asks for growth."""
     found: dict[str, Score] = {name: partial(_summed, name) for name in SUMMED}
     return found | {
+        "gain": _gain,
         "size of its units": lambda state, site: torch.stack([size(block).sum(1) for block in state.blocks], 1),
         "change of the stream": _change,
         "loss without it": lambda state, site: _without(state, site, source),
@@ -39,8 +42,13 @@ def scores(source: Source) -> dict[str, Score]:
     }
 
 
-def _summed(score: str, state: State, site: Site) -> Tensor:
+def _summed(score: str | FxgrowScore, state: State, site: Site) -> Tensor:
     return torch.stack([priority.clamp(min=0).sum(1) for priority in scored(state, site, score)], 1)
+
+
+def _gain(state: State, site: Site) -> Tensor:
+    """Return the gain: of text, which has a loss at each position, by Fisher's matrix in place of Gauss and Newton's."""
+    return _summed(GainScore(metric="fisher") if site.architecture.text else "gain", state, site)
 
 
 def _by_position(state: State, sign: int) -> Tensor:

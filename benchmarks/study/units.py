@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import fxgrow
+from fxgrow.curvature import Score
 from study.networks import Network, Shape, plain
 from study.rewrites import Site, is_last
 from study.state import Leaf, Leaves, State, fresh_block
@@ -104,7 +105,7 @@ def size(block: Leaves) -> Tensor:
     return block["mlp.fc1.weight"].value.norm(dim=2) * block["mlp.out.weight"].value.norm(dim=1)
 
 
-def scored(state: State, site: Site, score: str) -> list[Tensor]:
+def scored(state: State, site: Site, score: str | Score) -> list[Tensor]:
     """Return for each block the priority that a score of fxgrow gives to its hidden units, (seeds, units)."""
     x, y = site.probe()
     names = [f"blocks.{index}.mlp.fc1" for index in range(len(state.blocks))]
