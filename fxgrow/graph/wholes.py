@@ -7,6 +7,7 @@ import torch.fx as fx
 from torch import nn
 from torch.nn.utils import parametrize
 
+from fxgrow.execution.shapes import is_plain
 from fxgrow.graph.operations import operations_of
 from fxgrow.graph.sites import find_sites, weight_of
 from fxgrow.graph.unseen import runs_foreign_code
@@ -80,7 +81,7 @@ def _reason(module: nn.Module, recorded: str | None) -> str | None:
 
 
 def _computed_from(weight: fx.Node | None) -> Iterable[fx.Node]:
-    """Return the attributes from which a weight is computed; none where it depends on the inputs."""
+    """Return the attributes from which a weight is computed; none where it depends on the inputs, save on their sizes."""
     seen: dict[fx.Node, None] = {}
     pending = [] if weight is None else [weight]
     while pending:
@@ -89,7 +90,7 @@ def _computed_from(weight: fx.Node | None) -> Iterable[fx.Node]:
             return ()
         if node not in seen:
             seen[node] = None
-            pending += node.all_input_nodes
+            pending += [value for value in node.all_input_nodes if not is_plain(value)]
     return [node for node in seen if node.op == "get_attr"]
 
 

@@ -62,6 +62,35 @@ def test_surgery_by_hand_is_named_and_a_base_with_the_same_surgery_is_taken(surg
     assert torch.equal(again.eval()(x), traced.eval()(x))
 
 
+class Swish(nn.Module):
+    def forward(self, x):
+        return x * torch.sigmoid(x)
+
+
+@pytest.mark.parametrize("grown", [False, True])
+@pytest.mark.parametrize(
+    ("place", "new"),
+    [
+        ("2", Swish),
+        ("2", lambda: nn.Sequential(nn.SiLU(), nn.Dropout(0.2))),
+        ("4", lambda: nn.Sequential(nn.Linear(8, 8), nn.GELU(), nn.Linear(8, 5))),
+    ],
+    ids=["activation of one's own", "two modules", "head"],
+)
+def test_a_module_of_several_that_was_put_in_place_of_one_comes_back_whole(place, new, grown, tmp_path):
+    x = torch.linspace(-1, 1, 24).reshape(4, 6)
+    traced = fxgrow.trace(normed(), x)
+    traced = parse('insert-pseudo-layers{rows={"0":[1]}}')(traced).graph_module if grown else traced
+    base = normed()
+    for model in (traced, base):
+        setattr(model, place, new())
+    fxgrow.save(traced, tmp_path / "changed.pt")
+    again = fxgrow.load(tmp_path / "changed.pt", base=base)
+    assert torch.equal(again.eval()(x), traced.eval()(x))
+    with pytest.raises(FileError, match=f"{place} is .* in the file, and .* here; .*base="):
+        fxgrow.load(tmp_path / "changed.pt", base=normed())
+
+
 def test_a_base_that_does_not_take_the_inputs_is_refused(saved):
     with pytest.raises(FileError, match=r"its base cannot be traced .*give the model that was traced"):
         fxgrow.load(saved, base=nn.Conv2d(3, 3, 3))
