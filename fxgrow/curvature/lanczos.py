@@ -81,6 +81,7 @@ def lanczos(
     *,
     settled: float | None = None,
     apart: int = 2,
+    known: Tensor | None = None,
     quotient: Operator | None = None,
 ) -> Tridiagonals:
     """Run Lanczos on `problems` symmetric matrices at once.
@@ -97,6 +98,7 @@ def lanczos(
             its rank correlation with the order of an earlier iteration is at least this. Not where `iterations` is
             enough for exact results.
         apart: How many iterations lie between the two orders: 1 is enough where `start` is near the eigenvectors.
+        known: Values by which the problems are ordered before the first iteration, ``(problems,)`` on the CPU.
         quotient: Maps vectors to ``v^T S v``, ``(problems,)``, which takes half of a product, and is all that Ritz values
             need of the last iteration. If given, one such half iteration follows the one in which the order settled.
 
@@ -110,7 +112,7 @@ def lanczos(
     diagonal, off_diagonal = list[Tensor](), list[Tensor]()
     scale, has_settled = start.new_zeros(problems), False
     # where the result is going to be exact, it is let be exact
-    order = _Order(settled if steps < size else None, apart)
+    order = _Order(settled if steps < size else None, apart, known)
     for step in range(steps):
         vectors, found = basis[:, step], basis[:, : step + 1]
         if has_settled and quotient is not None:
@@ -135,6 +137,10 @@ def lanczos(
     return Tridiagonals(basis[:, : len(diagonal)], _as_columns(diagonal), _as_columns(off_diagonal))
 
 
+def _watched(values: Tensor) -> Tensor:
+    return values[:: -(-len(values) // _WATCHED)]
+
+
 def _as_columns(values: list[Tensor]) -> Tensor:
     return torch.stack(values, 1).double().cpu()
 
@@ -142,15 +148,14 @@ def _as_columns(values: list[Tensor]) -> Tensor:
 class _Order:
     """Watches how the order of the problems by their least Ritz values changes."""
 
-    def __init__(self, settled: float | None, apart: int) -> None:
+    def __init__(self, settled: float | None, apart: int, known: Tensor | None) -> None:
         self.settled = settled
-        self.values: deque[Tensor] = deque(maxlen=apart + 1)
+        self.values = deque([] if known is None else [_watched(known)], maxlen=apart + 1)
 
     def has_settled(self, diagonal: list[Tensor], off_diagonal: list[Tensor]) -> bool:
         if self.settled is None:
             return False
-        every = -(-len(diagonal[0]) // _WATCHED)
-        watched, beside = (_as_columns([value[::every] for value in values]) for values in (diagonal, off_diagonal))
+        watched, beside = (_as_columns([_watched(column) for column in part]) for part in (diagonal, off_diagonal))
         self.values.append(Tridiagonals(watched, watched, beside).least())
         if len(self.values) < (self.values.maxlen or 0):
             return False
