@@ -64,13 +64,14 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from model_census.candidates import candidates
+    from model_census.candidates import candidates, one_of_each_family
     from model_census.console import run
     from model_census.processes import Limits
     from model_census.results import read
     from model_census.sample import sample
 
-    chosen = sample() if options.sample else candidates(options.only)
+    listed = one_of_each_family if options.deepen else candidates
+    chosen = sample() if options.sample else listed(options.only)
     if options.models:
         chosen = [item for item in chosen if any(fnmatchcase(item.key, pattern) for pattern in options.models)]
     known = read(options.results)

@@ -38,7 +38,8 @@ class Setting:
         """Return the environment that makes it so."""
         others = {name: value for name, value in os.environ.items() if name != "ATEN_CPU_CAPABILITY"}
         chosen = {"ATEN_CPU_CAPABILITY": self.capability} if self.capability else {}
-        return {**others, **chosen, "FXGROW_TEST_THREADS": str(self.threads)}
+        # Two processes of two threads each: a thread that waits leaves its core to the others.
+        return {**others, **chosen, "FXGROW_TEST_THREADS": str(self.threads), "OMP_WAIT_POLICY": "passive"}
 
 
 SETTINGS = {
@@ -69,8 +70,9 @@ def capability_of(setting: Setting) -> str:
 
 def run(setting: Setting, capability: str, arguments: list[str]) -> Outcome:
     """Run pytest in a process of its own; what it prints is shown as it comes."""
-    environment = setting.environment()
     with tempfile.TemporaryDirectory() as folder:
+        # Inductor's headers, compiled for one vector unit, do not serve another, and its cache does not know it.
+        environment = {**setting.environment(), "TORCHINDUCTOR_CACHE_DIR": str(Path(folder) / "inductor")}
         report = Path(folder) / "report.xml"
         command = [sys.executable, "-m", "pytest", "--no-skips", f"--junitxml={report}", *arguments]
         start = time.perf_counter()

@@ -14,13 +14,14 @@ from torch import nn
 
 from fxgrow.curvature.batches import as_inputs
 from fxgrow.curvature.capture import LossFunction
-from fxgrow.curvature.probe_data import CountSamples, pair_of
-from fxgrow.errors import AnalysisError, TraceError
+from fxgrow.curvature.probe_data import PAIRS_IN_WORDS, CountSamples, pair_of
+from fxgrow.errors import AnalysisError, PlanError, TraceError
 from fxgrow.execution.inputs import device_of
 from fxgrow.execution.place import Place
 from fxgrow.execution.randomness import preserved_randomness
-from fxgrow.growth.budget import resolve_budget
+from fxgrow.growth.budget import BUDGET_IN_WORDS, resolve_budget
 from fxgrow.optimizers import Optimizers, unchanged_on_failure
+from fxgrow.primitives.arguments import checks_arguments
 from fxgrow.primitives.modules import parameter_count
 from fxgrow.primitives.unwrapping import bare
 from fxgrow.record.record import remember
@@ -30,6 +31,7 @@ from fxgrow.training.growing import Growing
 from fxgrow.verification import verify
 
 
+@checks_arguments(TraceError)
 def trace_inside(
     model: nn.Module, path: str, example_inputs: Any, *, compile_options: Mapping[str, Any] | None = None
 ) -> Growing:
@@ -64,6 +66,7 @@ def trace_inside(
     return growing
 
 
+@checks_arguments(PlanError, budget=BUDGET_IN_WORDS, batches=PAIRS_IN_WORDS)
 def grow_inside(
     model: nn.Module,
     path: str,

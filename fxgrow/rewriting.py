@@ -19,10 +19,12 @@ from fxgrow.passes.merge_branches import MergeBranches
 from fxgrow.passes.slim import Slim
 from fxgrow.passes.undo import Undo, edits_of_events
 from fxgrow.passes.widen import Widen
+from fxgrow.primitives.arguments import checks_arguments
 from fxgrow.primitives.unwrapping import unwrap
 from fxgrow.record.record import remember
 
 
+@checks_arguments(PassError)
 def add_residual_edge(
     traced: nn.Module,
     *,
@@ -56,6 +58,7 @@ def add_residual_edge(
     return remember(AddResidualEdge(source, target)(traced, optimizer).graph_module, context)
 
 
+@checks_arguments(PassError, fit="batches, each a pair (inputs, target)", blocks="module paths, as 'blocks.3'")
 def deepen(
     traced: nn.Module,
     blocks: str | Sequence[str] | None = None,
@@ -122,6 +125,7 @@ def deepen(
     return remember(deeper, {**(context or {}), "fit": {path: list(pair) for path, pair in errors.items()}, **told})
 
 
+@checks_arguments(PassError)
 def insert_block(
     traced: nn.Module,
     *,
@@ -155,6 +159,7 @@ def insert_block(
     return remember(InsertBlock(blocks)(traced, optimizer).graph_module, context)
 
 
+@checks_arguments(PassError)
 def widen(
     traced: nn.Module,
     site: str,
@@ -196,6 +201,7 @@ def widen(
     return remember(Widen(site, by, how, heads, seed)(traced, optimizer).graph_module, context)
 
 
+@checks_arguments(PassError)
 def slim(
     traced: nn.Module, ratio: float = 0.5, *, heads: bool = False, optimizer: Optimizers | None = None
 ) -> fx.GraphModule:
@@ -224,6 +230,7 @@ def slim(
     return Slim(ratio, heads)(traced, optimizer).graph_module
 
 
+@checks_arguments(PassError)
 def fold_pairs(grown: nn.Module, *, optimizer: Optimizers | None = None) -> fx.GraphModule:
     """Return a copy of `grown` in which each published +- pair (operator `paper`) is one map (operator `branch`).
 
@@ -248,6 +255,7 @@ def fold_pairs(grown: nn.Module, *, optimizer: Optimizers | None = None) -> fx.G
     return FoldPairs()(grown, optimizer).graph_module
 
 
+@checks_arguments(PassError)
 def merge_branches(grown: nn.Module, *, optimizer: Optimizers | None = None) -> fx.GraphModule:
     """Return a copy of `grown` in which the pseudo-layers of one kind beside each other at a site are one.
 
@@ -272,6 +280,7 @@ def merge_branches(grown: nn.Module, *, optimizer: Optimizers | None = None) -> 
     return MergeBranches()(grown, optimizer).graph_module
 
 
+@checks_arguments(PassError)
 def undo(
     grown: nn.Module, events: Iterable[int] | None = None, *, optimizer: Optimizers | None = None
 ) -> fx.GraphModule:
@@ -303,7 +312,7 @@ def undo(
 
 def _paths(blocks: str | Sequence[str]) -> tuple[str, ...]:
     """Return module paths as a tuple; one may be given by itself."""
-    paths = (blocks,) if isinstance(blocks, str) or not isinstance(blocks, Sequence) else tuple(blocks)
-    if not paths or not all(isinstance(path, str) for path in paths):
+    paths = (blocks,) if isinstance(blocks, str) else tuple(blocks)
+    if not paths:
         raise PassError("it names no blocks", where=f"blocks={blocks!r}", fix="give module paths, as 'blocks.3'")
     return paths

@@ -13,6 +13,7 @@ from fxgrow.errors import VerificationError, first_line
 from fxgrow.execution.calling import Inputs
 from fxgrow.execution.observation import GradientError, Observation, RunError, observe
 from fxgrow.execution.structures import batch_size_of, resized
+from fxgrow.primitives.arguments import checks_arguments
 from fxgrow.primitives.unwrapping import bare
 
 #: largest difference that counts as equal, relative to the largest value
@@ -33,6 +34,7 @@ class Verification:
     worst: str  #: the tensor with the largest relative difference
 
 
+@checks_arguments(VerificationError)
 def verify(
     before: nn.Module,
     after: nn.Module,

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -13,10 +13,13 @@ from fxgrow.errors import FxgrowError, PassError, first_line
 from fxgrow.execution.calling import Inputs, bind_placeholders
 from fxgrow.execution.preservation import preserved
 from fxgrow.execution.randomness import preserved_randomness
+from fxgrow.graph.arrangement import Arrangements
 from fxgrow.graph.blocks import steps_between
+from fxgrow.graph.branch_ends import silent_in_evaluation
 from fxgrow.graph.regions import find_region
 from fxgrow.graph.residual import ResidualStep
 from fxgrow.graph.sites import Site, find_sites, site_input
+from fxgrow.primitives.linear_map import LinearMap
 
 #: ridge, relative to the mean second moment of the inputs
 _RIDGE = 1e-3
@@ -29,8 +32,6 @@ def read_pairs(batches: Iterable[Any]) -> list[Any]:
         PassError: If there is none, or a batch is no pair.
     """
     fix = "let fit= yield pairs (inputs, target)"
-    if not isinstance(batches, Iterable):
-        raise PassError("it holds no batches", where="fit=", fix=fix)
     with preserved_randomness():
         pairs = list(batches)
     if not pairs:
@@ -67,6 +68,15 @@ def _refusals() -> Iterator[None]:
 
 
 @dataclass(frozen=True)
+class _End:
+    """The last linear map of a branch, and what passes its value on to the sum, in order."""
+
+    call: fx.Node
+    site: Site
+    way: tuple[fx.Node, ...]
+
+
+@dataclass(frozen=True)
 class _Pair:
     """A block of the graph before, and in the graph after the block and its copy."""
 
@@ -74,7 +84,7 @@ class _Pair:
     whole: tuple[ResidualStep, ...]
     first: tuple[ResidualStep, ...]
     second: tuple[ResidualStep, ...]
-    sites: tuple[tuple[fx.Node, Site], ...]  #: the last linear map of each branch of the copy
+    ends: tuple[_End, ...]  #: of each branch of the copy
 
 
 def fit_copies(
@@ -96,7 +106,8 @@ def fit_copies(
         For each block the squared error of the pair, in shares of what the block adds: before and after the fit.
 
     Raises:
-        PassError: If a branch does not end in a matrix product, or a norm stands behind its sum.
+        PassError: If a branch does not end in a matrix product or a convolution without groups, or something stands
+            behind its sum.
     """
     pairs = [_pair(before, after, block, copied) for copied, block in copies.items()]
     inputs = [pair[0] for pair in data]
@@ -112,22 +123,19 @@ def _pair(before: fx.GraphModule, after: fx.GraphModule, block: str, copied: str
         steps_between(graph_module, find_region(graph_module, path))
         for graph_module, path in ((before, block), (after, block), (after, copied))
     )
-    calls = {call: site for site in find_sites(after).values() for call in site.calls}
-    sites: list[tuple[fx.Node, Site]] = []
-    for step in second:
-        branch = _without_dropout(step.branches[0])
-        if len(step.branches) > 1 or branch not in calls or calls[branch].map.spatial or step.exit is not step.total:
-            what = "a residual branch is more than a matrix product in front of the sum"
-            raise PassError(what, where=block, fix="deepen it without fit")
-        sites.append((branch, calls[branch]))
-    return _Pair(block, whole, first, second, tuple(sites))
+    return _Pair(block, whole, first, second, tuple(_end(after, step, block) for step in second))
 
 
-def _without_dropout(value: fx.Node) -> fx.Node:
-    """Pass over modules that return their input in evaluation mode."""
-    while value.op == "call_module" and value.all_input_nodes and "drop" in str(value.target).lower():
+def _end(graph_module: fx.GraphModule, step: ResidualStep, block: str) -> _End:
+    calls = {call: site for site in find_sites(graph_module).values() for call in site.calls}
+    arrangements, value, way = Arrangements(graph_module), step.branches[0], list[fx.Node]()
+    while arrangements.passes_on(value) or silent_in_evaluation(graph_module, value):
+        way.insert(0, value)
         value = value.all_input_nodes[0]
-    return value
+    if len(step.branches) > 1 or value not in calls or calls[value].map.groups > 1 or step.exit is not step.total:
+        what = "a residual branch does not end in a matrix product or a convolution, with the sum right behind it"
+        raise PassError(what, where=block, fix="deepen it without fit")
+    return _End(value, calls[value], tuple(way))
 
 
 def _fit(before: fx.GraphModule, after: fx.GraphModule, pairs: list[_Pair], index: int, inputs: list[Any]) -> None:
@@ -135,14 +143,15 @@ def _fit(before: fx.GraphModule, after: fx.GraphModule, pairs: list[_Pair], inde
     for batch in inputs:
         whole, halves = _values(before, after, pairs, batch)
         for pair in pairs:
-            call, site = pair.sites[index]
-            read = halves[site_input(call)].reshape(-1, site.features).double()
+            end, site = pair.ends[index], pair.ends[index].site
+            read = _samples(site.map, halves[site_input(end.call)])
             read = torch.cat((read, torch.ones_like(read[:, :1])), 1) if site.bias else read
-            missing = _missing(pair, index, whole, halves).reshape(len(read), -1).double()
+            missing = _in_place(after, end, halves, _missing(pair, index, whole, halves))
+            missing = missing.movedim(site.map.channel_dim, -1).flatten(0, -2).double()
             known = moments.get(pair.path, (torch.zeros(()), torch.zeros(())))
             moments[pair.path] = known[0].to(read) + read.T @ read, known[1].to(read) + read.T @ missing
     for pair in pairs:
-        _, site = pair.sites[index]
+        site = pair.ends[index].site
         square, product = moments[pair.path]
         if not bool(square.isfinite().all() and product.isfinite().all()):
             what = "what enters its last maps, or is left for them to do, is not finite on the batches of fit="
@@ -155,12 +164,31 @@ def _fit(before: fx.GraphModule, after: fx.GraphModule, pairs: list[_Pair], inde
                 after.get_parameter(site.bias).add_(change[:, -1])
 
 
+def _samples(linear_map: LinearMap, value: Tensor) -> Tensor:
+    """Return what one row of the map reads at each position, ``(positions, features)``: of a convolution its patches.
+
+    A convolution with the rows of the identity has them as its channels, whatever its padding and its dilation are.
+    """
+    if linear_map.spatial:
+        rows = torch.eye(linear_map.features, dtype=value.dtype, device=value.device)
+        value = replace(linear_map, neurons=linear_map.features)(value, rows)
+    return value.movedim(linear_map.channel_dim, -1).reshape(-1, linear_map.features).double()
+
+
 def _missing(pair: _Pair, index: int, whole: Mapping[fx.Node, Tensor], halves: Mapping[fx.Node, Tensor]) -> Tensor:
     """Return what a branch of the copy should add to what it adds."""
     if index + 1 == len(pair.second):
         return whole[pair.whole[-1].total] - halves[pair.second[-1].total]
     own = halves[pair.first[index].branches[0]] + halves[pair.second[index].branches[0]]
     return whole[pair.whole[index].branches[0]] - own
+
+
+def _in_place(after: fx.GraphModule, end: _End, values: Mapping[fx.Node, Tensor], missing: Tensor) -> Tensor:
+    """Return what a branch lacks, arranged as its last map makes it: the numbers of that are counted and passed on."""
+    made = values[end.call]
+    counted = torch.arange(made.numel(), device=made.device).reshape(made.shape)
+    places = _Evaluation(after).pass_on(counted, end, values)
+    return missing.new_empty(made.numel()).index_put((places.flatten(),), missing.flatten()).reshape(made.shape)
 
 
 def _errors(before: fx.GraphModule, after: fx.GraphModule, pairs: list[_Pair], inputs: list[Any]) -> dict[str, float]:
@@ -200,3 +228,11 @@ class _Evaluation(fx.Interpreter):
                 own[node] = given[node] if node.op == "placeholder" else self.run_node(node)
                 self.env[node] = forced.get(node, own[node])
         return own
+
+    def pass_on(self, value: Tensor, end: _End, values: Mapping[fx.Node, Any]) -> Tensor:
+        """Return what becomes of a value in the place of an end's; modules on the way return what they read."""
+        self.env = {**values, end.call: value}
+        for node in end.way:
+            read = node.all_input_nodes[0]
+            self.env[node] = self.env[read] if node.op == "call_module" else self.run_node(node)
+        return self.env[(end.call, *end.way)[-1]]

@@ -43,6 +43,12 @@ def candidates(suite: str | None = None) -> list[Candidate]:
     return [item for name in SUITES if suite in (None, name) for item in makers[name]()]
 
 
+def one_of_each_family(suite: str | None = None) -> list[Candidate]:
+    """Return the candidates of libraries, or of one suite, without those that are a bigger size of another one."""
+    listed = candidates(suite) if suite else [item for item in candidates() if item.suite != "packages"]
+    return [item for item in listed if item.suite != "torchvision" or item.model in TORCHVISION_FAMILIES]
+
+
 def _packages() -> Iterator[Candidate]:
     for family, model, arguments, inputs in packages():
         yield Candidate("packages", family, model, inputs, arguments)
@@ -82,6 +88,14 @@ NOT_IN_TORCH_PRUNINGS_LIST = frozenset(
     {f"regnet_x_{size}" for size in ("400mf", "800mf", "1_6gf", "3_2gf", "8gf", "16gf", "32gf")}
     | {"maxvit_t", "resnext101_64x4d", "swin_v2_b", "swin_v2_s", "swin_v2_t"}
 )
+#: The smallest of each family that torchvision's documentation lists; what only differs in size is left out. Detectors
+#: are no family of blocks: their backbones are among these.
+TORCHVISION_FAMILIES = frozenset({
+    "alexnet", "convnext_tiny", "densenet121", "efficientnet_b0", "efficientnet_v2_s", "googlenet", "inception_v3",
+    "maxvit_t", "mnasnet0_5", "mobilenet_v2", "mobilenet_v3_small", "regnet_x_400mf", "regnet_y_400mf", "resnet18",
+    "resnet50", "resnext50_32x4d", "shufflenet_v2_x0_5", "squeezenet1_1", "swin_t", "swin_v2_t", "vgg11_bn", "vit_b_16",
+    "wide_resnet50_2", "fcn_resnet50", "deeplabv3_mobilenet_v3_large", "lraspp_mobilenet_v3_large", "raft_large",
+})  # fmt: skip
 _SIZES = {"maxvit_t": 224, "inception_v3": 96, "vit_h_14": 70}
 
 

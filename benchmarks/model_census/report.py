@@ -1,10 +1,10 @@
 """The page that shows a census as it came out."""
 
 import platform
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from model_census.candidates import SUITES, candidates
+from model_census.candidates import Candidate, candidates
 from model_census.results import Result
 from model_census.stages import ALL_STAGES, BUDGET, STEPS
 from model_census.summary import (
@@ -56,7 +56,7 @@ def write_report(results: dict[str, Result], path: Path) -> None:
     parts = [
         _HEAD.format(budget=f"{BUDGET:.0%}", steps=STEPS),
         _setting(found),
-        *not_run(results, SUITES),
+        *not_run(results, candidates()),
         "## In sum\n",
         *_summary(found),
         "\n## Models that did not go all the way\n",
@@ -79,10 +79,10 @@ def _setting(results: list[Result]) -> str:
     )
 
 
-def not_run(results: Mapping[str, Result], suites: Iterable[str]) -> Iterator[str]:
-    """Say which models of some suites the results do not hold."""
-    for suite in suites:
-        every = candidates(suite)
+def not_run(results: Mapping[str, Result], asked: Sequence[Candidate]) -> Iterator[str]:
+    """Say which of the models that are asked the results do not hold, suite by suite."""
+    for suite in dict.fromkeys(item.suite for item in asked):
+        every = [item for item in asked if item.suite == suite]
         missing = [item.model for item in every if item.key not in results]
         if missing:
             yield f"Not run yet: {len(missing)} of {len(every)} of the suite {suite}: {', '.join(missing)}.\n"

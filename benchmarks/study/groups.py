@@ -88,7 +88,7 @@ _SHORT_CORE = [scratch(_SHORT, 8), *(grown(_SHORT, FULL, MIDDLE, scale) for scal
 _LONG_CORE = [
     scratch(_LONG, 8),
     *(grown(_LONG, FULL, EARLY, scale) for scale in (1.0, 0.75, 0.55)),
-    *(scratch(_LONG, 8, scale) for scale in (0.75, 0.55)),
+    scratch(_LONG, 8, 0.55),
 ]
 _OTHERS = tuple(TASKS[name] for name in ("mnist1d-transformer", "mnist1d-convnet"))
 

@@ -136,10 +136,10 @@ def changes_of(args: argparse.Namespace) -> dict[str, Any]:
     changes = {key: literal(getattr(args, name)) for name, (key, *_) in _SETTINGS.items() if getattr(args, name)}
     if args.budget:
         changes["growth.budget"] = parse_budget(args.budget)
-    if args.stages:
+    if args.stages is not None:
         # of the recipe's stages nothing stays, their times neither
         changes |= {"growth": None, "stages": None, "stages.depth": parse_shares(args.stages, "--stages")}
-    if args.cycles:
+    if args.cycles is not None:
         changes["schedule.cycles"] = parse_shares(args.cycles, "--cycles")
     if args.no_compile:
         changes["compile"] = False
@@ -159,5 +159,5 @@ def parse_shares(text: str, option: str) -> list[float]:
     try:
         return [float(Fraction(part.strip())) for part in text.split(",")]
     except (ValueError, ZeroDivisionError):
-        where = f"{option} {text}"
-        raise SettingsError("it is no list of numbers", where=where, fix=f"write {option} 1/4,1/2") from None
+        fix = "write numbers with commas between them, as in 1/4,1/2"
+        raise SettingsError("it is no list of numbers", where=f"{option} {text}", fix=fix) from None

@@ -9,13 +9,14 @@ from torch import Tensor, nn
 
 from fxgrow.curvature.capture import LossFunction
 from fxgrow.curvature.probe import Probe
-from fxgrow.curvature.probe_data import CountSamples, read_batches
-from fxgrow.curvature.registry import Score, find_score, score_names
+from fxgrow.curvature.probe_data import PAIRS_IN_WORDS, CountSamples, read_batches
+from fxgrow.curvature.registry import Score, find_score
 from fxgrow.curvature.scores import Scores, SiteScores
 from fxgrow.curvature.selection import select_sites
 from fxgrow.errors import AnalysisError
 from fxgrow.execution.place import Place
 from fxgrow.execution.ranks import Group, Ranks
+from fxgrow.primitives.arguments import checks_arguments
 from fxgrow.primitives.unwrapping import unwrap
 from fxgrow.record.annotations import NO_GRADIENT
 from fxgrow.record.digest import digest
@@ -26,6 +27,7 @@ DEFAULT_SETTLED = 0.99
 DEFAULT_MAX_MEMORY = 2 << 30
 
 
+@checks_arguments(AnalysisError, batches=PAIRS_IN_WORDS)
 def analyze(
     traced: nn.Module,
     loss_fn: LossFunction,
@@ -93,19 +95,11 @@ def analyze(
     """
     graph_module = unwrap(traced)
     chosen = find_score(score)() if isinstance(score, str) else score
-    if not isinstance(chosen, Score):
-        fix = f"give one of {', '.join(score_names())}, or a Score object"
-        raise AnalysisError(f"it is a {type(chosen).__name__}", where="score", fix=fix)
-    if loss_fn is not None and not callable(loss_fn):
-        fix = "give a function of output and target, or None if the model computes its loss itself"
-        raise AnalysisError(f"it is a {type(loss_fn).__name__}, which cannot be called", where="loss_fn", fix=fix)
-    for name, value in (("iterations", iterations), ("max_memory", max_memory), ("max_samples", max_samples or 1)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise AnalysisError("it is not a positive whole number", where=f"{name} {value!r}", fix="give 1 or more")
-    if isinstance(seed, bool) or not isinstance(seed, int):
-        raise AnalysisError("it is not a whole number", where=f"seed {seed!r}", fix="give one")
+    for name, value in (("iterations", iterations), ("max_memory", max_memory), ("max_samples", max_samples)):
+        if value is not None and value < 1:
+            raise AnalysisError("it is not positive", where=f"{name} {value}", fix="give 1 or more")
     if settled is not None and not 0 < settled <= 1:
-        raise AnalysisError("it is no rank correlation", where=f"settled {settled!r}", fix="give a number up to 1")
+        raise AnalysisError("it is no rank correlation", where=f"settled {settled}", fix="give a number up to 1")
     if any(hasattr(parameter, "device_mesh") for parameter in graph_module.parameters()):  # a DTensor
         fix = "let a Grower shard it, by wrap=fxgrow.training.Shard(): it measures whole weights"
         raise AnalysisError("its parameters are sharded over the ranks", where="the traced model", fix=fix)

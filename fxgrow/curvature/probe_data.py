@@ -22,6 +22,8 @@ ENOUGH_SAMPLES = 256
 
 #: says how many samples a batch holds, given the batch as the iterable yielded it
 CountSamples = Callable[[Any], int]
+#: what `batches` are
+PAIRS_IN_WORDS = "pairs (inputs, target), or inputs alone where loss_fn is None"
 
 
 class FewSamplesWarning(FxgrowWarning):
@@ -114,7 +116,7 @@ def check_samples(samples: int) -> None:
         raise AnalysisError("one sample cannot be split into halves", where="batches", fix=fix)
     if samples < ENOUGH_SAMPLES:
         message = f"scores from fewer than {ENOUGH_SAMPLES} samples ({samples}) are mostly noise: trust `held_out` only"
-        warnings.warn(message, FewSamplesWarning, stacklevel=4)
+        warnings.warn(message, FewSamplesWarning, stacklevel=5)
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,11 @@ from torch import Tensor, nn
 from fxgrow.curvature.capture import LossFunction
 from fxgrow.curvature.hessian import HessianOperator
 from fxgrow.curvature.lanczos import lanczos
-from fxgrow.curvature.probe_data import CountSamples, read_batches
+from fxgrow.curvature.probe_data import PAIRS_IN_WORDS, CountSamples, read_batches
 from fxgrow.curvature.selection import select_sites
 from fxgrow.errors import AnalysisError
 from fxgrow.execution.randomness import preserved_randomness
+from fxgrow.primitives.arguments import checks_arguments
 from fxgrow.primitives.unwrapping import unwrap
 
 #: the key of the whole model's spectrum
@@ -60,6 +61,7 @@ class Spectrum:
         return grid, bumps @ self.weights / (deviation * (2 * torch.pi) ** 0.5)
 
 
+@checks_arguments(AnalysisError, batches=PAIRS_IN_WORDS)
 def spectra(
     traced: nn.Module,
     loss_fn: LossFunction,

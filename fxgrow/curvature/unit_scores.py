@@ -15,7 +15,7 @@ from fxgrow.curvature.capture import LossFunction, forward_pass
 from fxgrow.curvature.cross_fit import least_eigenvalues
 from fxgrow.curvature.lanczos import start_vectors
 from fxgrow.curvature.probe import without_autograd
-from fxgrow.curvature.probe_data import CountSamples, read_batches
+from fxgrow.curvature.probe_data import PAIRS_IN_WORDS, CountSamples, read_batches
 from fxgrow.curvature.reading import for_solving
 from fxgrow.curvature.sample_dimension import find_sample_dimensions
 from fxgrow.curvature.scores import Scores, SiteScores
@@ -23,10 +23,12 @@ from fxgrow.curvature.units import UnitGroup, find_units, rows_of_units
 from fxgrow.errors import AnalysisError
 from fxgrow.execution.ranks import Group, Ranks
 from fxgrow.graph.selection import matches
+from fxgrow.primitives.arguments import checks_arguments
 from fxgrow.primitives.unwrapping import unwrap
 from fxgrow.record.digest import digest
 
 
+@checks_arguments(AnalysisError, batches=PAIRS_IN_WORDS)
 def analyze_units(
     traced: nn.Module,
     loss_fn: LossFunction,

@@ -8,9 +8,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from fxgrow.errors import TraceError
+from fxgrow.errors import FxgrowError, TraceError, first_line
 from fxgrow.execution.calling import Inputs
 from fxgrow.execution.preservation import preserved
+from fxgrow.primitives.arguments import check_fields
 from fxgrow.primitives.unwrapping import bare
 
 
@@ -30,6 +31,7 @@ class Place:
     path: str
 
     def __post_init__(self) -> None:
+        check_fields(self, TraceError)
         try:
             self.module  # noqa: B018  # it is looked up
         except AttributeError as error:
@@ -84,7 +86,7 @@ class Place:
             given: The model's inputs: a tensor, a tuple or a dict. The model runs in the mode that it is in.
 
         Raises:
-            TraceError: If the part is not called.
+            TraceError: If the model does not run, or does not call the part.
         """
         found: list[Inputs] = []
         hook = self.module.register_forward_pre_hook(
@@ -93,6 +95,12 @@ class Place:
         try:
             with preserved(self.model), torch.no_grad():
                 Inputs.of(self.model, given).call(self.model)
+        except FxgrowError:
+            raise
+        except Exception as error:  # the model's own code runs here, and it may raise anything
+            what = f"the model does not run on these inputs: {first_line(error)}"
+            fix = "give inputs that the whole model takes"
+            raise TraceError(what, where=type(self.model).__name__, fix=fix) from error
         finally:
             hook.remove()
         if not found:

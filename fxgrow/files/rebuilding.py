@@ -15,11 +15,13 @@ from fxgrow.files.reading import Contents, read
 from fxgrow.files.retracing import give_dtypes, trace_again
 from fxgrow.files.table import Table
 from fxgrow.passes import parse
+from fxgrow.primitives.arguments import checks_arguments
 from fxgrow.primitives.modules import resolves
 from fxgrow.record.annotations import KEY, annotate, annotation
 from fxgrow.record.digest import digest
 
 
+@checks_arguments(FileError, path="a path")
 def load(path: str | os.PathLike[str], *, base: nn.Module | None = None, allow_pickle: bool = False) -> fx.GraphModule:
     """Rebuild the model that `fxgrow.save` wrote, on the CPU.
 

@@ -17,9 +17,11 @@ from fxgrow.files.proof import prove
 from fxgrow.files.reading import Contents, read
 from fxgrow.files.retracing import example_inputs
 from fxgrow.files.table import Table
+from fxgrow.primitives.arguments import checks_arguments
 from fxgrow.primitives.unwrapping import unwrap
 
 
+@checks_arguments(FileError, path="a path")
 def save(graph_module: nn.Module, path: str | os.PathLike[str], *, overwrite: bool = False, check: bool = True) -> None:
     """Write `graph_module` to one file that `torch.load(weights_only=True)` can read.
 

@@ -10,21 +10,15 @@ import torch.fx as fx
 from torch import nn
 
 from fxgrow.errors import PassError
+from fxgrow.graph.arrangement import Arrangements
 from fxgrow.graph.branch_ends import readers_of_tensors, tensors_read
+from fxgrow.graph.declared import reads_only_sizes
 from fxgrow.graph.interiors import Interiors, common_path, modules_of
-from fxgrow.graph.network import shape_of
-from fxgrow.graph.operations import operations_of
 from fxgrow.graph.regions import Region
 from fxgrow.graph.residual import Ancestry, ResidualStep, find_steps
 from fxgrow.graph.structure import structure_of
 from fxgrow.record.location import module_path, name_of
 from fxgrow.record.numbering import numbered
-
-#: operations that keep the numbers and their order
-_RESHAPING = frozenset({
-    "_reshape_alias", "_unsafe_view", "alias", "clone", "contiguous", "flatten", "reshape", "squeeze", "unflatten",
-    "unsqueeze", "view", "view_as",
-})  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -38,7 +32,7 @@ class Block:
     steps: tuple[ResidualStep, ...]
     nodes: tuple[fx.Node, ...]  #: in graph order, what reads its parameters and its constants included
     chain: int  #: blocks of one chain follow each other without anything in between
-    exit: fx.Node  #: the value that leaves: what the last step makes, in the shape in which data enters
+    exit: fx.Node  #: the value that leaves: what the last step makes, arranged as data enters
     kind: str = ""
     refusal: str | None = None  #: why it can neither be copied nor left out
 
@@ -73,36 +67,27 @@ def steps_between(graph_module: fx.GraphModule, region: Region) -> tuple[Residua
     """Return the residual steps that a region is made of, in order.
 
     Raises:
-        PassError: If it is not made of such steps.
+        PassError: If it is not made of such steps, or arranges anew what it passes on.
     """
-    found, steps, value = list[ResidualStep](), find_steps(graph_module), region.exit
+    found, passed = list[ResidualStep](), list[fx.Node]()
+    steps, arrangements, value = find_steps(graph_module), Arrangements(graph_module), region.exit
     while value is not region.entry:
-        step = steps.get(value)
-        if step is None or value not in region.nodes:
-            if _passed_on(graph_module, value) is not value:
-                value = _passed_on(graph_module, value)
-                continue
+        step = steps.get(value) if value in region.nodes else None
+        if step is not None:
+            found.insert(0, step)
+            value = step.entry
+        elif arrangements.passes_on(value):
+            passed.insert(0, value)
+            value = value.all_input_nodes[0]
+        else:
             what = f"it is not residual: {name_of(value)} is not the sum of a value and what is computed from it"
             raise PassError(what, where=region.path, fix="name a block that adds to its input")
-        found.insert(0, step)
-        value = step.entry
+    if not arrangements.restore(region.entry, passed):
+        raise PassError(_REARRANGED, where=region.path, fix="name a block that gives back what enters in its order")
     return tuple(found)
 
 
-def _passed_on(graph_module: fx.GraphModule, value: fx.Node) -> fx.Node:
-    """Return the value that identity modules and reshapes have passed on as `value`."""
-    while _is_identity(graph_module, value) or _reshapes(graph_module, value):
-        value = value.all_input_nodes[0]
-    return value
-
-
-def _is_identity(graph_module: fx.GraphModule, node: fx.Node) -> bool:
-    return node.op == "call_module" and type(graph_module.get_submodule(str(node.target))) is nn.Identity
-
-
-def _reshapes(graph_module: fx.GraphModule, node: fx.Node) -> bool:
-    calls = operations_of(graph_module)[node].calls
-    return bool(calls) and calls <= _RESHAPING
+_REARRANGED = "what leaves it is arranged in another way than what enters"
 
 
 class _Finder:
@@ -110,13 +95,13 @@ class _Finder:
         self.graph_module = graph_module
         ancestry = Ancestry(graph_module.graph)
         self.interiors = Interiors(graph_module, ancestry)
-        self.steps = find_steps(graph_module, ancestry)
+        self.steps, self.arrangements = find_steps(graph_module, ancestry), Arrangements(graph_module)
 
     def chains(self) -> list[list[ResidualStep]]:
         """Return the steps in chains, each of which begins where the one before it ends."""
         chains: dict[fx.Node, list[ResidualStep]] = {}  # by the exit of the last step
         for step in self.steps.values():
-            chains[step.exit] = [*chains.pop(_passed_on(self.graph_module, step.entry), []), step]
+            chains[step.exit] = [*chains.pop(self.arrangements.source_of(step.entry), []), step]
         return list(chains.values())
 
     def blocks_of(self, index: int, chain: Sequence[ResidualStep]) -> list[Block]:
@@ -150,14 +135,21 @@ class _Finder:
         return self.interiors.between(steps[0].entry, self._exit(steps))
 
     def _exit(self, steps: Sequence[ResidualStep]) -> fx.Node:
-        """Return what leaves the last step, reshaped as data enters the first where the graph does that next."""
-        value, shape = steps[-1].exit, shape_of(steps[0].entry)
-        while shape_of(value) != shape:
-            reader = next(iter(value.users)) if len(value.users) == 1 else None
-            if reader is None or not _reshapes(self.graph_module, reader):
+        """Return what leaves the last step, arranged as data enters the first where the graph does that next."""
+        value = steps[-1].exit
+        while not self._in_order(steps, value):
+            readers = [user for user in value.users if not reads_only_sizes(user)]
+            if len(readers) != 1 or not self.arrangements.passes_on(readers[0]):
                 return steps[-1].exit
-            value = reader
+            value = readers[0]
         return value
+
+    def _in_order(self, steps: Sequence[ResidualStep], leaves: fx.Node) -> bool:
+        """Say whether what leaves some steps is arranged as what enters them."""
+        ends = [*(step.entry for step in steps[1:]), leaves]
+        pairs = zip(steps, ends, strict=True)
+        passed = [node for step, end in pairs for node in self.arrangements.way(step.exit, end)]
+        return self.arrangements.restore(steps[0].entry, passed)
 
     @cached_property
     def _readers(self) -> dict[int, list[fx.Node]]:
@@ -165,8 +157,8 @@ class _Finder:
 
     def _refusal(self, block: Block) -> str | None:
         inside = set(block.nodes)
-        if shape_of(block.entry) != shape_of(block.exit):
-            return "what leaves it has another shape than what enters"
+        if not self._in_order(block.steps, block.exit):
+            return _REARRANGED
         for node in block.nodes:
             if node is not block.exit and any(user not in inside for user in node.users):
                 return f"{node.name} inside it is read outside"

@@ -24,6 +24,7 @@ _LINEAR = frozenset({
     "split_with_sizes", "squeeze", "swapaxes", "t", "to", "transpose", "true_divide", "truediv", "unbind", "unflatten",
     "unsafe_chunk", "unsafe_split", "unsqueeze", "view", "view_as",
 })  # fmt: skip
+_DROPOUT = frozenset({"dropout", "native_dropout"})
 #: by what a name ends in: libraries have stochastic depth, a product with a random number, each of their own, and
 #: transformers one for each model (SwinDropPath, ...)
 _STOCHASTIC_DEPTH = ("DropPath", "StochasticDepth")
@@ -138,6 +139,16 @@ class BranchEnds:
                 return True
         found = self.operations[node]
         return bool(found.reads or found.shares) and found.calls <= _LINEAR
+
+
+def silent_in_evaluation(graph_module: fx.GraphModule, node: fx.Node) -> bool:
+    """Say whether a node returns its input in evaluation mode: dropout and stochastic depth."""
+    if node.op == "call_module":
+        module = graph_module.get_submodule(str(node.target))
+        dropout = isinstance(module, nn.modules.dropout._DropoutNd)
+        return dropout or type(module).__name__.endswith(_STOCHASTIC_DEPTH)
+    calls = operations_of(graph_module)[node].calls
+    return bool(calls) and calls <= _DROPOUT
 
 
 def readers_of_tensors(graph_module: fx.GraphModule) -> dict[int, list[fx.Node]]:

@@ -8,7 +8,10 @@ import torch.fx as fx
 
 from fxgrow.errors import PlanError
 from fxgrow.execution.shapes import flops_per_sample
+from fxgrow.primitives.arguments import check_fields
 from fxgrow.primitives.modules import parameter_count
+
+BUDGET_IN_WORDS = "a fraction of the parameters as a float (0.10) or a number of parameters as an int"
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,7 @@ class Budget:
     multiple: int = 1
 
     def __post_init__(self) -> None:
+        check_fields(self, PlanError)
         for number in (self.total, *([] if self.per_event is None else [self.per_event])):
             resolve_budget(1, number)
         if self.unit not in ("parameters", "flops"):
@@ -80,11 +84,11 @@ def resolve_budget(size: int, budget: float) -> int:
     Raises:
         PlanError: If the budget is not a positive number.
     """
-    if isinstance(budget, bool) or not isinstance(budget, int | float) or not math.isfinite(budget) or budget <= 0:
+    if not math.isfinite(budget) or budget <= 0:
         raise PlanError(
             "it is not a positive number",
             where=f"budget {budget!r}",
-            fix="give a fraction of the parameters as a float (0.10) or a number of parameters as an int",
+            fix=f"give {BUDGET_IN_WORDS}",
         )
     if isinstance(budget, int):
         return budget

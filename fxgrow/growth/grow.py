@@ -7,14 +7,17 @@ import torch.fx as fx
 from torch import nn
 
 from fxgrow.curvature.scores import Scores
+from fxgrow.errors import PlanError
 from fxgrow.graph.memory import overwrites
-from fxgrow.growth.budget import Budget
+from fxgrow.growth.budget import BUDGET_IN_WORDS, Budget
 from fxgrow.growth.plan import plan
 from fxgrow.optimizers import Optimizers
 from fxgrow.passes.functionalize_inplace import FunctionalizeInplace
+from fxgrow.primitives.arguments import checks_arguments
 from fxgrow.record.record import remember
 
 
+@checks_arguments(PlanError, scores="what fxgrow.analyze returned", budget=BUDGET_IN_WORDS)
 def grow(
     traced: nn.Module,
     scores: Scores,

@@ -8,11 +8,12 @@ from torch import Tensor, nn
 from fxgrow.curvature.scores import Scores, SiteScores
 from fxgrow.errors import PlanError
 from fxgrow.growth.allocation import best, find_allocation
-from fxgrow.growth.budget import Budget, as_budget, resolve_budget
+from fxgrow.growth.budget import BUDGET_IN_WORDS, Budget, as_budget, resolve_budget
 from fxgrow.growth.eligibility import eligible_sites
 from fxgrow.growth.kinds import find_kind
 from fxgrow.growth.places import Price
 from fxgrow.passes.base import Pass
+from fxgrow.primitives.arguments import checks_arguments
 from fxgrow.primitives.unwrapping import unwrap
 from fxgrow.record.record import Evidence
 
@@ -71,6 +72,7 @@ class _Directions(Mapping[str, Tensor]):
         return sum(1 for _ in self)
 
 
+@checks_arguments(PlanError, scores="what fxgrow.analyze returned", budget=BUDGET_IN_WORDS)
 def plan(
     traced: nn.Module,
     scores: Scores,

@@ -1,4 +1,4 @@
-"""What a state dict says beside the weights: the stage, and what a schedule has seen."""
+"""What checkpoints say beside the weights: the stage, and what a schedule has seen."""
 
 from typing import Any
 
@@ -25,12 +25,19 @@ def _write_stage(growing: Any) -> Tensor:
 
 
 def _read_stage(growing: Any, said: Tensor) -> None:
-    stage, *samples = said.tolist()
+    stage, *samples = _whole_numbers(said)
     if len(samples) != len(growing.stages) or not 0 <= stage < len(samples):
         what = f"the state dict is in stage {stage} of {len(samples)}, and the model has {len(growing.stages)} stages"
         raise PlanError(what, where=STATE_KEY, fix="construct it with the stages of the run that was saved")
     growing.stage, growing.samples = stage, samples
     growing._run_stage()
+
+
+def _whole_numbers(said: Tensor) -> list[int]:
+    if not isinstance(said, Tensor) or said.dim() != 1 or not len(said) or said.is_floating_point():
+        what = f"{said!r} is no stage, and samples in each stage"
+        raise PlanError(what, where=STATE_KEY, fix="load what `growing.state_dict()` returned")
+    return [int(value) for value in said.tolist()]
 
 
 def _write_schedule(growing: Any) -> Tensor | None:
@@ -42,3 +49,11 @@ def _read_schedule(growing: Any, said: Tensor) -> None:
     seen = growing.schedule.state_dict()
     pairs = zip(seen.items(), said.tolist(), strict=False)  # a model that was made without a schedule has seen nothing
     growing.schedule.load_state_dict({name: type(known)(value) for (name, known), value in pairs})
+
+
+def rebuild(growing: type[nn.Module], model: nn.Module, inputs: Any, stages: Any, at: Any, state: Any) -> Any:
+    """Return a growing model that was pickled, in its stage."""
+    rebuilt: Any = growing(model, inputs, stages=stages, at=at)
+    rebuilt.stage, rebuilt.samples = state
+    rebuilt._run_stage()
+    return rebuilt

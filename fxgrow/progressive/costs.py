@@ -2,7 +2,6 @@
 
 import statistics
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +9,8 @@ import torch
 import torch.fx as fx
 from torch import Tensor, nn
 
+from fxgrow.errors import PlanError, first_line
+from fxgrow.execution.calling import Inputs
 from fxgrow.execution.preservation import preserved
 from fxgrow.execution.structures import flatten
 from fxgrow.primitives.modules import fetch_attribute
@@ -93,20 +94,32 @@ def _running_size(parameter: nn.Parameter, slices: Slices, name: str) -> int:
     return size
 
 
-def measure(model: nn.Module, inputs: Any, repetitions: int) -> float:
-    """Return the median time of a forward and a backward pass in training mode, in seconds; nothing moves."""
+def measure(model: nn.Module, inputs: Inputs, repetitions: int) -> float:
+    """Return the median time of a forward and a backward pass in training mode, in seconds; nothing moves.
+
+    Raises:
+        PlanError: If the model does not run on the inputs.
+    """
     seconds = []
     with preserved(model), torch.enable_grad():
         model.train()
         for _ in range(repetitions + 1):  # the first one warms up, and compiles
             _wait()
             started = time.perf_counter()
-            output = model(**inputs) if isinstance(inputs, Mapping) else model(*inputs)
+            output = _run(model, inputs)
             sum(_total(value) for _, value in flatten(output) if value.requires_grad).backward()  # type: ignore[union-attr]
             _wait()
             seconds.append(time.perf_counter() - started)
             model.zero_grad(set_to_none=True)
     return statistics.median(seconds[1:])
+
+
+def _run(model: nn.Module, inputs: Inputs) -> Any:
+    try:
+        return inputs.call(model)
+    except Exception as error:
+        what = f"the model does not run on the batch: {first_line(error)}"
+        raise PlanError(what, where="costs", fix="give a batch as the model is trained on") from error
 
 
 def _total(value: Tensor) -> Tensor:

@@ -2,7 +2,7 @@
 
 import copy
 import itertools
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -11,16 +11,18 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from fxgrow.errors import PlanError
+from fxgrow.execution.calling import Inputs
 from fxgrow.execution.shapes import flops_per_sample
 from fxgrow.execution.structures import batch_size_of, resized
 from fxgrow.graph.identity import become
 from fxgrow.graph.sharing import share
 from fxgrow.optimizers import listed
-from fxgrow.primitives.modules import find_submodule
-from fxgrow.progressive.checkpoints import attach_progress
+from fxgrow.primitives.arguments import checks_arguments
+from fxgrow.primitives.unwrapping import bare
+from fxgrow.progressive.checkpoints import attach_progress, rebuild
 from fxgrow.progressive.companions import averages_of, companions_of
 from fxgrow.progressive.costs import Costs, StageCost, measure, running_parameters
-from fxgrow.progressive.modes import follow_modes
+from fxgrow.progressive.modes import follow_modes, move_buffers
 from fxgrow.progressive.narrowing import IdleSlice, idle_slices, wake_units, width_slices
 from fxgrow.progressive.parts import Part, find_parts
 from fxgrow.progressive.signature import with_signature
@@ -30,7 +32,7 @@ from fxgrow.progressive.waking import Advance, event_of, learnt, touched_paramet
 from fxgrow.record.record import update_record
 from fxgrow.tracing import trace
 from fxgrow.training.compilation import compile as compile_blocks
-from fxgrow.training.schedule import Schedule
+from fxgrow.training.schedule import Times
 
 
 class Progressive(nn.Module):
@@ -54,7 +56,8 @@ class Progressive(nn.Module):
     ``growing.to(device)``.
 
     Args:
-        model: Any model that `fxgrow.trace` takes, with residual blocks that have others of their kind beside them.
+        model: Any model that `fxgrow.trace` takes, with residual blocks that have others of their kind beside them; of
+            one that is wrapped (``torch.compile``, data parallel) what is inside.
         example_inputs: As for `fxgrow.trace`.
         depth: The share of the blocks that runs in the first stage; each stage doubles it. Stages that would run the
             same as the next one are left out.
@@ -73,6 +76,7 @@ class Progressive(nn.Module):
     _running: fx.GraphModule
     _runner: Callable[..., Any]
 
+    @checks_arguments(PlanError, stages="a list of fxgrow.Stage, as stages=[Stage(depth=1 / 4), Stage(depth=1 / 2)]")
     def __init__(
         self,
         model: nn.Module,
@@ -81,9 +85,12 @@ class Progressive(nn.Module):
         depth: float = 1.0,
         width: float = 1.0,
         stages: Iterable[Stage] | None = None,
-        at: Schedule | Iterable[float] = (),
+        at: Times = (),
     ) -> None:
         super().__init__()
+        model = bare(model)
+        if isinstance(model, Progressive):
+            raise PlanError("it grows by stages already", where="model", fix="give the model itself, and all stages")
         whole = trace(model, example_inputs)
         self.__dict__["model"] = model  # not a submodule, which would put its name before every parameter's
         self._parameters, self._buffers, self._modules = model._parameters, model._buffers, model._modules
@@ -123,10 +130,17 @@ class Progressive(nn.Module):
         return self.model.get_submodule(target) if target else self
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """Compute what the part of the model that runs computes."""
+        """Compute what the part of the model that runs computes, in the mode of the model."""
+        if self.training is not self.model.training:
+            self._follow_modes()
         if self.training:
             self._count(args, kwargs)
         return self._runner(*args, **kwargs)
+
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
+    def _follow_modes(self) -> None:  # who holds the model may say `model.eval()`
+        self.training = self.model.training
+        follow_modes(self.model, (self._whole, self._running), training=self.training)
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]
     def _count(self, args: Any, kwargs: Any) -> None:  # torch.compile would compile anew for each number of samples
@@ -167,6 +181,7 @@ class Progressive(nn.Module):
         """Why other residual blocks run in all stages, by their paths."""
         return self._parts.reasons
 
+    @checks_arguments(PlanError)
     def due(self, now: float, *, metric: float | None = None) -> bool:
         """Say whether an advance is due and has not been made; after a resumed run too.
 
@@ -175,7 +190,7 @@ class Progressive(nn.Module):
             metric: What `Plateau` watches, as the mean loss since the last call.
 
         Raises:
-            PlanError: If the schedule watches a metric, and none is given.
+            PlanError: If one of them is no number, or the schedule watches a metric, and none is given.
         """
         if self.stage + 1 == len(self.stages):
             return False
@@ -206,18 +221,23 @@ class Progressive(nn.Module):
         named = {source.path: [part.path for part in started] for source, started in woken.items()}
         return Advance(self.stage, named, len(touched))
 
+    @checks_arguments(PlanError)
     def costs(self, inputs: Any = None, *, repetitions: int = 0) -> Costs:
         """Return what each stage costs, and what was saved so far; printed, it is a table.
 
         Args:
             inputs: A batch to measure the time of a step with, as for the model; the example inputs if left out.
             repetitions: How often a step of each stage is measured; 0 to measure none.
+
+        Raises:
+            PlanError: If it is no number of repetitions, or the model does not run on the batch.
         """
-        given = self._example_inputs if inputs is None else inputs
-        batch = given if isinstance(given, Mapping | tuple) else (given,)
+        if repetitions < 0:
+            raise PlanError("it is negative", where=f"repetitions {repetitions}", fix="0 measures nothing")
+        batch = Inputs.of(self._whole, self._example_inputs if inputs is None else inputs)
         return Costs(tuple(self._cost_of(index, batch, repetitions) for index in range(len(self.stages))))
 
-    def _cost_of(self, index: int, batch: Any, repetitions: int) -> StageCost:
+    def _cost_of(self, index: int, batch: Inputs, repetitions: int) -> StageCost:
         stage, staged, options = self.stages[index], self._graph_of(index), self._compile_options
         runner = staged if options is None or not repetitions else compile_blocks(staged, **options)
         depth = f"{stage.depth:.3g}" if isinstance(stage.depth, float | int) else f"{len(self._running_parts[index])}"
@@ -227,14 +247,14 @@ class Progressive(nn.Module):
 
     def compile(self, **options: Any) -> None:
         """Compile what runs block by block, in this stage and all later ones (`fxgrow.compile`)."""
+        self.__dict__["_runner"] = compile_blocks(self._running, **options)
         self._compile_options = options
-        self._run_stage()
 
     def train(self, mode: bool = True) -> "Progressive":
         """Put the model in training mode, or in evaluation mode."""
         super().train(mode)
         self.model.training = mode
-        follow_modes(self.model, (self._whole, self._running), training=mode)
+        self._follow_modes()
         return self
 
     def _woken(self, stage: int) -> dict[Part, list[Part]]:
@@ -246,7 +266,7 @@ class Progressive(nn.Module):
         # The old compiled form lives until the new one exists, which takes over the blocks that it has compiled.
         runner = self._running.forward if options is None else compile_blocks(self._running, **options)
         self.__dict__["_runner"] = runner  # another object in each stage, by which torch.compile sees what has changed
-        follow_modes(self.model, (self._whole, self._running), training=self.training)
+        self._follow_modes()
         for parameter in itertools.chain(*self.parameters_by_stage()[self.stage + 1 :]):
             parameter.grad = None  # of an earlier training of the whole: an optimizer would step it, or decay it
         companions_of(self).watch.idle = self._idle_slices()
@@ -263,12 +283,7 @@ class Progressive(nn.Module):
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Progressive":
         """Move parameters and buffers, those that the graphs hold beside the model's modules included."""
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        for graph_module in (self._whole, self._running):
-            for path, module in graph_module.named_modules():
-                owner = find_submodule(self.model, path)
-                known = {} if owner is None else owner._buffers
-                for name, buffer in module._buffers.items():
-                    module._buffers[name] = known[name] if name in known else None if buffer is None else fn(buffer)
+        move_buffers(self.model, (self._whole, self._running), fn)
         return self
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "Progressive":
@@ -282,13 +297,4 @@ class Progressive(nn.Module):
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle the model and the stages; the graph is traced anew."""
         state = (self.stage, self.samples)
-        return _rebuild, (type(self).__bases__[0], self.model, self._example_inputs, self.stages, self.schedule, state)
-
-
-def _rebuild(
-    growing: type[Progressive], model: nn.Module, inputs: Any, stages: Any, at: Any, state: Any
-) -> Progressive:
-    rebuilt = growing(model, inputs, stages=stages, at=at)
-    rebuilt.stage, rebuilt.samples = state
-    rebuilt._run_stage()
-    return rebuilt
+        return rebuild, (type(self).__bases__[0], self.model, self._example_inputs, self.stages, self.schedule, state)

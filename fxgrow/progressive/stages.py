@@ -4,11 +4,11 @@ import itertools
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from numbers import Real
 
 from fxgrow.errors import PlanError
+from fxgrow.primitives.arguments import check_fields
 from fxgrow.progressive.parts import Parts
-from fxgrow.training.schedule import At, Schedule, Significance, as_schedule
+from fxgrow.training.schedule import At, Schedule, Significance, Times, as_schedule
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Stage:
         width: The share of the hidden units of each MLP and of the heads of each attention that run: the first ones.
 
     Raises:
-        PlanError: If a share is no number above 0, up to 1.
+        PlanError: If a share is no number above 0, up to 1, or a block is named twice.
     """
 
     depth: float | tuple[str, ...] = 1.0
@@ -31,13 +31,12 @@ class Stage:
         named = isinstance(self.depth, tuple | list)
         if named:
             object.__setattr__(self, "depth", tuple(self.depth))  # type: ignore[arg-type]
-        if not all(_is_share(value) for value in ([self.width] if named else [self.depth, self.width])):
+        check_fields(self, PlanError)
+        if not all(0 < value <= 1 for value in (self.depth, self.width) if isinstance(value, int | float)):
             fix = "give 1 for all of it, or as depth the paths of blocks in a tuple"
             raise PlanError("shares of a model are numbers between 0 and 1", where=str(self), fix=fix)
-
-
-def _is_share(value: object) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool) and 0 < float(value) <= 1
+        if isinstance(self.depth, tuple) and len(set(self.depth)) < len(self.depth):
+            raise PlanError("it names a block twice", where=str(self), fix="name each block once")
 
 
 def make_stages(depth: float, width: float, stages: Iterable[Stage] | None) -> tuple[Stage, ...]:
@@ -67,7 +66,7 @@ def make_stages(depth: float, width: float, stages: Iterable[Stage] | None) -> t
 
 
 def _given(stages: Iterable[Stage]) -> list[Stage]:
-    found = list(stages) if isinstance(stages, Iterable) else [stages]
+    found = list(stages)
     for stage in found:
         if not isinstance(stage, Stage):
             fix = "give a list of fxgrow.Stage, as stages=[Stage(depth=1 / 4), Stage(depth=1 / 2)]"
@@ -75,7 +74,7 @@ def _given(stages: Iterable[Stage]) -> list[Stage]:
     return found
 
 
-def check_schedule(at: Schedule | Iterable[float], stages: Sequence[Stage]) -> Schedule:
+def check_schedule(at: Times, stages: Sequence[Stage]) -> Schedule:
     """Return when advances are due.
 
     Raises:
@@ -86,6 +85,9 @@ def check_schedule(at: Schedule | Iterable[float], stages: Sequence[Stage]) -> S
         what = "it measures scores, at which an advance does not look"
         raise PlanError(what, where=str(schedule), fix="give times, Every or Plateau")
     if isinstance(schedule, At) and schedule.times and len(schedule.times) != len(stages) - 1:
+        if len(stages) == 1:
+            fix = "give a share below 1 for the first stage, or no times"
+            raise PlanError("all of the model runs from the start, and nothing wakes", where="at", fix=fix)
         what = f"{schedule.times} is no schedule for {len(stages)} stages"
         raise PlanError(what, where="at", fix=f"give {len(stages) - 1} times, one for each advance")
     return schedule

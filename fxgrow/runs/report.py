@@ -76,7 +76,7 @@ def _sites(growths: Sequence[Growth], scores: Mapping[str, SiteScores]) -> Table
         significant = int(scores[growth.site].significant.sum())
         of_all = f"{significant} of {len(scores[growth.site].values)}"
         evidence = growth.evidence
-        spelled = with_error(evidence.held_out, evidence.stderr) if evidence else ("", "")
+        spelled = value_and_error(evidence.held_out, evidence.stderr) if evidence else ("", "")
         table.add_row(f"  {growth.site}", str(growth.neurons), *spelled, of_all)
     return table
 
@@ -87,11 +87,11 @@ def _waking(advance: Advance) -> tuple[str, Text, str]:
     return f"{blocks} block{'s wake' if blocks > 1 else ' wakes'} as half-steps", Text("\n".join(lines)), ""
 
 
-def with_error(value: float | None, error: float | None) -> tuple[str, str]:
+def value_and_error(value: float | None, error: float | None) -> tuple[str, str]:
     """Spell a value with as many decimals as its error has, at two significant digits; empty where it is not known.
 
     Example:
-        >>> with_error(-0.03217, 0.00046)
+        >>> value_and_error(-0.03217, 0.00046)
         ('-0.03217', '± 0.00046')
     """
     if value is None or error is None:

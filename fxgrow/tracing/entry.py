@@ -15,6 +15,7 @@ from fxgrow.execution.shapes import complete_shapes, propagate_shapes
 from fxgrow.execution.structures import batch_size_of, flatten
 from fxgrow.graph.normalisation import normalise
 from fxgrow.graph.sharing import share
+from fxgrow.primitives.arguments import checks_arguments
 from fxgrow.primitives.modules import parameter_count
 from fxgrow.primitives.unwrapping import bare
 from fxgrow.record.record import Origin, record_of, update_record
@@ -34,6 +35,7 @@ _SEED = 0x66786772
 _OF_THE_CODE = (AttributeError, NameError, NotImplementedError, ImportError)
 
 
+@checks_arguments(TraceError)
 def trace(
     model: nn.Module | ExportedProgram, example_inputs: Any, *, origin: Origin | None = None, check: bool = True
 ) -> fx.GraphModule:

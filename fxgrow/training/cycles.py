@@ -9,6 +9,8 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from fxgrow.errors import PlanError
+from fxgrow.optimizers import listed
+from fxgrow.primitives.arguments import checks_arguments
 
 
 class CosineCycles(LRScheduler):
@@ -32,7 +34,7 @@ class CosineCycles(LRScheduler):
         last_epoch: The step to go on from, as in PyTorch's own schedulers.
 
     Raises:
-        PlanError: If there are fewer steps than cycles, or a number is out of its range.
+        PlanError: If it is no optimizer, there are fewer steps than cycles, or a number is none or out of its range.
 
     Example:
         >>> optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
@@ -41,6 +43,7 @@ class CosineCycles(LRScheduler):
         [0.02, 1.0, 0.01, 2.0, 0.02]
     """
 
+    @checks_arguments(PlanError)
     def __init__(
         self,
         optimizer: Optimizer,
@@ -51,6 +54,7 @@ class CosineCycles(LRScheduler):
         last: float = 0.01,
         last_epoch: int = -1,
     ) -> None:
+        listed((optimizer,))
         self.peaks, self.warm_up, self.last = tuple(float(peak) for peak in peaks), warm_up, last
         if not self.peaks or min(self.peaks) <= 0 or not 0 <= warm_up <= 1 or not 0 <= last <= 1:
             what = f"peaks={peaks}, warm_up={warm_up}, last={last}"

@@ -12,7 +12,7 @@ from fxgrow.curvature.analysis import DEFAULT_MAX_MEMORY
 from fxgrow.curvature.batches import Batch, halved
 from fxgrow.curvature.capture import LossFunction, loss_of
 from fxgrow.curvature.probe_data import CountSamples, read_batches
-from fxgrow.errors import FxgrowWarning, VerificationError, first_line, ran_out_of_memory
+from fxgrow.errors import FxgrowWarning, PlanError, VerificationError, first_line, ran_out_of_memory
 from fxgrow.execution.calling import Inputs
 from fxgrow.execution.place import Place
 from fxgrow.execution.preservation import preserved
@@ -46,7 +46,7 @@ class Event:
     """The options that all events of a run share, and the steps of an event, none of which changes its input.
 
     Raises:
-        FxgrowError: If the score, the operator or the allocation does not exist.
+        FxgrowError: If the score, the operator or the allocation does not exist, or no sample may be read.
     """
 
     loss_fn: LossFunction
@@ -63,6 +63,8 @@ class Event:
         find_score(self.score)
         find_kind(self.operator)
         find_allocation(self.allocation)
+        if self.max_samples < 1:
+            raise PlanError("it is not positive", where=f"max_samples {self.max_samples}", fix="give 1 or more")
 
     @property
     def preserves_function(self) -> bool:

@@ -14,8 +14,9 @@ from fxgrow.curvature.capture import LossFunction
 from fxgrow.curvature.probe_data import CountSamples
 from fxgrow.errors import DivergenceError, PlanError, TraceError
 from fxgrow.execution.place import Place
-from fxgrow.growth.budget import Budget, as_budget
+from fxgrow.growth.budget import BUDGET_IN_WORDS, Budget, as_budget
 from fxgrow.optimizers import Optimizers, listed, unchanged_on_failure
+from fxgrow.primitives.arguments import checks_arguments
 from fxgrow.primitives.unwrapping import DataParallel, layers, unwrap
 from fxgrow.record.record import GrowthEvent, new_parameters, record_of, remember
 from fxgrow.training.divergence import describe_divergence
@@ -23,7 +24,7 @@ from fxgrow.training.events import Event, GrowthReport, check_equal, significant
 from fxgrow.training.growing import Growing, Wrap
 from fxgrow.training.purse import Purse, planned
 from fxgrow.training.resuming import Resumable, Stateful
-from fxgrow.training.schedule import Schedule, as_schedule
+from fxgrow.training.schedule import Times, as_schedule
 from fxgrow.training.young import Young
 
 
@@ -83,6 +84,7 @@ class Grower(Resumable):
         TraceError: If the model is not traced, or is in DistributedDataParallel, which cannot follow growth.
     """
 
+    @checks_arguments(PlanError, budget=BUDGET_IN_WORDS)
     def __init__(
         self,
         traced: nn.Module,
@@ -95,7 +97,7 @@ class Grower(Resumable):
         ema: nn.Module | Sequence[nn.Module] | None = None,
         also: Mapping[str, Stateful | torch.Generator] | None = None,
         budget: Budget | float = 0.5,
-        at: Schedule | Iterable[float] = (),
+        at: Times = (),
         score: str = "eigen",
         operator: str = "serial",
         allocation: str = "even",
@@ -111,6 +113,8 @@ class Grower(Resumable):
     ) -> None:
         _refuse_data_parallel(traced)
         graph_module, optimizers = unwrap(traced), listed(optimizer)
+        if not optimizers:
+            raise PlanError("there is none", where="optimizer", fix="give the optimizer that trains the model")
         self.loss_fn, self.optimizer, self.schedule = loss_fn, optimizer, as_schedule(at)
         self._purse = Purse.of(graph_module, as_budget(budget))
         place = None if within is None else Place.of(within, traced)
@@ -140,6 +144,7 @@ class Grower(Resumable):
         """What may still be added, in parameters or in the unit of the budget."""
         return self._purse.remaining(self.graph_module)
 
+    @checks_arguments(PlanError)
     def due(self, now: float, *, metric: float | None = None, batches: Iterable[Any] | None = None) -> bool:
         """Return whether growth is due. One that is due stays so until it has happened.
 
@@ -160,6 +165,7 @@ class Grower(Resumable):
 
         return self.schedule.due(now, self._events, metric, share)
 
+    @checks_arguments(PlanError)
     def grow(
         self, batches: Iterable[Any], *, budget: float | None = None, context: Mapping[str, Any] | None = None
     ) -> GrowthReport:
@@ -194,6 +200,7 @@ class Grower(Resumable):
         self._young.add(new_parameters(self.graph_module))
         return GrowthReport(self.history[-1], scores, before, after, time.monotonic() - started)
 
+    @checks_arguments(PlanError)
     def check(self, loss: Tensor | float, inputs: Any) -> None:
         """Stop a training whose loss is not finite, before the weights are.
 

@@ -203,6 +203,9 @@ class Growing(CompiledForm):
 
 def _copy_in(average: nn.Module, wanted: str) -> Growing | fx.GraphModule:
     """Return the one copy of a graph in an average, found by its digest, as `Growing` where it has an owner."""
+    if not isinstance(average, nn.Module):
+        fix = "give a module that holds a copy of the model, as torch's AveragedModel or timm's ModelEmaV3"
+        raise PlanError(f"it is no nn.Module, but a {type(average).__name__}", where="ema", fix=fix)
     found = [(owner, name, part) for owner, name, part in _parts_of(average) if digest(_graph_of(part)) == wanted]
     if len(found) != 1:
         what = f"it holds {len(found)} copies of the model, and not one"

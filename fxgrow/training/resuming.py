@@ -1,7 +1,7 @@
 """The state of a run as one dict that ``torch.load(weights_only=True)`` takes, and back."""
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 import torch.fx as fx
@@ -16,6 +16,7 @@ from fxgrow.training.schedule import Schedule
 from fxgrow.training.young import Young
 
 
+@runtime_checkable
 class Stateful(Protocol):
     """What torch's convention gives a state: schedulers, averages, a GradScaler, a loader that knows its place."""
 

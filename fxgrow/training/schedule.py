@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from fxgrow.errors import PlanError
+from fxgrow.primitives.arguments import check_fields
 
 #: Measures which share of the neurons has a significant held-out score; it costs as much as an analysis.
 MeasureShare = Callable[[], float]
@@ -81,6 +82,7 @@ class Every(Schedule):
     events: int | None = None
 
     def __post_init__(self) -> None:
+        check_fields(self, PlanError)
         if self.period <= 0 or self.after < 0 or (self.events is not None and self.events < 1):
             raise PlanError("it is no schedule", where=str(self), fix="give a positive period, and a warm-up from 0 on")
 
@@ -111,6 +113,13 @@ class Plateau(Schedule):
     _waited: int = field(default=0, init=False)
     _done: int = field(default=0, init=False)
     _now: float = field(default=-math.inf, init=False)
+
+    def __post_init__(self) -> None:
+        check_fields(self, PlanError)
+        numbers = self.patience >= 1 and self.threshold >= 0 and (self.events is None or self.events >= 1)
+        if not numbers or self.mode not in ("min", "max"):
+            fix = "give a patience from 1 on, mode='min' or 'max', and a threshold from 0 on"
+            raise PlanError("it is no schedule", where=str(self), fix=fix)
 
     def due(self, now: float, done: int, metric: float | None, share: MeasureShare) -> bool:
         """Take note of the metric, once for each `now`, and say whether it is at a plateau."""
@@ -154,6 +163,7 @@ class Significance(Schedule):
     events: int | None = None
 
     def __post_init__(self) -> None:
+        check_fields(self, PlanError)
         if not 0 < self.share <= 1 or self.every < 1:
             raise PlanError("it is no schedule", where=str(self), fix="give a share up to 1, and every=1 or more")
 
@@ -164,7 +174,11 @@ class Significance(Schedule):
         return share() >= self.share
 
 
-def as_schedule(at: Schedule | Iterable[float]) -> Schedule:
+#: when: a schedule, or the epochs or steps
+Times = Schedule | Iterable[float] | float
+
+
+def as_schedule(at: Times) -> Schedule:
     """Return a schedule as it is, and times as `At`.
 
     Raises:

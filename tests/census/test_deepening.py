@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from model_census import deepening
-from model_census.candidates import Candidate
+from model_census.candidates import TORCHVISION_FAMILIES, Candidate, candidates, one_of_each_family
 from model_census.deepening_report import write_report
 from model_census.inputs import Input
 from model_census.results import Failure, Result
@@ -96,3 +96,9 @@ def test_the_page_counts_rows_and_gives_reasons_without_names(tmp_path: Path) ->
     assert f"| Family: Model | 3 | 0 | 1 of 3 | 1 of 3 | {reasons} |" in page
     assert "| Other: Broken |  |  |  |  | not found: a \\| b |" in page
     assert "| half-steps | 1 of 2 |" in page
+
+
+def test_bigger_sizes_of_a_family_are_not_asked() -> None:
+    asked = {item.model for item in one_of_each_family("torchvision")}
+    assert asked == TORCHVISION_FAMILIES, "all of them are torchvision's"
+    assert len(one_of_each_family("timm")) == len(candidates("timm"))

@@ -69,9 +69,10 @@ def test_reading_stops_when_there_are_enough_samples():
     _same(scores, analyze(_model(), F.cross_entropy, BATCHES[:1]))
 
 
-def test_few_images_give_a_warning_and_enough_do_not():
-    with pytest.warns(FewSamplesWarning, match=r"256 samples \(20\)"):
+def test_few_images_give_a_warning_where_they_are_given_and_enough_do_not():
+    with pytest.warns(FewSamplesWarning, match=r"256 samples \(20\)") as warned:
         analyze(_model(), F.cross_entropy, BATCHES)
+    assert [warning.filename for warning in warned] == [__file__]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         analyze(_model(), F.cross_entropy, BATCHES * 13)
@@ -127,7 +128,7 @@ def _exhausted():
         (F.cross_entropy, [BATCHES[0], (X * torch.inf, TARGET)], {}, "batch 1: it is nan"),
         (F.cross_entropy, BATCHES, {"score": "egien"}, "did you mean 'eigen'"),
         (F.cross_entropy, BATCHES, {"sites": ["9"]}, "9: no site has this module path"),
-        (F.cross_entropy, BATCHES, {"iterations": 0}, "iterations 0: it is not a positive whole number"),
+        (F.cross_entropy, BATCHES, {"iterations": 0}, "iterations 0: it is not positive; give 1 or more"),
         (F.cross_entropy, BATCHES, {"settled": 2.0}, "settled 2.0: it is no rank correlation"),
         (F.cross_entropy, BATCHES, {"max_memory": 100}, "max_memory"),
         (F.cross_entropy, BATCHES, {"max_samples": -1}, "max_samples -1"),

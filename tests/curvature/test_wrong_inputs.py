@@ -31,7 +31,7 @@ def _broken(output: Tensor, target: Tensor) -> Tensor:
     ("arguments", "message"),
     [
         ((F.cross_entropy, X), "batches: it is a Tensor, not an iterable"),
-        ((F.cross_entropy, 7), "batches: it is a int, not an iterable"),
+        ((F.cross_entropy, 7), "batches: it is an int; give pairs"),
         ((F.cross_entropy, {"x": X}), "batches: it is a dict"),
         ((F.cross_entropy, [X]), r"batch 0: it is not a pair"),
         ((F.cross_entropy, [(X[:, :5], TARGET)]), "batch 0: the model fails on it"),

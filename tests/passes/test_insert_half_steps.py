@@ -5,7 +5,6 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import pytest
 import torch
-import torch.fx as fx
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -16,88 +15,7 @@ from fxgrow.primitives.modules import parameter_count
 from fxgrow.record.record import record_of
 from fxgrow.testing import check_pass
 from fxgrow.widths.branch_units import find_branch_units
-
-WIDTH, HIDDEN, HEADS = 8, 12, 2
-
-
-class Block(nn.Module):
-    """An attention and an MLP, one after the other or side by side, a scale or nothing at their ends."""
-
-    def __init__(self, layout: str) -> None:
-        super().__init__()
-        self.layout = layout
-        self.norm1, self.norm2 = nn.LayerNorm(WIDTH), nn.LayerNorm(WIDTH)
-        self.qkv, self.proj = nn.Linear(WIDTH, 3 * WIDTH), nn.Linear(WIDTH, WIDTH)
-        self.fc1, self.fc2 = nn.Linear(WIDTH, HIDDEN), nn.Linear(HIDDEN, WIDTH)
-        self.gate = nn.Linear(WIDTH, HIDDEN, bias=False)
-        self.scale = nn.Parameter(torch.ones(WIDTH))
-
-    def heads(self, x: Tensor) -> Tensor:
-        q, k, v = self.qkv(x).unflatten(-1, (3, HEADS, WIDTH // HEADS)).permute(2, 0, 3, 1, 4).unbind(0)
-        return F.scaled_dot_product_attention(q, k, v)
-
-    def hidden(self, x: Tensor) -> Tensor:
-        return F.silu(self.gate(x)) * self.fc1(x) if self.layout == "gated" else F.gelu(self.fc1(x))
-
-    def end(self, x: Tensor) -> Tensor:
-        return self.scale * x if self.layout == "scaled" else x
-
-    def attention(self, x: Tensor, weights: Tensor | None = None) -> Tensor:
-        heads = self.heads(x) if weights is None else self.heads(x) * weights[:, None, None]
-        return self.end(F.linear(heads.transpose(1, 2).flatten(2), self.proj.weight))
-
-    def mlp(self, x: Tensor, weights: Tensor | None = None) -> Tensor:
-        hidden = self.hidden(x) if weights is None else self.hidden(x) * weights
-        return self.end(F.linear(hidden, self.fc2.weight))
-
-    def forward(self, x: Tensor) -> Tensor:
-        attention, mlp = (
-            lambda x: self.end(self.proj(self.heads(x).transpose(1, 2).flatten(2))),
-            lambda x: self.end(self.fc2(self.hidden(x))),
-        )
-        if self.layout == "parallel":
-            return mlp(self.norm2(x)) + attention(self.norm1(x)) + x
-        if self.layout == "behind":
-            x = self.norm1(x + attention(x))
-            return self.norm2(x + mlp(x))
-        x = x + attention(self.norm1(x))
-        return x + mlp(self.norm2(x))
-
-
-class Model(nn.Module):
-    """Two such blocks behind a norm."""
-
-    def __init__(self, layout: str) -> None:
-        super().__init__()
-        self.start, self.head = nn.LayerNorm(WIDTH), nn.Linear(WIDTH, 3)
-        self.blocks = nn.ModuleList([Block(layout) for _ in range(2)])
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.start(x)
-        for block in self.blocks:
-            x = block(x)
-        return self.head(x.mean(1))
-
-
-def filled(model: nn.Module, draw: np.random.Generator) -> nn.Module:
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.copy_(torch.from_numpy(0.3 * draw.standard_normal(parameter.shape)) + (parameter.dim() == 1))
-    return model
-
-
-def make(layout: str = "serial") -> tuple[Model, fx.GraphModule, Tensor]:
-    draw = np.random.default_rng(0)
-    model = filled(Model(layout).double(), draw)
-    x = torch.from_numpy(draw.standard_normal((3, 5, WIDTH)))
-    return model, fxgrow.trace(model, x), x
-
-
-def shares(count: int, chosen: Sequence[int]) -> tuple[Tensor, Tensor]:
-    """Return what the units add in their own branch and in the thin one, in shares of what they did."""
-    thin = torch.zeros(count, dtype=torch.float64)
-    thin[list(chosen)] = 0.5
-    return 1 - thin, thin
+from tests.passes.unit_models import HEADS, HIDDEN, WIDTH, Block, filled, make, shares
 
 
 def by_hand(block: Block, x: Tensor, units: Sequence[int], heads: Sequence[int]) -> Tensor:
@@ -218,75 +136,6 @@ def test_it_cannot_be_undone_and_says_so() -> None:
     grown = InsertHalfSteps({"blocks.0.fc1": (0,)})(traced).graph_module
     with pytest.raises(PassError, match="a grown half-step cannot be undone"):
         fxgrow.undo(grown, [0])
-
-
-class Ends(nn.Module):
-    """Branches whose units cannot be halved."""
-
-    def __init__(self, kind: str) -> None:
-        super().__init__()
-        self.kind = kind
-        self.fc1, self.fc2, self.again = nn.Linear(4, 6), nn.Linear(6, 4), nn.Linear(6, 4)
-        self.norm, self.head = nn.LayerNorm(4), nn.Linear(4, 2)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.norm(x)
-        hidden = F.gelu(self.fc1(x))
-        if self.kind == "norm":
-            return self.head(x + F.layer_norm(self.fc2(hidden), (4,)))
-        if self.kind == "two":
-            return self.head(x + self.fc2(hidden) * self.again(hidden))
-        if self.kind == "curved":
-            return self.head(x + torch.tanh(self.fc2(hidden)))
-        if self.kind == "normalised":
-            return self.head(x + self.fc2(F.layer_norm(hidden, (6,))))
-        if self.kind == "twice":
-            return self.head(x + self.fc2(F.gelu(self.fc1(x + self.fc2(hidden)))))
-        return self.head(self.fc2(hidden))
-
-
-@pytest.mark.parametrize(
-    ("kind", "reason"),
-    [
-        ("norm", "layer_norm stands between fc2, which reads its units, and the sum"),
-        ("two", "its units are read by fc2 and again"),
-        ("curved", "tanh stands between fc2"),
-        ("normalised", "its width cannot change: layer_norm reads it"),
-        ("twice", "it is called 2 times"),
-        ("none", "it lies in no residual branch"),
-    ],
-)
-def test_where_a_unit_is_not_a_summand_of_the_branch_it_is_refused_with_the_reason(kind: str, reason: str) -> None:
-    traced = fxgrow.trace(filled(Ends(kind).double(), np.random.default_rng(0)), torch.ones(2, 4, dtype=torch.float64))
-    with pytest.raises(PassError, match=reason):
-        InsertHalfSteps({"fc1": (0,)})(traced)
-
-
-@pytest.mark.parametrize(
-    ("units", "reason"),
-    [
-        ({"blocks.0.fc1": (12,)}, "it has 12 units; choose units from 0 to 11"),
-        ({"blocks.0.qkv": (2,)}, "it has 2 units"),
-        ({"blocks.0.fc1": ()}, "it has 12 units"),
-        ({"blocks.0.fc1": (3, 1)}, "not ascending"),
-        ({"blocks.0.fc3": (0,)}, "no site of this name"),
-        ({"blocks.0.fc2": (0,)}, "its width cannot change"),
-        ({"head": (0,)}, "it lies in no residual branch"),
-    ],
-)
-def test_units_that_are_not_there_are_refused(units: dict[str, tuple[int, ...]], reason: str) -> None:
-    with pytest.raises(PassError, match=reason):
-        InsertHalfSteps(units)(make()[1])
-
-
-def test_a_pseudo_layer_is_no_branch_of_units() -> None:
-    _, traced, _ = make()
-    scores = fxgrow.testing.random_scores(traced)
-    grown = fxgrow.grow(traced, scores, budget=200, include=["blocks.0.fc1"])
-    with pytest.raises(PassError, match="pseudo-layer"):
-        InsertHalfSteps({"blocks.0.fc1_pseudo_0.fc1": (0,)})(grown)
-    with pytest.raises(PassError, match="a pseudo-layer grew on its rows"):
-        InsertHalfSteps({"blocks.0.fc1": (0,)})(grown)
 
 
 class Convolutions(nn.Module):

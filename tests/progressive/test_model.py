@@ -78,6 +78,25 @@ def test_dropout_inside_follows_the_mode() -> None:
     assert not growing.eval().model.training
 
 
+def test_who_holds_the_model_alone_may_put_it_in_another_mode() -> None:
+    whole = model()
+    for block in whole.blocks:
+        block.drop.p = 0.5
+    growing, inputs = halves(whole), data()[0]
+    whole.eval()
+    assert torch.equal(growing(inputs), growing(inputs))
+    assert not growing.training
+    whole.train()
+    assert not torch.equal(growing(inputs), growing(inputs))
+
+
+def test_what_wraps_a_model_is_taken_off() -> None:
+    whole = model()
+    growing = halves(nn.DataParallel(whole))
+    assert growing.model is whole
+    assert growing.state_dict().keys() - whole.state_dict().keys() == {"fxgrow_stage"}
+
+
 def test_costs_are_shown_before_and_after() -> None:
     growing = halves(model())
     train(growing, torch.optim.SGD(growing.parameters(), lr=1e-2), 2)

@@ -1,5 +1,5 @@
 from fxgrow.runs.metrics import EpochMetrics, milestones
-from fxgrow.runs.report import with_error
+from fxgrow.runs.report import value_and_error
 
 
 def test_milestones_are_start_events_and_end() -> None:
@@ -12,7 +12,7 @@ def test_milestones_are_start_events_and_end() -> None:
 
 
 def test_a_score_is_spelled_to_the_digits_of_its_error() -> None:
-    assert with_error(-12.1148, 0.09566) == ("-12.115", "± 0.096")
-    assert with_error(-0.00285, 2.84e-5) == ("-0.002850", "± 0.000028")
-    assert with_error(-1234.5, 67.0) == ("-1234", "± 67")
-    assert with_error(None, None) == ("", "")
+    assert value_and_error(-12.1148, 0.09566) == ("-12.115", "± 0.096")
+    assert value_and_error(-0.00285, 2.84e-5) == ("-0.002850", "± 0.000028")
+    assert value_and_error(-1234.5, 67.0) == ("-1234", "± 67")
+    assert value_and_error(None, None) == ("", "")

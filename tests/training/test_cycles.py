@@ -70,6 +70,17 @@ def test_numbers_out_of_their_range_are_refused(options: dict[str, object]) -> N
         rates(10, **options)
 
 
+@pytest.mark.parametrize("options", [{"peaks": 2}, {"peaks": "12"}, {"peaks": (1, float("nan"))}, {"warm_up": "a"}])
+def test_what_is_no_number_is_refused_by_its_name(options: dict[str, object]) -> None:
+    with pytest.raises(PlanError, match=f"{next(iter(options))}: it is"):
+        rates(10, **options)
+
+
+def test_what_is_no_optimizer_is_refused() -> None:
+    with pytest.raises(PlanError, match="NoneType: it is no optimizer"):
+        CosineCycles(None, 10)  # type: ignore[arg-type]
+
+
 def test_more_cycles_than_steps_are_refused() -> None:
     with pytest.raises(PlanError, match="2 steps are too few for 3 cycles"):
         rates(2, peaks=(1, 1, 1))

@@ -58,7 +58,19 @@ def test_significance_is_measured_every_so_often() -> None:
 
 @pytest.mark.parametrize(
     "wrong",
-    [lambda: Every(0), lambda: Every(2, events=0), lambda: Significance(0.0), lambda: At((1, 1)), lambda: At((-1,))],
+    [
+        lambda: Every(0),
+        lambda: Every("2"),  # type: ignore[arg-type]
+        lambda: Every(2, events=0),
+        lambda: Every(2, after=math.nan),
+        lambda: Significance(0.0),
+        lambda: Significance("all"),  # type: ignore[arg-type]
+        lambda: Plateau(0),
+        lambda: Plateau(2, mode="least"),  # type: ignore[arg-type]
+        lambda: Plateau(2, threshold=-1),
+        lambda: At((1, 1)),
+        lambda: At((-1,)),
+    ],
 )
 def test_a_schedule_that_cannot_be_is_refused(wrong) -> None:  # type: ignore[no-untyped-def]
     with pytest.raises(PlanError):
@@ -78,6 +90,19 @@ def test_a_grower_measures_significance_on_the_data_of_the_loop() -> None:
         grower.due(2)
     with pytest.raises(PlanError, match="a plateau is one of a metric, and none is given"):
         make(at=Plateau(2)).due(0)
+
+
+@pytest.mark.parametrize(
+    ("now", "metric", "message"),
+    [
+        ("3", 1.0, "now: it is a str; give a number"),
+        (math.nan, 1.0, "now: it is nan"),
+        (1, "loss", "metric: it is a str; give a number or None"),
+    ],
+)
+def test_what_is_no_moment_is_refused(now, metric, message: str) -> None:  # type: ignore[no-untyped-def]
+    with pytest.raises(PlanError, match=message):
+        make(at=Plateau(2)).due(now, metric=metric)
 
 
 def test_each_event_spends_its_own_budget_at_most_and_all_together_the_whole() -> None:
