@@ -62,6 +62,30 @@ def test_surgery_by_hand_is_named_and_a_base_with_the_same_surgery_is_taken(surg
     assert torch.equal(again.eval()(x), traced.eval()(x))
 
 
+def convolutions(**options):
+    first = nn.Conv2d(2, 4, 3, padding=1)
+    return nn.Sequential(first, nn.GELU(), nn.Conv2d(4, 4, 3, **{"padding": 1, **options}), nn.Flatten(2))
+
+
+@pytest.mark.parametrize(
+    ("attribute", "value", "shown"),
+    [("padding", (0, 0), r"stride=\(1, 1\)\)"), ("stride", (2, 2), r"stride=\(2, 2\)"), ("groups", 2, "groups=2")],
+)
+@pytest.mark.parametrize("grown", [False, True])
+def test_how_a_convolution_runs_is_named_where_it_was_changed_in_place(attribute, value, shown, grown, tmp_path):
+    x = torch.linspace(-1, 1, 200).reshape(2, 2, 5, 10)
+    traced = fxgrow.trace(convolutions(), x)
+    traced = parse('insert-pseudo-layers{rows={"0":[1]}}')(traced).graph_module if grown else traced
+    setattr(traced.get_submodule("2"), attribute, value)
+    if attribute == "groups":
+        traced.get_submodule("2").weight = nn.Parameter(torch.ones(4, 2, 3, 3))
+    fxgrow.save(traced, tmp_path / "changed.pt")
+    with pytest.raises(FileError, match=f"2 is Conv2d.*{shown}.* in the file, and Conv2d.* here; .*base="):
+        fxgrow.load(tmp_path / "changed.pt", base=convolutions())
+    again = fxgrow.load(tmp_path / "changed.pt", base=convolutions(**{attribute: value}))
+    assert torch.equal(again(x), traced(x))
+
+
 class Swish(nn.Module):
     def forward(self, x):
         return x * torch.sigmoid(x)

@@ -133,7 +133,7 @@ def test_a_changed_header_of_safetensors_is_refused_or_read_as_it_stands(grown, 
     path, draw, reads = tmp_path / "model.safetensors", random.Random(0), 0
     export_safetensors(grown, path)
     entries, ours, numbers = parts_of(path)
-    for _ in range(MUTATIONS // 5):
+    for _ in range(MUTATIONS // 15):
         changed = copy.deepcopy({"entries": entries, "ours": ours})
         what = mutate(changed, draw)
         with contextlib.suppress(KeyError, TypeError, AttributeError):
@@ -145,7 +145,7 @@ def test_a_changed_header_of_safetensors_is_refused_or_read_as_it_stands(grown, 
         loaded, refusal = outcome(fxgrow.load, path, base=mlp)
         reads += loaded is not None
         assert refusal is None or "\n" not in refusal, what
-    assert reads > 5
+    assert reads > 3
 
 
 def test_safetensors_of_parts_that_do_not_fit_together_are_refused(grown, tmp_path):

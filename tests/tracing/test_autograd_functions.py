@@ -85,6 +85,10 @@ def scales(model: "Model", x: Tensor) -> Tensor:
     return first + second
 
 
+def rounds_twice(model: "Model", x: Tensor) -> Tensor:
+    return Round.apply(model.second(Round.apply(x)))
+
+
 def reruns(model: "Model", x: Tensor) -> Tensor:
     return Rerun.apply(x, model.second)
 
@@ -156,6 +160,7 @@ def gradients(model: nn.Module) -> dict[str, Tensor | None]:
 MIDDLES = {
     rounds: "Round, an autograd function, stays one operation",
     scales: "Scale, an autograd function, stays one operation",
+    rounds_twice: "Round, an autograd function, stays one operation",
     reruns: "Rerun, an autograd function, stays one operation",
     rounds_without_gradients: "Round, an autograd function, stays one operation",
     checkpoints: CHECKPOINTING,
