@@ -157,3 +157,18 @@ def test_only_parameters_of_the_copy_are_zeroed() -> None:
             parameter.add_(0.1 * torch.randn_like(parameter))
     check_pass(InsertBlock("2"), graph_module)
     assert bool(model[0].weight.all())
+
+
+class Shared(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.tower, self.head = nn.Sequential(nn.Linear(6, 6), nn.GELU()), nn.Linear(6, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.tower(x) + self.tower(-x))
+
+
+def test_a_block_that_is_called_twice_is_refused_with_how_often() -> None:
+    traced = fxgrow.trace(Shared(), torch.linspace(-1, 1, 12).reshape(2, 6))
+    with pytest.raises(PassError, match=r"tower: tower\.1 \(2 calls\) of it is read outside, and not one value; name a"):
+        fxgrow.insert_block(traced, after="tower")
