@@ -12,7 +12,7 @@ from torch import nn
 from fxgrow.errors import PassError
 from fxgrow.execution.inputs import device_of
 from fxgrow.graph.hosts import nearest_site
-from fxgrow.graph.memory import may_swap, overwriters
+from fxgrow.graph.memory import may_swap, refuse_overwritten
 from fxgrow.graph.network import check_residual_edge, shape_of, to_networkx
 from fxgrow.graph.operations import operations_of
 from fxgrow.graph.regions import value_at
@@ -81,9 +81,7 @@ class AddResidualEdge(Pass):
         except PassError as error:
             raise PassError(error.what, where=where, fix=error.fix) from error
         for value in (read, grown):
-            if overwriters(operations_of(graph_module), value, after=value):
-                fix = "run the pass functionalize-inplace first"
-                raise PassError(f"{name_of(value)} is overwritten in place by a later operation", where=where, fix=fix)
+            refuse_overwritten(operations_of(graph_module), value, after=value, where=where)
 
     def _connect(
         self, graph: fx.Graph, read: fx.Node, grown: fx.Node, path: str, channel_dim: int, moved: bool

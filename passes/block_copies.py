@@ -13,7 +13,9 @@ from torch import nn
 
 from fxgrow.errors import PassError
 from fxgrow.graph.branch_ends import BranchEnds
+from fxgrow.graph.memory import refuse_overwritten
 from fxgrow.graph.network import shape_of
+from fxgrow.graph.operations import operations_of
 from fxgrow.graph.regions import Region
 from fxgrow.graph.residual import ResidualStep
 from fxgrow.passes.add_residual_edge import channel_dim_of
@@ -98,7 +100,13 @@ class BlockCopy:
         self.values: dict[fx.Node, fx.Node] = {}  #: the nodes of the copy by those of the block
 
     def connect(self, *, gated: bool) -> None:
-        """Copy the nodes behind the block; whoever read the block reads the copy."""
+        """Copy the nodes behind the block; whoever read the block reads the copy.
+
+        Raises:
+            PassError: If the block overwrites what enters it, which a copy of it does not only read.
+        """
+        operations, enters = operations_of(self.graph_module), self.region.entry
+        refuse_overwritten(operations, enters, after=enters, where=self.region.path, by=self.region.nodes)
         graph, entry = self.graph_module.graph, self.region.exit
         readers = [user for user in entry.users if user not in set(self.region.nodes)]
         values = self.values = {self.region.entry: entry}

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from fxgrow.errors import PassError
 from fxgrow.graph.activations import activation_after
-from fxgrow.graph.memory import overwriters
+from fxgrow.graph.memory import refuse_overwritten
 from fxgrow.graph.operations import Operations, operations_of
 from fxgrow.graph.sites import Site, find_sites, site_input
 from fxgrow.operators import Attachment, PseudoLayer, find_operator
@@ -20,7 +20,6 @@ from fxgrow.passes.base import Pass
 from fxgrow.passes.insertion import Insertion, inserted_by
 from fxgrow.primitives.modules import add_module, fresh_path, parameter_count
 from fxgrow.primitives.residual import add_rows
-from fxgrow.record.location import name_of
 from fxgrow.record.provenance import PseudoLayerNode, ResidualEdge, mark
 from fxgrow.record.record import Evidence, Growth
 
@@ -217,8 +216,5 @@ def _grown_values(operations: Operations, site: Site, reads: str) -> list[fx.Nod
         ]
     for pair in pairs:
         for value in dict.fromkeys(pair):
-            if overwriters(operations, value, after=pair[1]):
-                what = f"{name_of(value)} is overwritten in place by a later operation"
-                fix = "run the pass functionalize-inplace first, or leave this site out"
-                raise PassError(what, where=site.path, fix=fix)
+            refuse_overwritten(operations, value, after=pair[1], where=site.path)
     return [grown for _, grown in pairs]

@@ -222,7 +222,9 @@ class FakeExecution(fx.Interpreter):
     def value(self, node: fx.Node) -> Any:
         """Return the value of a node that was computed before, or that its metadata describes."""
         if node not in self.env:
-            self.env[node] = self._materialise(node.meta["tensor_meta"])
+            leaves = self._materialise(node.meta["tensor_meta"])
+            with torch.inference_mode(False), torch.enable_grad(), self.fake_mode:
+                self.env[node] = mapped(leaves, _computed)
         return self.env[node]
 
     def _fake(self, value: Any) -> Any:
@@ -270,6 +272,14 @@ def _ones(value: Any) -> Any:
     if not isinstance(value, Tensor):
         return value
     return torch.ones(value.shape, dtype=value.dtype, device=value.device)
+
+
+def _computed(value: Any) -> Any:
+    """Return a leaf as if it were computed from others: what requires grad may then be written to in place."""
+    if not isinstance(value, Tensor) or not value.requires_grad:
+        return value
+    copied = value.clone()
+    return copied if copied.stride() == value.stride() else value
 
 
 def _leaf(value: Any) -> Any:

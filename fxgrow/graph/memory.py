@@ -1,12 +1,14 @@
 """Which values of a graph may lie in the same memory, who overwrites them, and which operations may change places."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 
 import torch.fx as fx
 from torch import nn
 
+from fxgrow.errors import PassError
 from fxgrow.graph.operations import Operations, operations_of
 from fxgrow.primitives.modules import fetch_attribute
+from fxgrow.record.location import name_of
 
 
 def sharing(operations: Operations, value: fx.Node, *, before: fx.Node | None = None) -> set[fx.Node]:
@@ -40,6 +42,26 @@ def overwriters(operations: Operations, value: fx.Node, *, after: fx.Node) -> li
     shown = sharing(operations, value)
     users = {user for other in shown for user in other.users if user > after}
     return sorted(user for user in users if shown.intersection(operations.written(user)))
+
+
+def refuse_overwritten(
+    operations: Operations, value: fx.Node, *, after: fx.Node, where: str, by: Collection[fx.Node] | None = None
+) -> None:
+    """Refuse to read a value where an operation behind `after` overwrites it.
+
+    Args:
+        operations: What the graph's operations do.
+        value: What would be read.
+        after: The place from which on it would be read.
+        where: The place in the words of the user.
+        by: The operations that are looked at; all of them if None.
+
+    Raises:
+        PassError: If there is one.
+    """
+    if any(by is None or node in by for node in overwriters(operations, value, after=after)):
+        fix = "run the pass functionalize-inplace first, or leave this place out"
+        raise PassError(f"{name_of(value)} is overwritten in place by a later operation", where=where, fix=fix)
 
 
 def may_swap(graph_module: fx.GraphModule, one: Iterable[fx.Node], other: Iterable[fx.Node]) -> bool:

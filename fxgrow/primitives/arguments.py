@@ -17,7 +17,14 @@ from fxgrow.errors import FxgrowError
 P = ParamSpec("P")
 R = TypeVar("R")
 
-_WORDS = {int: "a whole number", float: "a number", bool: "True or False", str: "a string", type(None): "None"}
+_WORDS = {
+    int: "a whole number",
+    float: "a number",
+    bool: "True or False",
+    str: "a string",
+    typing.SupportsFloat: "a number",
+    type(None): "None",
+}
 _PLURALS = {int: "whole numbers", float: "numbers", str: "strings"}
 
 

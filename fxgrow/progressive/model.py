@@ -3,7 +3,7 @@
 import copy
 import itertools
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, SupportsFloat
 
 import torch
 import torch.fx as fx
@@ -182,19 +182,20 @@ class Progressive(nn.Module):
         return self._parts.reasons
 
     @checks_arguments(PlanError)
-    def due(self, now: float, *, metric: float | None = None) -> bool:
+    def due(self, now: float, *, metric: SupportsFloat | None = None) -> bool:
         """Say whether an advance is due and has not been made; after a resumed run too.
 
         Args:
             now: The present step or epoch.
-            metric: What `Plateau` watches, as the mean loss since the last call.
+            metric: What `Plateau` watches, as the mean loss since the last call: a number, or a tensor of one.
 
         Raises:
             PlanError: If one of them is no number, or the schedule watches a metric, and none is given.
         """
         if self.stage + 1 == len(self.stages):
             return False
-        return self.schedule.due(now, self.stage, metric, float)  # no schedule here asks for scores
+        watched = None if metric is None else float(metric)
+        return self.schedule.due(now, self.stage, watched, float)  # no schedule here asks for scores
 
     def advance(self, *optimizers: Optimizer) -> Advance:
         """Enter the next stage: idle blocks become half-steps of their neighbours, in place, and run.

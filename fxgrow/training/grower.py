@@ -4,7 +4,7 @@ import math
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, SupportsFloat
 
 import torch
 import torch.fx as fx
@@ -145,12 +145,12 @@ class Grower(Resumable):
         return self._purse.remaining(self.graph_module)
 
     @checks_arguments(PlanError)
-    def due(self, now: float, *, metric: float | None = None, batches: Iterable[Any] | None = None) -> bool:
+    def due(self, now: float, *, metric: SupportsFloat | None = None, batches: Iterable[Any] | None = None) -> bool:
         """Return whether growth is due. One that is due stays so until it has happened.
 
         Args:
             now: The present epoch or step.
-            metric: What `Plateau` watches.
+            metric: What `Plateau` watches: a number, or a tensor of one.
             batches: What `Significance` measures on.
         """
 
@@ -163,7 +163,7 @@ class Grower(Resumable):
                 read = self._event.read(self.graph_module, batches, seed)
                 return significant_share(self._event.measure(self.graph_module, read, seed)[1])
 
-        return self.schedule.due(now, self._events, metric, share)
+        return self.schedule.due(now, self._events, None if metric is None else float(metric), share)
 
     @checks_arguments(PlanError)
     def grow(
@@ -200,7 +200,6 @@ class Grower(Resumable):
         self._young.add(new_parameters(self.graph_module))
         return GrowthReport(self.history[-1], scores, before, after, time.monotonic() - started)
 
-    @checks_arguments(PlanError)
     def check(self, loss: Tensor | float, inputs: Any) -> None:
         """Stop a training whose loss is not finite, before the weights are.
 
@@ -212,7 +211,7 @@ class Grower(Resumable):
             DivergenceError: If the loss is not finite; the message says the step and the first module whose output is
                 not.
         """
-        value = float(loss.detach()) if isinstance(loss, Tensor) else loss
+        value = float(loss.detach()) if isinstance(loss, Tensor) else float(loss)
         if not math.isfinite(value):
             where = describe_divergence(self.graph_module, inputs)
             raise DivergenceError(f"the loss is {value}: {where}", step=self.steps)

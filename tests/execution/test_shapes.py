@@ -113,6 +113,15 @@ def test_completing_ten_nodes_of_a_long_graph_evaluates_only_them(monkeypatch: p
     assert all(has_shape(node) for node in graph.nodes)
 
 
+def test_a_value_that_is_known_may_be_overwritten_in_place() -> None:
+    graph_module = fx.symbolic_trace(nn.Sequential(nn.LayerNorm(4), nn.ReLU(inplace=True)))
+    propagate_shapes(graph_module, torch.ones(2, 4))
+    last = next(node for node in graph_module.graph.nodes if node.target == "1")
+    last.meta = {}
+    complete_shapes(graph_module)  # the norm's value requires grad, and is no leaf
+    assert last.meta["tensor_meta"].shape == (2, 4)
+
+
 class DataDependent(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return x[x > 0].sum(0, keepdim=True) if x.sum() > 0 else x[0]

@@ -9,13 +9,15 @@ from torch import nn
 
 import fxgrow
 from fxgrow.errors import PassError
+from fxgrow.execution.shapes import propagate_shapes
 from fxgrow.passes import parse
 from fxgrow.passes.add_residual_edge import AddResidualEdge
+from fxgrow.passes.functionalize_inplace import FunctionalizeInplace
 from fxgrow.passes.insert_block import InsertBlock
 from fxgrow.passes.insert_pseudo_layers import InsertPseudoLayers
 from fxgrow.record.digest import digest
 from fxgrow.record.record import record_of
-from fxgrow.testing import check_pass, sample_models
+from fxgrow.testing import Draws, check_pass, sample_models
 
 
 def traced(name: str) -> torch.fx.GraphModule:
@@ -170,5 +172,18 @@ class Shared(nn.Module):
 
 def test_a_block_that_is_called_twice_is_refused_with_how_often() -> None:
     traced = fxgrow.trace(Shared(), torch.linspace(-1, 1, 12).reshape(2, 6))
-    with pytest.raises(PassError, match=r"tower: tower\.1 \(2 calls\) of it is read outside, and not one value; name a"):
+    with pytest.raises(
+        PassError, match=r"tower: tower\.1 \(2 calls\) of it is read outside, and not one value; name a"
+    ):
         fxgrow.insert_block(traced, after="tower")
+
+
+def test_a_block_that_overwrites_what_enters_it_is_copied_once_it_no_longer_does() -> None:
+    graph_module = torch.fx.symbolic_trace(nn.Sequential(nn.LayerNorm(4), nn.ReLU(inplace=True)).double())
+    inputs = Draws().normal(3, 4)
+    propagate_shapes(graph_module, inputs)
+    with pytest.raises(PassError, match="1: 0 is overwritten in place by a later operation; run the pass functional"):
+        InsertBlock("1")(graph_module)
+    functional = FunctionalizeInplace()(graph_module).graph_module
+    fxgrow.verify(graph_module, InsertBlock("1")(functional).graph_module, inputs)
+    fxgrow.verify(graph_module, InsertBlock("0")(graph_module).graph_module, inputs)

@@ -62,6 +62,8 @@ def test_a_value_that_overflows_names_its_module_and_not_its_weights() -> None:
 def test_a_loss_that_alone_is_not_finite_says_so() -> None:
     with pytest.raises(DivergenceError, match="all outputs of the model are finite, and the loss is not"):
         make().check(float("inf"), batch(0)[0])
+    with pytest.raises(DivergenceError, match="the loss is not"):
+        make().check(float("nan"), batch(0)[0])
 
 
 def test_a_loader_that_raises_in_an_event_leaves_the_run_as_it_was_and_may_be_tried_again() -> None:

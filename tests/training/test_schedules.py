@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -103,6 +104,12 @@ def test_a_grower_measures_significance_on_the_data_of_the_loop() -> None:
 def test_what_is_no_moment_is_refused(now, metric, message: str) -> None:  # type: ignore[no-untyped-def]
     with pytest.raises(PlanError, match=message):
         make(at=Plateau(2)).due(now, metric=metric)
+
+
+@pytest.mark.parametrize("number", [float, torch.tensor, np.float32])
+def test_a_metric_is_a_number_of_any_library(number) -> None:  # type: ignore[no-untyped-def]
+    grower = make(at=Plateau(1))
+    assert [grower.due(now, metric=number(loss)) for now, loss in enumerate([2.0, 1.0, 1.0])] == [False, False, True]
 
 
 def test_each_event_spends_its_own_budget_at_most_and_all_together_the_whole() -> None:
