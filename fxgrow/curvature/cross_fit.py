@@ -15,9 +15,6 @@ from fxgrow.execution.ranks import ALONE, Ranks
 
 #: of what the positions of a half carry, how much is enough to find vectors on, whose worth all positions then tell
 _SHARE = 0.98
-#: what an order may lack of the settled one, as parts of what it may lack: on the way to vectors, whose worth elsewhere
-#: settles later than their values; and behind a first product with all data, after which it comes nearer once more
-_STRICT, _AHEAD = 0.1, 10.0
 #: and the part of these positions that is looked at first, for vectors to begin near
 _FEW = 1 / 16
 
@@ -84,8 +81,7 @@ def cross_fit(
     vector found on one half is honest on the other, so each half gets half the iterations (all of them where they make
     the result exact), and the error bar costs half as much again as the eigenvalues. With `settled`, they look at the
     few positions alone that carry nearly all of a matrix (`CapturedCall.heaviest`); quotients are over all of them.
-    Some of the cost comes back: the solver for all data starts between the halves' vectors, and compares its first order
-    with theirs.
+    Some of the cost comes back: the solver for all data starts between the halves' vectors.
 
     Args:
         halves: The matrices of a site's neurons over either half of the data; or over all of it, where it cannot be
@@ -106,15 +102,7 @@ def cross_fit(
         overall = replace(overall, values=overall.values.abs()) if wanted == "largest" else overall
         return CrossFit(overall, (), None, None, tridiagonals.diagonal.shape[1])
     found = [_search(half, random, steps, wanted, settled) for half in halves]
-    tridiagonals = lanczos(
-        whole,
-        _warm_start(found, random),
-        iterations,
-        settled=_scaled(settled, _AHEAD),
-        apart=1,
-        known=(found[0].values + found[1].values) / 2 if wanted == "least" else None,
-        quotient=whole.along,
-    )
+    tridiagonals = lanczos(whole, _warm_start(found, random), iterations, settled=settled, apart=1)
     overall = tridiagonals.pairs(wanted)
     crossed = [half.quotients(pairs.vectors) for pairs, half in zip(found, reversed(halves), strict=True)]
     values = [pairs.values for pairs in found]
@@ -131,17 +119,11 @@ def _search(half: CurvatureMatrices, random: Tensor, steps: int, wanted: Wanted,
     """Return the pairs of a half: where the solver may stop early, of the positions that carry most of it."""
     if settled is None or steps >= half.map.features:
         return lanczos(half, random, steps).pairs(wanted)
-    heavy, start, apart = half.heaviest(_SHARE), random, 2
+    heavy, start = half.heaviest(_SHARE), random
     if heavy.positions > _FEW * half.positions:  # fewer cost little anyway
-        few = lanczos(heavy.few(_FEW), random, steps, settled=settled).pairs(wanted)
-        start, apart = _near(few.vectors, random), 1
-    strict = _scaled(settled, _STRICT)
-    return lanczos(heavy, start, steps, settled=strict, apart=apart, quotient=heavy.along).pairs(wanted)
-
-
-def _scaled(settled: float | None, factor: float) -> float | None:
-    """Return the rank correlation that lacks a multiple of what `settled` lacks of 1."""
-    return None if settled is None else 1 - factor * (1 - settled)
+        start = _near(lanczos(heavy.few(_FEW), random, steps, settled=settled).pairs(wanted).vectors, random)
+    # what a vector is worth elsewhere settles later than its value here
+    return lanczos(heavy, start, steps, settled=(1 + settled) / 2).pairs(wanted)
 
 
 def _warm_start(halves: Sequence[RitzPairs], random: Tensor) -> Tensor:

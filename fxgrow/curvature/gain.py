@@ -213,37 +213,79 @@ def output_factors(loss_fn: LossFunction, output: object, batch: Batch) -> Tenso
         raise AnalysisError("the loss is inside the model", where=where, fix=_FIX)
     if output.numel() * output.shape[1] > _LARGEST:
         raise AnalysisError(f"{output.shape[1]} outputs are too many", where=where, fix=_FIX)
-    hessians = _output_hessians(loss_fn, output, batch) * batch.samples
+    leaf, loss = _loss_of_output(loss_fn, output, batch.target)
+    rounding = 1e3 * torch.finfo(leaf.dtype).eps
+    # where a model is certain, the Hessian is less than the rounding error of its probabilities
+    noise = rounding * _curvature_at_zero(loss_fn, leaf, batch)
+    hessians = _output_hessians(leaf, loss, batch, noise)
     scale = hessians.diagonal(dim1=1, dim2=2).abs().amax(1)
     # the Hessian of a cross-entropy is singular: a little more than its rounding error makes it definite
-    jitter = 1e3 * torch.finfo(output.dtype).eps * scale + torch.finfo(torch.float64).tiny
-    factors: Tensor
-    factors, failed = torch.linalg.cholesky_ex(hessians + torch.diag_embed(jitter[:, None].expand(output.shape)))
+    factors, failed = _cholesky(hessians, rounding * scale)
+    if bool(failed.any()):
+        factors, failed = _cholesky(hessians, torch.maximum(rounding * scale.max(), noise).expand_as(scale))
     if bool(failed.any()):
         raise AnalysisError("the loss is not convex in it", where=where, fix=_FIX)
     return factors
 
 
-def _output_hessians(loss_fn: Callable[[Any, Any], Tensor], output: Tensor, batch: Batch) -> Tensor:
-    """Return the diagonal blocks of the mean loss's Hessian, ``(samples, outputs, outputs)``, in float64.
+def _cholesky(matrices: Tensor, jitter: Tensor) -> tuple[Tensor, Tensor]:
+    """Return factors of ``(samples, outputs, outputs)`` with ``jitter`` added to each diagonal, and which failed."""
+    identity = torch.eye(matrices.shape[1], dtype=matrices.dtype, device=matrices.device)
+    added = (jitter + torch.finfo(torch.float64).tiny)[:, None, None]
+    factors, failed = torch.linalg.cholesky_ex(matrices + added * identity)
+    return factors, failed
+
+
+def _loss_of_output(loss_fn: Callable[[Any, Any], Tensor], output: Tensor, target: object) -> tuple[Tensor, Tensor]:
+    """Return the output as a leaf, and the loss of it.
+
+    They are float64, unless the loss holds tensors of its own (class weights) that only go with the output's dtype.
+    """
+    with torch.enable_grad():
+        leaf = output.detach().double().requires_grad_()
+        try:
+            return leaf, loss_fn(leaf, target)
+        except RuntimeError:
+            leaf = output.detach().requires_grad_()
+            return leaf, loss_fn(leaf, target)
+
+
+def _curvature_at_zero(loss_fn: Callable[[Any, Any], Tensor], leaf: Tensor, batch: Batch) -> Tensor:
+    """Return about how large second derivatives of a sample's loss are where the model is not certain of anything."""
+    with torch.enable_grad():
+        zero = torch.zeros_like(leaf).requires_grad_()
+        (gradient,) = torch.autograd.grad(loss_fn(zero, batch.target), zero, create_graph=True)
+        if not gradient.requires_grad:
+            return gradient.new_zeros((), dtype=torch.float64)
+        (product,) = torch.autograd.grad((gradient * _probe(leaf)).sum(), zero, materialize_grads=True)
+    return (product.double() * batch.samples).nan_to_num().abs().max()
+
+
+def _probe(output: Tensor) -> Tensor:
+    """Return numbers of opposite signs for every other sample, different from one output to the next."""
+    probe = torch.linspace(0.5, 1, output.shape[1], device=output.device).expand_as(output).clone().to(output)
+    probe[1::2] *= -1
+    return probe
+
+
+def _output_hessians(leaf: Tensor, loss: Tensor, batch: Batch, noise: Tensor) -> Tensor:
+    """Return the Hessian of each sample's loss by its output, ``(samples, outputs, outputs)``, in float64.
 
     A sample's loss depends on its own output only, so one product serves the same row of all samples' blocks. That it
     does is checked by a product with opposite signs for every other sample.
     """
     with torch.enable_grad():
-        leaf = output.detach().requires_grad_()
-        (gradient,) = torch.autograd.grad(loss_fn(leaf, batch.target), leaf, create_graph=True)
+        (gradient,) = torch.autograd.grad(loss, leaf, create_graph=True)
         if not gradient.requires_grad:
-            return torch.zeros(*output.shape, output.shape[1], dtype=torch.float64, device=output.device)
+            return torch.zeros(*leaf.shape, leaf.shape[1], dtype=torch.float64, device=leaf.device)
         rows = [
             torch.autograd.grad(gradient[:, index].sum(), leaf, retain_graph=True, materialize_grads=True)[0]
-            for index in range(output.shape[1])
+            for index in range(leaf.shape[1])
         ]
-        probe = torch.linspace(0.5, 1, output.shape[1], device=output.device).expand_as(output).clone().to(output)
-        probe[1::2] *= -1
+        probe = _probe(leaf)
         (product,) = torch.autograd.grad((gradient * probe).sum(), leaf, materialize_grads=True)
-    hessians = torch.stack(rows, dim=1).detach().double()
+    hessians = torch.stack(rows, dim=1).detach().double() * batch.samples
     own = torch.einsum("nij,ni->nj", hessians, probe.double())
-    if bool(((product - own).abs() > 1e-3 * hessians.abs().max()).any()):
+    if bool(((product * batch.samples - own).abs() > 1e-3 * hessians.abs().max() + noise).any()):
         raise AnalysisError("it compares samples with each other", where=f"the loss of batch {batch.index}", fix=_FIX)
     return (hessians + hessians.transpose(1, 2)) / 2
