@@ -2,14 +2,14 @@
 
 from collections.abc import Sequence
 
-from study.arms import Arm, Event, depth
+from study.arms import Arm, Event, depth, evenly
 from study.families import HALF
 from study.networks import Shape
 from study.pseudo import PseudoLayers
 from study.rewrites import HalfSteps, Rewrite, Then, Widen
 from study.schedules import Cycle
 from study.tasks import Task
-from study.units import HalfUnits, NewUnits, SilentUnits
+from study.units import HalfShare, HalfUnits, NewUnits, SilentUnits
 
 _HALF = depth(Shape(hidden=32), 4)  #: 10,410 parameters, from which the arms grow
 _UNIFORM = depth(Shape(hidden=56), 4)  #: 16,650: 0.9 of the full network's
@@ -111,19 +111,27 @@ def deep(task: Task) -> list[Arm]:
     ]
 
 
-def even(task: Task) -> Arm:
+def even(task: Task, cycles: int = 2) -> Arm:
     """Return the baseline of places: three blocks' worth of half-steps, spread over all four."""
-    return _place(task, "half-steps of 48 random units in each block", HalfUnits(48, "random"))
+    heads, units = task.block.heads * 3 // 4, task.block.hidden * 3 // 4
+    if heads:
+        share = HalfShare(units, heads=heads)
+        return _place(task, f"half-steps of {heads} random heads and {units} units in each block", share, cycles)
+    return _place(task, f"half-steps of {units} random units in each block", HalfUnits(units, "random"), cycles)
 
 
-def places(task: Task) -> list[Arm]:
-    """Return three blocks' worth of half-steps at some blocks only: all but one, or one alone."""
+def all_but_one(task: Task, cycles: int = 2) -> list[Arm]:
+    """Return half-steps of three blocks of four: as many arms as there are blocks to leave out, in their order."""
     without = [tuple(i for i in range(4) if i != left) for left in range(4)]
+    return [_place(task, f"blocks {', '.join(map(str, chosen))}", HalfSteps(chosen), cycles) for chosen in without]
+
+
+def one_in_four(task: Task, cycles: int = 2) -> list[Arm]:
+    """Return three blocks' worth of half-steps at one block alone, in the order of the blocks."""
     return [
-        *(_place(task, f"blocks {', '.join(map(str, chosen))}", HalfSteps(chosen)) for chosen in without),
-        *(_place(task, f"block {i} in four", Then((HalfSteps((i,)), HalfSteps((i, i + 1))))) for i in range(4)),
+        _place(task, f"block {i} in four", Then((HalfSteps((i,)), HalfSteps((i, i + 1)))), cycles) for i in range(4)
     ]
 
 
-def _place(task: Task, name: str, rewrite: Rewrite) -> Arm:
-    return _arm(name, depth(task.block, 4), task.steps // 2, [(task.steps // 2, rewrite)])
+def _place(task: Task, name: str, rewrite: Rewrite, cycles: int) -> Arm:
+    return Arm(name, depth(task.block, 4), evenly(task.steps, cycles), (Event(task.steps // 2, rewrite),))

@@ -101,6 +101,11 @@ def schedules(task: Task, cycles: int = 1, scale: float = 0.7) -> list[Arm]:
     ]
 
 
+def moments(task: Task, scale: float, cycles: int = 1) -> list[Arm]:
+    """Return the same stages in the middle of a run, earlier and later."""
+    return [grown(task, FULL, when, scale, cycles) for when in (MIDDLE, EARLY, LATE)]
+
+
 def _scratch_held(task: Task, scale: float) -> Arm:
     return Arm(f"scratch 8{_said(scale, 1)}, held", depth(task.block, 8), _held(task, scale))
 

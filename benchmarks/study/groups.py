@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 from study import equal
 from study.arms import Arm
-from study.families import EARLY, FULL, MIDDLE, core, grown, operators, schedules, scratch, stages, uniform
+from study.families import EARLY, FULL, MIDDLE, core, grown, moments, operators, schedules, scratch, stages, uniform
 from study.tasks import TASKS, Task
 
 
@@ -34,7 +34,7 @@ class Group:
 
 
 #: tasks on which two cosine cycles, the second with twice the peak, are better for everybody
-_CYCLES = {"mnist1d-mlp": 2, "mnist1d-transformer": 2, "mnist1d-convnet": 2}
+_CYCLES = {"mnist1d-mlp": 2, "mnist1d-mlp-long": 2, "mnist1d-transformer": 2, "mnist1d-convnet": 2}
 
 _MLP, _TEXT, _WARPED = TASKS["mnist1d-mlp"], TASKS["text"], TASKS["warped-digits"]
 
@@ -90,6 +90,8 @@ _LONG_CORE = [
     *(grown(_LONG, FULL, EARLY, scale) for scale in (1.0, 0.75, 0.55)),
     scratch(_LONG, 8, 0.55),
 ]
+_MLP_LONG = TASKS["mnist1d-mlp-long"]
+_MLP_LONG_CORE = core(_MLP_LONG, 2, scales=(1.0, 0.6))
 _OTHERS = tuple(TASKS[name] for name in ("mnist1d-transformer", "mnist1d-convnet"))
 
 FRONTIERS: tuple[Frontier, ...] = (
@@ -97,22 +99,39 @@ FRONTIERS: tuple[Frontier, ...] = (
     *_frontiers(_SHORT, _SHORT_CORE, 6),
     *_frontiers(_TEXT, _TEXT_CORE, 4),
     *_frontiers(_WARPED, _WARPED_CORE, 3),
-    *(frontier for task in _OTHERS for frontier in _frontiers(task, core(task, cycles=2), 3)),
+    *(frontier for task in _OTHERS for frontier in _frontiers(task, core(task, cycles=2), 12)),
     *_frontiers(_LONG, _LONG_CORE, 3),
+    *_frontiers(_MLP_LONG, _MLP_LONG_CORE, 6),
 )
 
-_UNIFORM, _EVEN = equal.uniform(_MLP), equal.even(_MLP)
+_UNIFORM = equal.uniform(_MLP)
 _OPERATORS = _group("Operators, at equal parameters and equal cost", _MLP, equal.operators(_MLP), _UNIFORM)
 _UNITS_ARMS = equal.units(_MLP)
 _UNITS = replace(
     _group("Which units, at equal parameters and equal cost", _MLP, _UNITS_ARMS[1:], _UNITS_ARMS[0]),
     rate_of=_UNITS_ARMS[0],
 )
-_PLACES = replace(
-    _group("Which blocks, at equal parameters and equal cost", _MLP, equal.places(_MLP), _EVEN),
-    rate_of=_EVEN,
-    places=True,
-)
+
+
+def _moments(task: Task, scale: float, fresh: int) -> tuple[Group, Group]:
+    """Return the same stages at other moments of a run, with rates of their own, tuned and on fresh seeds."""
+    cycles = _CYCLES.get(task.name, 1)
+    arms = moments(task, scale, cycles)
+    group = _group("Moments", task, [*arms, scratch(task, 8, scale, cycles)], arms[0])
+    return group, group.on(fresh)
+
+
+def _places(task: Task, fresh: int, alone: bool = False) -> tuple[Group, Group]:
+    """Return half-steps of three blocks of four against as much everywhere, all at the rate that is best for that."""
+    cycles = _CYCLES.get(task.name, 1)
+    even = equal.even(task, cycles)
+    arms = equal.all_but_one(task, cycles) + (equal.one_in_four(task, cycles) if alone else [])
+    group = _group("Which blocks, at equal parameters and equal cost", task, arms, even)
+    return _group("Rate of the places", task, (), even), replace(group, rate_of=even, places=True, fresh=fresh)
+
+
+#: tasks on which scores of blocks are held against what came out, and on how many fresh seeds
+PLACED = {"mnist1d-mlp": 12, "text": 6, "warped-digits": 6}
 
 GROUPS: tuple[Group, ...] = (
     _group("Cost", _MLP, _MLP_CORE),
@@ -123,8 +142,7 @@ GROUPS: tuple[Group, ...] = (
     _group("Cost", _MLP, _MLP_CORE).on(18),
     _OPERATORS.on(12),
     _UNITS.on(18),
-    _group("Rate of the places", _MLP, (), _EVEN),
-    _PLACES.on(12),
+    *_places(_MLP, PLACED["mnist1d-mlp"], alone=True),
     _group("Cost", _TEXT, _TEXT_CORE).on(4),
     _group("Begun with one block, at equal parameters and equal cost", _MLP, equal.deep(_MLP), _UNIFORM),
     _group("Begun with one block, at equal parameters and equal cost", _MLP, equal.deep(_MLP), _UNIFORM).on(12),
@@ -139,7 +157,11 @@ GROUPS: tuple[Group, ...] = (
     _group("Operators", _MLP, operators(_MLP, cycles=2)),
     _group("Uniform networks", _TEXT, uniform(_TEXT)),
     _group("Operators", _TEXT, operators(_TEXT)),
-    *(_group("Cost", task, core(task, cycles=2)).on(fresh) for task in _OTHERS for fresh in (0, 3)),
+    *(_group("Cost", task, core(task, cycles=2)).on(fresh) for task in _OTHERS for fresh in (0, 12)),
     *(_group("Cost", _LONG, _LONG_CORE).on(fresh) for fresh in (0, 3)),
     *(_group("Cost", _PLAIN, core(_PLAIN)).on(fresh) for fresh in (0, 3)),
+    *(group for task in (_TEXT, _WARPED) for group in _places(task, PLACED[task.name])),
+    *(group for scale in (0.5, 1.0) for group in _moments(_MLP, scale, 12)),
+    *(_group("Cost", _MLP_LONG, _MLP_LONG_CORE).on(fresh) for fresh in (0, 6)),
+    *_moments(_MLP_LONG, 1.0, 6),
 )

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from study import report_costs, report_planted, report_saddles
+from study import report_blocks, report_costs, report_planted, report_saddles
 from study.analysis import holm, mean_and_error, oracle, paired
 from study.groups import GATES, GROUPS, Group
 from study.lines import Line, line
@@ -34,7 +34,11 @@ def page(records: Records, figures: Sequence[Path] = (), saddles: Sequence[Path]
     parts += [f"![Loss against cost]({figure.parent.name}/{figure.name})" for figure in figures]
     for group in GROUPS:
         parts += _section(group, records)
-    others = [report_planted.section(records.folder), report_saddles.section(records.folder, saddles)]
+    others = [
+        report_blocks.section(records),
+        report_planted.section(records.folder),
+        report_saddles.section(records.folder, saddles),
+    ]
     parts += [part for part in others if part]
     return "\n\n".join(parts) + "\n"
 

@@ -47,10 +47,19 @@ def run(
     for until, event in _parts(arm, progress.step):
         if event is not None:
             progress = _grow(progress, event, task, source, seeds)
-        for reached in _train(progress, until, task, arm, members, source, report):
+        for reached in train(progress, until, task, arm, members, source, report):
             snapshots.save(reached, task, arm, members)
             progress = reached
     return _records(progress, task, source, members)
+
+
+def reach(task: Task, arm: Arm, members: Members, step: int, snapshots: Snapshots) -> Progress:
+    """Return what a run has right before a step, where none of its events is behind it yet."""
+    progress = snapshots.latest(task, arm, members, step) or Progress(_start(task, arm, tuple(s for _, s in members)))
+    for reached in train(progress, step, task, arm, members, task.source()):
+        snapshots.save(reached, task, arm, members)
+        progress = reached
+    return progress
 
 
 def _start(task: Task, arm: Arm, seeds: tuple[int, ...]) -> State:
@@ -73,14 +82,14 @@ def _parts(arm: Arm, step: int) -> Iterator[tuple[int, Event | None]]:
         yield (events[index + 1].at if index + 1 < len(events) else arm.steps), event
 
 
-def _train(
+def train(
     progress: Progress,
     until: int,
     task: Task,
     arm: Arm,
     members: Members,
     source: Source,
-    report: Callable[[int], None],
+    report: Callable[[int], None] = lambda step: None,
 ) -> Iterator[Progress]:
     """Train to a step; yield the progress where it is worth keeping: from time to time, and at the end."""
     state = progress.state

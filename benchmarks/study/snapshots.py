@@ -34,10 +34,10 @@ class Snapshots:
         for old in kept[: -self.limit]:
             old.unlink()
 
-    def latest(self, task: Task, arm: Arm, members: Members) -> Optional["Progress"]:
-        """Return the latest state that this run would pass through, if one is kept."""
+    def latest(self, task: Task, arm: Arm, members: Members, until: int | None = None) -> Optional["Progress"]:
+        """Return the latest state that this run would pass through, to its end or to a step, if one is kept."""
         steps = {int(path.name.split("-")[0]) for path in self.folder.glob("*.pt")}
-        for step in sorted((step for step in steps if step <= arm.steps), reverse=True):
+        for step in sorted((step for step in steps if step <= (until or arm.steps)), reverse=True):
             path = self._path(task, arm, members, step)
             if path.exists():
                 path.touch()

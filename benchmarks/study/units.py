@@ -46,10 +46,8 @@ class HalfUnits:
 
     def _front(self, block: Leaves, chosen: Tensor) -> Leaves:
         """Return the block with the outgoing weights of the chosen units halved, and fresh moments."""
-        weight = block["mlp.out.weight"].value
-        factor = torch.ones(weight.shape[0], weight.shape[2]).scatter(1, chosen, 0.5)
-        values = {name: leaf.value for name, leaf in block.items()} | {"mlp.out.weight": weight * factor[:, None]}
-        return {name: Leaf.fresh(value) for name, value in values.items()}
+        fresh = {name: Leaf.fresh(leaf.value) for name, leaf in block.items()}
+        return _half_columns(fresh, "mlp.out.weight", chosen)
 
     def _behind(self, block: Leaves, chosen: Tensor, index: int, site: Site) -> Leaves:
         """Return the block of the copied units; its last bias is zero, as the block in front keeps its own."""
@@ -79,6 +77,28 @@ class NewUnits(SilentUnits):
         return {name: Leaf.fresh(leaf.value * 0) if is_last(name) else leaf for name, leaf in drawn.items()}
 
 
+@dataclass(frozen=True)
+class HalfShare(HalfUnits):
+    """Random units of each MLP and random heads of each attention: the same share of every block."""
+
+    by: str = "random"
+    heads: int = 0
+
+    def __call__(self, state: State, site: Site) -> State:
+        """Return the state with a thin block of heads and units behind each block."""
+        width = site.architecture.head_width
+        shapes: list[Shape] = []
+        blocks: list[Leaves] = []
+        for index, (shape, block) in enumerate(zip(state.shapes, state.blocks, strict=True)):
+            units = _random(shape.hidden, index, site)[:, : self.units]
+            columns = _columns(_random(shape.heads, index, site)[:, : self.heads], width)
+            front = _half_columns(self._front(block, units), "attention.out.weight", columns)
+            thin = {**_copied_heads(block, columns, shape.heads * width), **_copied(block, units, 0.5)}
+            shapes += [shape, Shape(self.heads, self.units)]
+            blocks += [front, thin]
+        return replace(state, shapes=tuple(shapes), blocks=tuple(blocks))
+
+
 def size(block: Leaves) -> Tensor:
     """Return |w1| |w2| of each hidden unit, (seeds, units)."""
     return block["mlp.fc1.weight"].value.norm(dim=2) * block["mlp.out.weight"].value.norm(dim=1)
@@ -95,14 +115,46 @@ def scored(state: State, site: Site, score: str) -> list[Tensor]:
         batches = [(x[index, part::4], y[index, part::4]) for part in range(4)]
         traced = fxgrow.trace(plain(network), x[index, :4])
         with torch.enable_grad():
-            scores = fxgrow.analyze(traced, F.cross_entropy, batches, score=score, sites=names)
+            scores = fxgrow.analyze(traced, _loss, batches, score=score, sites=names)
         found.append([scores[name].priority for name in names])
     return [torch.stack(priorities) for priorities in zip(*found, strict=True)]
+
+
+def _loss(logits: Tensor, y: Tensor) -> Tensor:
+    """Return the mean cross-entropy over samples, and over positions of text."""
+    return F.cross_entropy(logits.flatten(0, -2), y.flatten())
 
 
 def _random(units: int, index: int, site: Site) -> Tensor:
     draws = [np.random.default_rng((seed, site.step, index)) for seed in site.seeds]
     return torch.stack([torch.from_numpy(draw.permutation(units)) for draw in draws])
+
+
+def _half_columns(block: Leaves, name: str, chosen: Tensor) -> Leaves:
+    """Return the block with some columns of one weight halved."""
+    weight = block[name].value
+    factor = torch.ones(weight.shape[0], weight.shape[2]).scatter(1, chosen, 0.5)
+    return {**block, name: Leaf.fresh(weight * factor[:, None])}
+
+
+def _columns(heads: Tensor, width: int) -> Tensor:
+    """Return the features of some heads, (seeds, heads x width)."""
+    return (heads[:, :, None] * width + torch.arange(width)).flatten(1)
+
+
+def _copied_heads(block: Leaves, columns: Tensor, inner: int) -> Leaves:
+    """Return the attention of copied heads, their outgoing weights halved; all heads have ``inner`` features."""
+    seeds = torch.arange(len(columns))[:, None]
+    rows = torch.cat([part * inner + columns for part in range(3)], dim=1)
+    values = {
+        "attention.norm.weight": block["attention.norm.weight"].value.clone(),
+        "attention.norm.bias": block["attention.norm.bias"].value.clone(),
+        "attention.qkv.weight": block["attention.qkv.weight"].value[seeds, rows],
+        "attention.qkv.bias": block["attention.qkv.bias"].value[seeds, rows],
+        "attention.out.weight": block["attention.out.weight"].value.transpose(1, 2)[seeds, columns].transpose(1, 2) / 2,
+        "attention.out.bias": torch.zeros_like(block["attention.out.bias"].value),
+    }
+    return {name: Leaf.fresh(value) for name, value in values.items()}
 
 
 def _copied(block: Leaves, chosen: Tensor, scale: float) -> Leaves:

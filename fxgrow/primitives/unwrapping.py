@@ -48,6 +48,18 @@ def bare(model: nn.Module) -> nn.Module:
     return innermost
 
 
+def refuse_progressive(model: nn.Module) -> None:
+    """Refuse a module that runs a traced graph of its own, in stages.
+
+    Raises:
+        TraceError: If it does; it says where that graph and the model are.
+    """
+    if isinstance(getattr(model, "graph_module", None), fx.GraphModule):
+        what = "it runs a traced graph of its own, and a larger one after each advance()"
+        fix = "use its graph_module, which is what runs now, or its model, which is all of it"
+        raise TraceError(what, where=type(model).__name__, fix=fix)
+
+
 def unwrap(model: nn.Module) -> fx.GraphModule:
     """Return the GraphModule inside all of its wrappers.
 
@@ -61,6 +73,7 @@ def unwrap(model: nn.Module) -> fx.GraphModule:
         True
     """
     innermost = bare(model)
+    refuse_progressive(innermost)
     if not isinstance(innermost, fx.GraphModule):
         fix = "trace it first with fxgrow.trace(model, example_inputs), and use what that returns"
         raise TraceError("it is no traced model", where=type(innermost).__name__, fix=fix)

@@ -17,7 +17,7 @@ from fxgrow.graph.normalisation import normalise
 from fxgrow.graph.sharing import share
 from fxgrow.primitives.arguments import checks_arguments
 from fxgrow.primitives.modules import parameter_count
-from fxgrow.primitives.unwrapping import bare
+from fxgrow.primitives.unwrapping import bare, refuse_progressive
 from fxgrow.record.record import Origin, record_of, update_record
 from fxgrow.tracing.arguments import bind_call
 from fxgrow.tracing.exported import reference_of, unpack
@@ -91,6 +91,7 @@ def retrace(model: nn.Module, example_inputs: Any, policy: Mapping[str, Any], *,
         TraceError: As `trace`.
     """
     model = bare(model)
+    refuse_progressive(model)
     if policy.get("door") == "graph" or isinstance(model, fx.GraphModule):
         graph_module = model if isinstance(model, fx.GraphModule) else fx.symbolic_trace(model)
         return _adopt(graph_module, graph_module, example_inputs, check)

@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -23,6 +24,24 @@ def test_the_factors_square_to_the_hessian_of_each_images_loss():
     for sample in range(5):
         expected = torch.func.hessian(lambda o, t=target[sample]: F.cross_entropy(o[None], t[None]))(output[sample])
         torch.testing.assert_close(factors[sample] @ factors[sample].T, expected, rtol=1e-8, atol=1e-10)
+
+
+@pytest.mark.parametrize("margin", [0.0, 8.0, 16.0, 30.0])
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("undecided", [0, 1])
+def test_a_model_that_is_certain_of_its_classes_has_factors_too(margin, weighted, undecided):
+    numbers = np.random.default_rng(0)
+    target = torch.from_numpy(numbers.integers(10, size=64))
+    output = torch.from_numpy(numbers.normal(size=(64, 10))).float() + margin * F.one_hot(target, 10)
+    output[:undecided] = 0.0
+    weight = torch.linspace(0.5, 2, 10) if weighted else None
+    factors = output_factors(
+        lambda o, t: F.cross_entropy(o, t, weight, reduction="sum") / 64, output, _batch(output, target)
+    )
+    p = output.double().softmax(1)
+    factor = torch.ones(64) if weight is None else weight[target]
+    expected = factor[:, None, None] * (torch.diag_embed(p) - p[:, :, None] * p[:, None, :])
+    torch.testing.assert_close(factors @ factors.transpose(1, 2), expected, rtol=1e-3, atol=1e-4 if weighted else 1e-12)
 
 
 def test_a_squared_error_has_the_identity_as_its_factor():

@@ -10,6 +10,8 @@ from torch import nn
 from fxgrow.errors import PlanError, TraceError
 from fxgrow.progressive import Progressive, Stage
 from fxgrow.progressive.stages import make_stages
+from fxgrow.rewriting import deepen
+from fxgrow.tracing import trace
 from fxgrow.training import Significance
 from tests.progressive.conftest import data, halves, model
 
@@ -114,6 +116,18 @@ def test_options_that_do_not_compile_change_nothing() -> None:
 def test_a_model_that_grows_by_stages_already_is_refused() -> None:
     with pytest.raises(PlanError, match="it grows by stages already; give the model itself"):
         halves(halves(model()))
+
+
+def test_who_wants_to_trace_or_grow_it_is_told_where_its_graph_is() -> None:
+    growing = halves(model())
+    for use in (
+        lambda: trace(growing, data()[0]),
+        lambda: deepen(growing),
+        lambda: trace(torch.compile(growing), data()[0]),
+    ):
+        with pytest.raises(TraceError, match=r"it runs a traced graph of its own.*use its graph_module"):
+            use()
+    assert trace(growing.graph_module, data()[0]).graph is not None
 
 
 def test_what_is_no_module_is_refused() -> None:

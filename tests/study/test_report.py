@@ -95,6 +95,23 @@ def test_places_are_held_against_the_best_of_them(tmp_path: Path) -> None:
     assert "-0.1" in line
 
 
+def test_a_score_of_blocks_has_the_loss_of_what_it_chooses(tmp_path: Path) -> None:
+    records = Records(tmp_path)
+    group = next(group for group in GROUPS if group.places and group.task.name == "text")
+    _record(records, "text", group.baseline, 1.5, fresh=group.fresh)
+    for place, arm in enumerate(group.arms):
+        _record(records, "text", arm, 1.5 + 0.1 * place, fresh=group.fresh)
+    found = {"knows": [1.0, 2.0, 3.0, 4.0], "is wrong": [4.0, 3.0, 2.0, 1.0]}
+    rows = [{"seed": s, "score": n, "blocks": b, "seconds": 2} for n, b in found.items() for s in range(group.fresh)]
+    (tmp_path / "blocks").mkdir()
+    (tmp_path / "blocks" / "text.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    lines = page(records).split("## Does a score know the blocks?")[1].splitlines()
+    (right,), (wrong,) = ([line.split(" | ") for line in lines if line.startswith(f"| {name} |")] for name in found)
+    assert (right[1], wrong[1]) == ("+1.00 ± 0.00", "-1.00 ± 0.00")
+    assert [float(line[2].split(" ±")[0]) for line in (right, wrong)] == pytest.approx([0.0, 0.3], abs=0.002)
+    assert [float(line[3].split(" ±")[0]) for line in (right, wrong)] == pytest.approx([-0.15, 0.15], abs=0.002)
+
+
 def test_the_saddle_section_says_how_far_the_loss_falls_along_the_escape_direction(tmp_path: Path) -> None:
     numbers = {"loss": 1.0, "least": -0.1, "held_out": 0.0, "significant": 0.5, "model_least": -1, "model_greatest": 2}
     down = [abs(t) + (-0.5 if t == 0.25 else 0.0) for t in ALONG]

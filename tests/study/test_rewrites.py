@@ -10,7 +10,7 @@ from study.pseudo import PseudoLayers
 from study.rewrites import Copies, FreshBlocks, HalfSteps, Rewrite, Site, Widen
 from study.state import Leaf, State, initial
 from study.tasks import batch
-from study.units import HalfUnits, NewUnits, SilentUnits, scored
+from study.units import HalfShare, HalfUnits, NewUnits, SilentUnits, scored
 from torch.func import functional_call
 
 SEEDS = (0, 1)
@@ -114,6 +114,31 @@ def test_half_steps_of_all_units_are_those_of_the_block(by: str) -> None:
     state = State(state.shapes, state.outer, (zeroed,))
     some = HalfUnits(12, by)(state, _site(MLP))
     torch.testing.assert_close(_outputs(MLP, some), _outputs(MLP, HalfSteps()(state, _site(MLP))), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("architecture", [TEXT, IMAGES])
+def test_half_steps_of_all_heads_and_units_are_those_of_the_block(architecture: Architecture) -> None:
+    state = _trained(architecture, 1)
+    last = [f"{branch}.out.bias" for branch in ("attention", "mlp")]
+    zeroed = dict(state.blocks[0]) | {name: Leaf.fresh(state.blocks[0][name].value * 0) for name in last}
+    state = State(state.shapes, state.outer, (zeroed,))
+    whole = HalfSteps()(state, _site(architecture))
+    some = HalfShare(12, heads=2)(state, _site(architecture))
+    assert some.shapes == whole.shapes
+    torch.testing.assert_close(_outputs(architecture, some), _outputs(architecture, whole), rtol=1e-4, atol=1e-5)
+
+
+def test_a_thin_block_has_the_heads_that_were_halved() -> None:
+    state, site = _trained(TEXT, 1), _site(TEXT)
+    front, thin = HalfShare(3, heads=1)(state, site).blocks
+    old, new = (block[0]["attention.out.weight"].value for block in (state.blocks, (front,)))
+    for index in range(len(SEEDS)):
+        (head,) = (
+            h for h in range(2) if torch.equal(new[index][:, 4 * h : 4 * h + 4], old[index][:, 4 * h : 4 * h + 4] / 2)
+        )
+        values = state.blocks[0]["attention.qkv.weight"].value[index].view(3, 2, 4, -1)[2, head]
+        assert torch.equal(thin["attention.qkv.weight"].value[index][8:], values)
+        assert torch.equal(thin["attention.out.weight"].value[index], old[index][:, 4 * head : 4 * head + 4] / 2)
 
 
 def test_the_largest_units_are_chosen_for_each_network_by_itself() -> None:

@@ -1,0 +1,90 @@
+"""Which blocks to grow: what each score says of four blocks, right before the places of growth are tried.
+
+The places themselves are arms like others (`equal.all_but_one`, `equal.one_in_four`). A score chooses among them, so
+that what it would have gained stands in their records.
+"""
+
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+from torch import Tensor
+
+from study.block_scores import Score, scores, trials
+from study.groups import GROUPS, Group
+from study.plan import fresh_seeds, tuned
+from study.records import Records, circumstances
+from study.rewrites import Site
+from study.running import reach
+from study.snapshots import Snapshots
+from study.state import State
+from study.tasks import Members, Task, batch
+
+_PROBE = 1_024  #: samples that a score sees
+
+Row = dict[str, object]
+
+
+def run(path: Path, tasks: Sequence[str], records: Records, snapshots: Snapshots) -> None:
+    """Measure for every task with places of growth whose rate is tuned; what is recorded is not run again."""
+    for group in GROUPS:
+        if group.places and group.task.name in tasks and (rate := _rate(group, records)):
+            for seeds in _chunks(group):
+                if not set(seeds) <= {row["seed"] for row in read(path, group.task)}:
+                    _add(path, group.task, _rows(group, tuple((rate, seed) for seed in seeds), snapshots))
+
+
+def read(path: Path, task: Task) -> list[Row]:
+    """Return what is recorded of a task."""
+    file = path / f"{task.name}.jsonl"
+    return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+
+
+def _add(path: Path, task: Task, rows: Iterator[Row]) -> None:
+    text = "".join(json.dumps(row) + "\n" for row in rows)
+    path.mkdir(parents=True, exist_ok=True)
+    with open(path / f"{task.name}.jsonl", "a") as file:
+        file.write(text)
+
+
+def _rate(group: Group, records: Records) -> float | None:
+    return tuned(records, group.task, group.rate_of or group.baseline, tuple(range(group.task.tuning)))
+
+
+def _chunks(group: Group) -> Iterator[tuple[int, ...]]:
+    """Yield the seeds that the arms train in one batch, so that their snapshots are found."""
+    seeds = fresh_seeds(group.fresh)
+    for first in range(0, len(seeds), group.task.together):
+        yield seeds[first : first + group.task.together]
+
+
+def _rows(group: Group, members: Members, snapshots: Snapshots) -> Iterator[Row]:
+    """Yield a row for each score and seed."""
+    task, arms = group.task, group.arms[:4]
+    seeds, step = tuple(seed for _, seed in members), arms[0].events[0].at
+    progress = reach(task, arms[0], members, step, snapshots)
+    source = task.source()
+
+    def probe() -> tuple[Tensor, Tensor]:
+        return batch(source, replace(task, batch=_PROBE), seeds, -step, 1.0)
+
+    site = Site(task.architecture, seeds, step, probe)
+    measures: dict[str, Callable[[], Mapping[str, Tensor]]] = {
+        name: partial(_one, name, score, progress.state, site) for name, score in scores(source).items()
+    }
+    measures["trials"] = partial(trials, progress, task, arms, members, site)
+    for measure in measures.values():
+        begun = time.process_time()
+        found = measure()
+        seconds = round((time.process_time() - begun) / len(members), 3)
+        for name, values in found.items():
+            for index, (rate, seed) in enumerate(members):
+                said = {"score": name, "seed": seed, "blocks": values[index].tolist(), "seconds": seconds}
+                yield {"task": task.name, "rate": rate, "step": step, **said, **circumstances()}
+
+
+def _one(name: str, score: Score, state: State, site: Site) -> dict[str, Tensor]:
+    return {name: score(state, site)}

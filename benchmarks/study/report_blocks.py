@@ -1,0 +1,109 @@
+"""The page's section on scores of blocks: what each would have gained where places of growth have run."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from scipy import stats
+
+from study import blocks
+from study.analysis import Difference, holm, mean_and_error, oracle, paired
+from study.groups import GROUPS, Group
+from study.lines import line
+from study.records import Records
+from study.tables import probability, signed, table
+
+_BLOCKS = 4
+_INTRODUCTION = """## Does a score know the blocks?
+
+Four blocks, three blocks' worth of half-steps: one block of four is left out, or one alone gets all of it. A score
+looks at the network right before, and its choice is looked up among the runs above, so that all choose among the very
+same ones. Scores of hidden units are added up over a block where they are positive. *Trial*: the losses of all four
+choices after so many steps. *Rank correlation*: of a score with the true final losses of the four choices, mean over
+seeds. *Random* is the mean of the four; *p* is of no difference from it, corrected in each table (Holm). *seconds*:
+processor time of the score, for one network. Command: `python benchmarks/study blocks`."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One decision that a score takes: four ways to grow, one for each block, and what came out of them.
+
+    Attributes:
+        losses: final losses, (blocks, seeds).
+        even: final losses with half-steps of the same share of every block, (seeds,).
+        leaves_out: the way of a block is to leave it out, so that it should be the block of the least score.
+    """
+
+    title: str
+    losses: np.ndarray
+    even: np.ndarray
+    leaves_out: bool
+
+    def chosen(self, score: np.ndarray) -> np.ndarray:
+        """Return the block that a score chooses on each seed, (seeds,); the score is (blocks, seeds)."""
+        return score.argmin(0) if self.leaves_out else score.argmax(0)
+
+    def correlations(self, score: np.ndarray) -> list[float]:
+        """Return Spearman's rank correlation with the truth on each seed."""
+        wanted = self.losses if self.leaves_out else -self.losses
+        return [float(stats.spearmanr(own, true)[0]) for own, true in zip(score.T, wanted.T, strict=True)]
+
+
+def section(records: Records) -> str:
+    """Return a table for each task and decision that has run, or nothing."""
+    parts = []
+    for group in (group for group in GROUPS if group.places):
+        scores, seconds = _scores(records.folder / "blocks", group)
+        parts += [_table(choice, scores, seconds) for choice in _choices(records, group) if scores]
+    return "\n\n".join([_INTRODUCTION, *parts]) if parts else ""
+
+
+def _scores(folder: Path, group: Group) -> tuple[dict[str, np.ndarray], dict[str, float]]:
+    """Return each score, (blocks, seeds), and its seconds."""
+    rows = sorted(blocks.read(folder, group.task), key=lambda row: int(str(row["seed"])))
+    values: dict[str, list[object]] = {}
+    seconds: dict[str, list[float]] = {}
+    for row in rows:
+        values.setdefault(str(row["score"]), []).append(row["blocks"])
+        seconds.setdefault(str(row["score"]), []).append(float(str(row["seconds"])))
+    whole = {name: np.array(found, float).T for name, found in values.items() if len(found) == group.fresh}
+    return whole, {name: float(np.mean(seconds[name])) for name in whole}
+
+
+def _choices(records: Records, group: Group) -> list[Choice]:
+    lines = [line(records, group.task, arm, group.fresh, group.rate_of) for arm in (group.baseline, *group.arms)]
+    known = [one.numbers("loss") if one else None for one in lines]
+    found = []
+    for first, said in ((1, "one block is left out"), (1 + _BLOCKS, "one block gets all")):
+        losses = known[first : first + _BLOCKS]
+        if known[0] and len(losses) == _BLOCKS and all(losses):
+            title = f"{group.task.title}, {group.fresh} fresh seeds: {said}"
+            found.append(Choice(title, np.array(losses), np.array(known[0]), first == 1))
+    return found
+
+
+def _table(choice: Choice, scores: Mapping[str, np.ndarray], seconds: Mapping[str, float]) -> str:
+    at_random = choice.losses.mean(0)
+    grown = {name: choice.losses[choice.chosen(score), range(len(at_random))] for name, score in scores.items()}
+    differences = {name: paired(losses, at_random) for name, losses in grown.items()}
+    corrected = dict(zip(differences, holm([each.p for each in differences.values()]), strict=True))
+    best = oracle(choice.losses)
+    lines = [["*the best for the other half of the seeds*", "", *_said(best, choice.even, at_random), "", ""]]
+    for name, difference in sorted(differences.items(), key=lambda each: each[1].mean):
+        mean, error = mean_and_error(choice.correlations(scores[name]))
+        numbers = _said(grown[name], choice.even, at_random)
+        spent = f"{seconds[name]:.2f}" if seconds[name] else ""
+        lines.append([name, f"{mean:+.2f} ± {error:.2f}", *numbers, _p(difference, corrected[name]), spent])
+    lines.append(["*random*", "", *_said(at_random, choice.even, at_random), "", ""])
+    head = ["chosen by", "rank correlation", "loss, against even", "against random", "p", "seconds"]
+    return f"### {choice.title}\n\n{table(head, lines)}"
+
+
+def _said(losses: Sequence[float], even: Sequence[float], at_random: Sequence[float]) -> list[str]:
+    against = paired(losses, at_random)
+    return [signed(paired(losses, even)), signed(against) if against.error else ""]
+
+
+def _p(difference: Difference, corrected: float) -> str:
+    return probability(corrected) if difference.error else ""

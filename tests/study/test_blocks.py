@@ -1,0 +1,99 @@
+"""Scores of blocks are what they say, and trials are the beginning of the very runs that they judge."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from small import IMAGES, MLP, TEXT, source, task
+from study import block_scores, blocks
+from study.equal import all_but_one, even
+from study.groups import Group
+from study.networks import Architecture, Network
+from study.records import Records
+from study.rewrites import HalfSteps, Site
+from study.running import reach, run
+from study.snapshots import Snapshots
+from study.tasks import Task, batch
+from torch.func import functional_call
+
+MEMBERS = ((0.01, 1000), (0.01, 1001))
+SEEDS = (1000, 1001)
+
+
+def _group(architecture: Architecture) -> Group:
+    small = task(architecture, steps=8)
+    return Group("places", small, even(small), tuple(all_but_one(small)), fresh=2, places=True)
+
+
+def _site(small: Task) -> Site:
+    drawn = source(small.architecture)
+    return Site(small.architecture, SEEDS, 4, lambda: batch(drawn, replace(small, batch=64), SEEDS, -4, 1.0))
+
+
+def test_every_score_is_recorded_once_for_each_seed_and_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    group = _group(TEXT)
+    monkeypatch.setattr(blocks, "GROUPS", (group,))
+    monkeypatch.setattr(blocks, "tuned", lambda *_: 0.01)
+    monkeypatch.setattr(block_scores, "TRIALS", (1, 2))
+    monkeypatch.setattr(block_scores, "SUMMED", ("half-step",))
+    for _ in range(2):
+        blocks.run(tmp_path / "blocks", ["small"], Records(tmp_path), Snapshots(tmp_path / "snapshots"))
+    rows = blocks.read(tmp_path / "blocks", group.task)
+    found = [(row["score"], row["seed"]) for row in rows]
+    assert len(set(found)) == len(found) == 2 * len({name for name, _ in found})
+    assert {"half-step", "trial of 1 steps", "trial of 2 steps"} <= {name for name, _ in found}
+    assert all(len(row["blocks"]) == 4 and row["seconds"] >= 0 for row in rows)
+
+
+def test_a_trial_is_the_beginning_of_the_run_that_it_judges(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    group, data = _group(MLP), source(MLP)
+    snapshots = Snapshots(tmp_path)
+    monkeypatch.setattr(block_scores, "TRIALS", (4,))
+    monkeypatch.setattr(block_scores, "_held_out", lambda _: (data.test_x, data.test_y))
+    progress = reach(group.task, group.arms[0], MEMBERS, 4, snapshots)
+    found = block_scores.trials(progress, group.task, group.arms, MEMBERS, _site(group.task))["trial of 4 steps"]
+    for index, arm in enumerate(group.arms):
+        whole = [record["loss"] for record in run(group.task, arm, MEMBERS, snapshots)]
+        assert found[:, index].tolist() == pytest.approx(whole, rel=1e-5)
+
+
+@pytest.mark.parametrize("architecture", [MLP, IMAGES])
+def test_losses_without_a_block_and_right_after_it_grew_are_those_of_such_networks(
+    architecture: Architecture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    group, data = _group(architecture), source(architecture)
+    monkeypatch.setattr(block_scores, "_held_out", lambda _: (data.test_x, data.test_y))
+    state, site = reach(group.task, group.arms[0], MEMBERS, 4, Snapshots(tmp_path)).state, _site(group.task)
+    scores = block_scores.scores(data)
+    without, after = (scores[name](state, site) for name in ("loss without it", "loss right after half-steps of it"))
+    for block in range(4):
+        shorter = replace(
+            state,
+            shapes=state.shapes[:block] + state.shapes[block + 1 :],
+            blocks=state.blocks[:block] + state.blocks[block + 1 :],
+        )
+        for found, changed in ((without, shorter), (-after, HalfSteps((block,))(state, site))):
+            network = Network(architecture, changed.shapes)
+            for index in range(len(SEEDS)):
+                values = {name: value[index] for name, value in changed.values().items()}
+                logits = functional_call(network, values, (data.test_x,))
+                expected = torch.nn.functional.cross_entropy(logits, data.test_y)
+                assert found[index, block].item() == pytest.approx(expected.item(), rel=1e-4)
+
+
+def test_the_change_of_the_stream_is_the_length_of_what_a_block_adds(tmp_path: Path) -> None:
+    group = _group(MLP)
+    state, site = reach(group.task, group.arms[0], MEMBERS, 4, Snapshots(tmp_path)).state, _site(group.task)
+    found = block_scores.scores(source(MLP))["change of the stream"](state, site)
+    x = site.probe()[0]
+    for index in range(len(SEEDS)):
+        network = Network(MLP, state.shapes)
+        network.load_state_dict({name: value[index] for name, value in state.values().items()})
+        with torch.no_grad():
+            stream = network.stem(x[index]) + network.position
+            for place, block in enumerate(network.blocks):
+                after = block(stream)
+                expected = ((after - stream).norm(dim=-1) / stream.norm(dim=-1)).mean()
+                assert found[index, place].item() == pytest.approx(expected.item(), rel=1e-4)
+                stream = after
