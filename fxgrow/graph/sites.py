@@ -96,7 +96,7 @@ def weight_of(call: fx.Node) -> fx.Node | None:
 
 
 def computed_from(weight: fx.Node | None) -> list[fx.Node]:
-    """Return the attributes from which a weight is computed; none where it depends on the inputs, save on their sizes."""
+    """Return the attributes from which a weight is computed; none where it depends on the inputs, sizes aside."""
     seen: dict[fx.Node, None] = {}
     pending = [] if weight is None else [weight]
     while pending:
