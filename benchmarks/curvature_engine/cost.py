@@ -18,6 +18,7 @@ from fxgrow.curvature.reading import Reading
 from fxgrow.curvature.selection import select_sites
 from fxgrow.curvature.statistics import spearman
 
+ROUNDS = 3
 ROOM = 64 << 30  # all sites in one group: the passes are made once
 SITES = {"all linear sites": ALL_LINEAR, "MLP units": MLP_UNITS}
 BLOCKS = 12
@@ -52,14 +53,15 @@ def in_steps(
     patterns: tuple[str, ...],
     target: str,
 ) -> Iterator[Row]:
-    """Yield what a job takes over what a training step takes, one made before and one behind it."""
+    """Yield what a job takes over what a training step takes, each at its least of some rounds in turn.
+
+    What else runs on the machine can only add to a time, by the caches that it takes.
+    """
     times = []
     for network in networks:
-        step = training_step(network, x, y)
-        before, taken, behind = (
-            elapsed(f, processor_time) for f in (step, partial(job, network, x, y, patterns), step)
-        )
-        times.append((taken, (before + behind) / 2))
+        pair = partial(job, network, x, y, patterns), training_step(network, x, y)
+        rounds = [[elapsed(function, processor_time) for function in pair] for _ in range(ROUNDS)]
+        times.append([min(taken) for taken in zip(*rounds, strict=True)])
     (short, short_step), (long, long_step) = times
     more, more_step = (long - short) / 2, (long_step - short_step) / 2
     whole = (short + (BLOCKS - 2) * more) / (short_step + (BLOCKS - 2) * more_step)
