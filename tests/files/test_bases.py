@@ -44,8 +44,9 @@ def normed(eps=1e-5, p=0.1, activation=nn.GELU, classes=3, norm=nn.LayerNorm):
         ({"activation": nn.SiLU}, r"2 is SiLU\(\) in the file, and GELU\("),
         ({"classes": 5}, r"4 is Linear\(.*out_features=5.* in the file, and Linear\(.*out_features=3"),
         ({"norm": nn.BatchNorm1d}, r"1 is BatchNorm1d\(.* in the file, and LayerNorm\("),
+        ({"norm": nn.SyncBatchNorm}, r"1 is SyncBatchNorm\(.* in the file, and LayerNorm\("),
     ],
-    ids=["eps", "dropout", "activation", "head", "norm"],
+    ids=["eps", "dropout", "activation", "head", "norm", "synchronised norm"],
 )
 @pytest.mark.parametrize("grown", [False, True])
 def test_surgery_by_hand_is_named_and_a_base_with_the_same_surgery_is_taken(surgery, message, grown, tmp_path):
