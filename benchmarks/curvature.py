@@ -34,8 +34,9 @@ Written by `python benchmarks/curvature.py --report docs/curvature_benchmark.md`
 Cost is that of `fxgrow.analyze` by default, held-out values and error bars included, with one capture of all
 sites; each further group of sites that `max_memory` asks for costs another one."""
 NOTES = {
-    "cost": "Processor time of one thread. Networks of two and of four of the blocks are measured, untrained, on 32\n"
-    "samples of noise: blocks but the last cost the same, and in the last one few positions carry everything."
+    "cost": "Processor time of one thread, the least of three rounds. Networks of two and of four of the blocks are\n"
+    "measured, untrained, on 32 samples of noise: blocks but the last cost the same, and in the last one few\n"
+    "positions carry everything."
 }
 BENCHMARK = Benchmark(
     script=__file__,

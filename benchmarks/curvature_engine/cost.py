@@ -1,13 +1,16 @@
-"""What a score costs, in training steps of the same batch: processor time of one thread, which load disturbs little."""
+"""What a score costs, in training steps of the same batch: processor time of one thread, and operations."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from typing import Any
 
 import torch
 import torch.fx as fx
 import torch.nn.functional as F
 from measuring.machine import Row, row
 from measuring.timing import elapsed, processor_time
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
 
 from curvature_engine.models import ALL_LINEAR, MLP_UNITS, batch, deit_small
 from fxgrow.curvature import Scores, analyze
@@ -18,6 +21,7 @@ from fxgrow.curvature.reading import Reading
 from fxgrow.curvature.selection import select_sites
 from fxgrow.curvature.statistics import spearman
 
+ROUNDS = 3
 ROOM = 64 << 30  # all sites in one group: the passes are made once
 SITES = {"all linear sites": ALL_LINEAR, "MLP units": MLP_UNITS}
 BLOCKS = 12
@@ -40,6 +44,7 @@ def rows(quick: bool) -> Iterator[Row]:
         for what, job in jobs.items():
             target = "at most 5" if (name, what) == ("all linear sites", "by default") else ""
             yield from in_steps(f"{name}, {what}", job, networks, x, y, patterns, target)
+    yield operations(networks, x, y)
     yield from agreement(networks[0], x, y)
 
 
@@ -52,20 +57,55 @@ def in_steps(
     patterns: tuple[str, ...],
     target: str,
 ) -> Iterator[Row]:
-    """Yield what a job takes over what a training step takes, one made before and one behind it."""
+    """Yield what a job takes over what a training step takes, each at its least of some rounds in turn.
+
+    What else runs on the machine can only add to a time, by the caches that it takes.
+    """
     times = []
     for network in networks:
-        step = training_step(network, x, y)
-        before, taken, behind = (
-            elapsed(f, processor_time) for f in (step, partial(job, network, x, y, patterns), step)
-        )
-        times.append((taken, (before + behind) / 2))
+        pair = partial(job, network, x, y, patterns), training_step(network, x, y)
+        rounds = [[elapsed(function, processor_time) for function in pair] for _ in range(ROUNDS)]
+        times.append([min(taken) for taken in zip(*rounds, strict=True)])
     (short, short_step), (long, long_step) = times
-    more, more_step = (long - short) / 2, (long_step - short_step) / 2
-    whole = (short + (BLOCKS - 2) * more) / (short_step + (BLOCKS - 2) * more_step)
     yield row(f"{what}: two blocks", f"{short / short_step:.2f} steps")
-    yield row(f"{what}: each block more, in steps of a block", f"{more / more_step:.2f} steps")
-    yield row(f"{what}: all {BLOCKS} blocks, by these", f"{whole:.2f} steps", target)
+    yield row(f"{what}: each block more, in steps of a block", f"{(long - short) / (long_step - short_step):.2f} steps")
+    yield row(f"{what}: all {BLOCKS} blocks, by these", f"{of_all_blocks(times):.2f} steps", target)
+
+
+def of_all_blocks(costs: Sequence[Sequence[float]]) -> float:
+    """Return a job's cost over a step's in all blocks, from both costs in two blocks and in four."""
+    job, step = (short + (BLOCKS - 2) * (long - short) / 2 for short, long in zip(*costs, strict=True))
+    return job / step
+
+
+def operations(networks: list[fx.GraphModule], x: torch.Tensor, y: torch.Tensor) -> Row:
+    """Return what the products of matrices take in operations, which nothing else on the machine changes."""
+    counts = []
+    for network in networks:
+        step, found = training_step(network, x, y), []
+        for job in (partial(analyzed, network, x, y, ALL_LINEAR), step):
+            with Operations() as operations:
+                job()
+            found.append(operations.count)
+        counts.append(found)
+    what = f"all linear sites, by default: all {BLOCKS} blocks, in operations of matrix products"
+    return row(what, f"{of_all_blocks(counts):.2f} steps", "at most 5")
+
+
+class Operations(TorchDispatchMode):
+    """Counts the multiplications and additions of matrix products."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = function(*args, **(kwargs or {}))
+        packet = function.overloadpacket
+        packet = torch.ops.aten.addmm if packet is torch.ops.aten.addmm_ else packet  # one of them is registered
+        if packet in flop_registry:
+            self.count += flop_registry[packet](*args, **(kwargs or {}), out_val=made)
+        return made
 
 
 def training_step(graph_module: fx.GraphModule, x: torch.Tensor, y: torch.Tensor) -> Callable[[], None]:

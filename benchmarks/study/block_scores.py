@@ -47,7 +47,7 @@ def _summed(score: str | FxgrowScore, state: State, site: Site) -> Tensor:
 
 
 def _gain(state: State, site: Site) -> Tensor:
-    """Return the gain: of text, which has a loss at each position, by Fisher's matrix in place of Gauss and Newton's."""
+    """Return the gain; of text, with its loss at each position, by Fisher's matrix in place of Gauss and Newton's."""
     return _summed(GainScore(metric="fisher") if site.architecture.text else "gain", state, site)
 
 

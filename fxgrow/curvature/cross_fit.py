@@ -17,6 +17,8 @@ from fxgrow.execution.ranks import ALONE, Ranks
 _SHARE = 0.98
 #: and the part of these positions that is looked at first, for vectors to begin near
 _FEW = 1 / 16
+#: the part of what the order of values may lack that the order of a half may: what vectors are worth settles later
+_STRICT = 1 / 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,7 +83,8 @@ def cross_fit(
     vector found on one half is honest on the other, so each half gets half the iterations (all of them where they make
     the result exact), and the error bar costs half as much again as the eigenvalues. With `settled`, they look at the
     few positions alone that carry nearly all of a matrix (`CapturedCall.heaviest`); quotients are over all of them.
-    Some of the cost comes back: the solver for all data starts between the halves' vectors.
+    Some of the cost comes back: the solver for all data starts between the halves' vectors, and compares its first
+    order with theirs.
 
     Args:
         halves: The matrices of a site's neurons over either half of the data; or over all of it, where it cannot be
@@ -102,7 +105,14 @@ def cross_fit(
         overall = replace(overall, values=overall.values.abs()) if wanted == "largest" else overall
         return CrossFit(overall, (), None, None, tridiagonals.diagonal.shape[1])
     found = [_search(half, random, steps, wanted, settled) for half in halves]
-    tridiagonals = lanczos(whole, _warm_start(found, random), iterations, settled=settled, apart=1)
+    tridiagonals = lanczos(
+        whole,
+        _warm_start(found, random),
+        iterations,
+        settled=settled,
+        apart=1,
+        known=(found[0].values + found[1].values) / 2 if wanted == "least" else None,
+    )
     overall = tridiagonals.pairs(wanted)
     crossed = [half.quotients(pairs.vectors) for pairs, half in zip(found, reversed(halves), strict=True)]
     values = [pairs.values for pairs in found]
@@ -119,11 +129,12 @@ def _search(half: CurvatureMatrices, random: Tensor, steps: int, wanted: Wanted,
     """Return the pairs of a half: where the solver may stop early, of the positions that carry most of it."""
     if settled is None or steps >= half.map.features:
         return lanczos(half, random, steps).pairs(wanted)
-    heavy, start = half.heaviest(_SHARE), random
+    heavy, start, apart = half.heaviest(_SHARE), random, 2
     if heavy.positions > _FEW * half.positions:  # fewer cost little anyway
-        start = _near(lanczos(heavy.few(_FEW), random, steps, settled=settled).pairs(wanted).vectors, random)
-    # what a vector is worth elsewhere settles later than its value here
-    return lanczos(heavy, start, steps, settled=(1 + settled) / 2).pairs(wanted)
+        few = lanczos(heavy.few(_FEW), random, steps, settled=settled).pairs(wanted)
+        start, apart = _near(few.vectors, random), 1
+    strict = 1 - _STRICT * (1 - settled)
+    return lanczos(heavy, start, steps, settled=strict, apart=apart, quotient=heavy.along).pairs(wanted)
 
 
 def _warm_start(halves: Sequence[RitzPairs], random: Tensor) -> Tensor:

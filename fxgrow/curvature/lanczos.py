@@ -25,19 +25,23 @@ class RitzPairs:
 
     values: Tensor  #: ``(problems,)``, float64 on the CPU
     vectors: Tensor  #: unit vectors, ``(problems, size)``, dtype and device of the start
-    residuals: Tensor  #: ``|S v - value v|``, ``(problems,)``; an eigenvalue lies within this of the value
+    #: an eigenvalue lies within this of the value, ``(problems,)``: ``|S v - value v|``, or what that of the iteration
+    #: before says where the last product was not made
+    residuals: Tensor
 
 
 @dataclass(frozen=True, eq=False)
 class Tridiagonals:
     """What Lanczos found: an orthonormal basis for each matrix, and the matrix projected on it.
 
-    The projected matrix of problem i has the diagonal ``diagonal[i]`` and the off-diagonal ``off_diagonal[i, :-1]``.
+    The projected matrix of problem i has the diagonal ``diagonal[i]`` and the off-diagonal ``off_diagonal[i]`` without
+    its last column, which is the norm of what the last product left over. There is no such column where only the
+    quotient of the last vector was taken.
     """
 
     basis: Tensor  #: ``(problems, iterations, size)``
     diagonal: Tensor  #: ``(problems, iterations)``, float64 on the CPU
-    off_diagonal: Tensor  #: ``(problems, iterations)``; the last column is the norm of what was left over
+    off_diagonal: Tensor  #: ``(problems, iterations)``, or one column less
 
     def eigh(self) -> tuple[Tensor, Tensor]:
         """Return the Ritz values, ascending, ``(problems, iterations)``, and their coordinates in the basis."""
@@ -49,7 +53,7 @@ class Tridiagonals:
         return torch.linalg.eigvalsh(self._matrices())[:, 0]
 
     def _matrices(self) -> Tensor:
-        inner = self.off_diagonal[:, :-1]
+        inner = self.off_diagonal[:, : self.diagonal.shape[1] - 1]
         return torch.diag_embed(self.diagonal) + torch.diag_embed(inner, 1) + torch.diag_embed(inner, -1)
 
     def pairs(self, wanted: Wanted = "least") -> RitzPairs:
@@ -63,15 +67,22 @@ class Tridiagonals:
         chosen = coordinates.gather(2, index[:, None, None].expand(-1, last + 1, 1)).squeeze(2)
         weights = chosen.to(self.basis)
         vectors = torch.nn.functional.normalize(torch.bmm(weights.unsqueeze(1), self.basis).squeeze(1), dim=1)
-        return RitzPairs(
-            values=values.gather(1, index[:, None]).squeeze(1),
-            vectors=vectors,
-            residuals=(self.off_diagonal[:, -1] * chosen[:, -1]).abs(),
-        )
+        found = values.gather(1, index[:, None]).squeeze(1)
+        if self.off_diagonal.shape == self.diagonal.shape:
+            return RitzPairs(found, vectors, (self.off_diagonal[:, -1] * chosen[:, -1]).abs())
+        before = Tridiagonals(self.basis[:, :-1], self.diagonal[:, :-1], self.off_diagonal).pairs(wanted)
+        return RitzPairs(found, vectors, before.residuals + (before.values - found).abs())
 
 
 def lanczos(
-    operator: Operator, start: Tensor, iterations: int, *, settled: float | None = None, apart: int = 2
+    operator: Operator,
+    start: Tensor,
+    iterations: int,
+    *,
+    settled: float | None = None,
+    apart: int = 2,
+    known: Tensor | None = None,
+    quotient: Operator | None = None,
 ) -> Tridiagonals:
     """Run Lanczos on `problems` symmetric matrices at once.
 
@@ -87,6 +98,9 @@ def lanczos(
             its rank correlation with the order of an earlier iteration is at least this. Not where `iterations` is
             enough for exact results.
         apart: How many iterations lie between the two orders: 1 is enough where `start` is near the eigenvectors.
+        known: Values by which the problems are ordered before the first iteration, ``(problems,)`` on the CPU.
+        quotient: Maps vectors to ``v^T S v``, ``(problems,)``, which takes half of a product and is all that Ritz pairs
+            need of the last iteration. If given, one such half iteration follows when the order has settled.
 
     Returns:
         The basis and the tridiagonal matrices.
@@ -94,46 +108,56 @@ def lanczos(
     problems, size = start.shape
     steps = min(iterations, size)
     basis = start.new_empty(problems, steps, size)
-    diagonal, off_diagonal = start.new_zeros(problems, steps), start.new_zeros(problems, steps)
     basis[:, 0] = torch.nn.functional.normalize(start, dim=1)
-    scale = start.new_zeros(problems)
-    order = _Order(
-        settled if steps < size else None, apart
-    )  # where the result is going to be exact, it is let be exact
+    diagonal, off_diagonal = list[Tensor](), list[Tensor]()
+    scale, has_settled = start.new_zeros(problems), False
+    # where the result is going to be exact, it is let be exact
+    order = _Order(settled if steps < size else None, apart, known)
     for step in range(steps):
-        product = operator(basis[:, step])
+        vectors, found = basis[:, step], basis[:, : step + 1]
+        if has_settled and quotient is not None:
+            diagonal.append(quotient(vectors))
+            break
+        product = operator(vectors)
         length = torch.linalg.vector_norm(product, dim=1)
-        diagonal[:, step] = torch.linalg.vecdot(product, basis[:, step])
-        rest = _orthogonalised(product, basis[:, : step + 1])
+        diagonal.append(torch.linalg.vecdot(product, vectors))
+        rest = _orthogonalised(product, found)
         norm = torch.linalg.vector_norm(rest, dim=1)
         if bool((norm < _CANCELLED * length).any()):  # what is left is rounding in part, which twice is enough against
-            rest = _orthogonalised(rest, basis[:, : step + 1])
+            rest = _orthogonalised(rest, found)
             norm = torch.linalg.vector_norm(rest, dim=1)
         scale = torch.maximum(scale, length)
         exhausted = norm <= 8 * torch.finfo(start.dtype).eps * scale
-        off_diagonal[:, step] = norm.masked_fill(exhausted, 0)
-        if order.has_settled(diagonal[:, : step + 1], off_diagonal[:, : step + 1]):
-            steps = step + 1
+        off_diagonal.append(norm.masked_fill(exhausted, 0))
+        has_settled = order.has_settled(diagonal, off_diagonal)
+        if has_settled and quotient is None:
             break
         if step + 1 < steps:
-            basis[:, step + 1] = _next_vectors(rest, exhausted, basis[:, : step + 1])
-    return Tridiagonals(basis[:, :steps], diagonal[:, :steps].double().cpu(), off_diagonal[:, :steps].double().cpu())
+            basis[:, step + 1] = _next_vectors(rest, exhausted, found)
+    return Tridiagonals(basis[:, : len(diagonal)], _as_columns(diagonal), _as_columns(off_diagonal))
+
+
+def _watched(values: Tensor) -> Tensor:
+    """Return the values of some of the problems, evenly, whose order tells that of all."""
+    return values[:: -(-len(values) // _WATCHED)]
+
+
+def _as_columns(values: list[Tensor]) -> Tensor:
+    return torch.stack(values, 1).double().cpu()
 
 
 class _Order:
     """Watches how the order of the problems by their least Ritz values changes."""
 
-    def __init__(self, settled: float | None, apart: int) -> None:
+    def __init__(self, settled: float | None, apart: int, known: Tensor | None) -> None:
         self.settled = settled
-        self.values: deque[Tensor] = deque(maxlen=apart + 1)
+        self.values = deque([] if known is None else [_watched(known)], maxlen=apart + 1)
 
-    def has_settled(self, diagonal: Tensor, off_diagonal: Tensor) -> bool:
+    def has_settled(self, diagonal: list[Tensor], off_diagonal: list[Tensor]) -> bool:
         if self.settled is None:
             return False
-        every = -(-len(diagonal) // _WATCHED)
-        diagonal, off_diagonal = diagonal[::every].double().cpu(), off_diagonal[::every].double().cpu()
-        tridiagonals = Tridiagonals(diagonal, diagonal, off_diagonal)
-        self.values.append(tridiagonals.least())
+        watched, beside = (_as_columns([_watched(column) for column in part]) for part in (diagonal, off_diagonal))
+        self.values.append(Tridiagonals(watched, watched, beside).least())
         if len(self.values) < (self.values.maxlen or 0):
             return False
         correlation = spearman(self.values[0], self.values[-1])

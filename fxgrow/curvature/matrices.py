@@ -108,9 +108,16 @@ class CurvatureMatrices:
     def __call__(self, vectors: Tensor) -> Tensor:
         """Return ``S_i v_i`` for vectors v, one for each neuron; both are ``(neurons, features)``."""
         total = torch.zeros_like(vectors)
-        for call in self.captured:
-            product = self._matrix_product if not self.map.spatial else self._convolution
-            product(call, vectors, total)
+        product = self._convolution if self.map.spatial else self._matrix_product
+        for x, c in self._pieces():
+            product(x, c, vectors, total)
+        return self.ranks.sum(total) / self.samples
+
+    def along(self, vectors: Tensor) -> Tensor:
+        """Return ``v_i^T S_i v_i``, ``(neurons,)``, which is half the work of a product."""
+        total = vectors.new_zeros(len(vectors))
+        for x, c in self._pieces():
+            total += self._terms(x, c, vectors, 2).flatten(0, -2).sum(0)
         return self.ranks.sum(total) / self.samples
 
     @property
@@ -159,28 +166,37 @@ class CurvatureMatrices:
             samples[call.source] = torch.full((call.parts,), call.samples / call.parts, dtype=torch.float64)
         return joined(zip(sums.values(), samples.values(), strict=True), self.map.neurons)
 
-    def _matrix_product(self, call: CapturedCall, vectors: Tensor, total: Tensor) -> None:
-        inputs, coefficients = call.input.flatten(0, -2), call.coefficients.flatten(0, -2)
-        step = max(1, _BLOCK // len(vectors))
-        for x, c in _blocks(inputs, coefficients, step):
-            total.addmm_(torch.mm(x, vectors.T).mul_(c).T, x)
+    def _pieces(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield inputs and coefficients of positions, of whole samples at a convolution, as many as fit the cache."""
+        for call in self.captured:
+            if self.map.spatial:
+                step = max(1, 4 * _BLOCK // max(1, call.coefficients[0].numel()))
+                yield from _blocks(call.input, call.coefficients, step)
+            else:
+                step = max(1, _BLOCK // self.map.neurons)
+                yield from _blocks(call.input.flatten(0, -2), call.coefficients.flatten(0, -2), step)
 
-    def _convolution(self, call: CapturedCall, vectors: Tensor, total: Tensor) -> None:
-        step = max(1, 4 * _BLOCK // max(1, call.coefficients[0].numel()))
-        for x, c in _blocks(call.input, call.coefficients, step):
-            with torch.enable_grad():
-                rows = vectors.detach().requires_grad_()
-                projected = self.map(x, rows)
-            (product,) = torch.autograd.grad(projected, rows, projected.detach() * c)
-            total += product
+    def _matrix_product(self, x: Tensor, c: Tensor, vectors: Tensor, total: Tensor) -> None:
+        total.addmm_(torch.mm(x, vectors.T).mul_(c).T, x)
+
+    def _convolution(self, x: Tensor, c: Tensor, vectors: Tensor, total: Tensor) -> None:
+        with torch.enable_grad():
+            rows = vectors.detach().requires_grad_()
+            projected = self.map(x, rows)
+        (product,) = torch.autograd.grad(projected, rows, projected.detach() * c)
+        total += product
+
+    def _terms(self, x: Tensor, c: Tensor, vectors: Tensor, power: int) -> Tensor:
+        """Return ``c (x^T v)^power`` at each position, the neurons last."""
+        return self.map(x, vectors).pow_(power).mul_(c).movedim(self.map.channel_dim, -1)
 
     def _part_sums(self, call: CapturedCall, vectors: Tensor, power: int) -> Tensor:
         """Return each part's sum over positions of ``c (x^T v)^power``, ``(parts, neurons)``, float64 on the CPU."""
         step = max(1, _BLOCK // max(1, call.coefficients[0].numel()))
-        blocks = []
-        for x, c in _blocks(call.input, call.coefficients, step):
-            terms = self.map(x, vectors).pow_(power).mul_(c).movedim(self.map.channel_dim, -1)
-            blocks.append(terms.reshape(len(x), -1, self.map.neurons).sum(1).double().cpu())
+        blocks = [
+            self._terms(x, c, vectors, power).reshape(len(x), -1, self.map.neurons).sum(1).double().cpu()
+            for x, c in _blocks(call.input, call.coefficients, step)
+        ]
         return torch.cat(blocks).reshape(call.parts, -1, self.map.neurons).sum(1)
 
 

@@ -79,6 +79,11 @@ def has_shape(node: fx.Node) -> bool:
     return "tensor_meta" in node.meta or "type" in node.meta
 
 
+def is_plain(node: fx.Node) -> bool:
+    """Say whether a node is known to compute something that holds no tensor, as a size or a flag."""
+    return node.op.startswith("call") and "tensor_meta" not in node.meta and "type" in node.meta
+
+
 class _FlopCounter(TorchDispatchMode):
     """Counts FLOPs as torch.utils.flop_counter does, without its hooks on every module."""
 

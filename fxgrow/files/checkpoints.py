@@ -53,7 +53,8 @@ class Checkpointer:
     def __init__(self, folder: str | os.PathLike[str], *, keep: int = 3, mode: str = "max") -> None:
         self.folder, self.keep, self.mode = Path(folder), keep, mode
         if keep < 1 or mode not in ("max", "min"):
-            raise FileError(f"keep={keep} and mode={mode!r} do not fit", where=str(folder), fix="keep=3, mode='max'")
+            fix = "keep 1 or more, by mode='max' or 'min' of their metric"
+            raise FileError(f"keep={keep} and mode={mode!r} do not fit", where=str(folder), fix=fix)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:

@@ -12,7 +12,7 @@ from fxgrow.errors import FileError, first_line
 from fxgrow.files.archive import check_archive, pickle_size
 from fxgrow.files.checksums import checksum_of_tensor
 from fxgrow.files.diagnosis import describe_foreign, describe_pickle
-from fxgrow.files.layout import FORMAT, TABLE, VERSION, checksum_of_plain
+from fxgrow.files.layout import FORMAT, TABLE, VERSION, damage
 from fxgrow.files.safetensors_file import is_safetensors, read_metadata
 from fxgrow.files.schema import check_document, check_shown, table_from_plain
 from fxgrow.files.table import Table
@@ -63,13 +63,18 @@ def read(path: str | os.PathLike[str]) -> Contents:
 def _read_safetensors(path: str | os.PathLike[str]) -> Contents:
     table, document = read_metadata(path)
     try:
+        from safetensors import SafetensorError
         from safetensors.torch import load_file
     except ImportError as error:
         what, fix = "it needs safetensors, which is not installed", "pip install 'fxgrow[export]'"
         raise FileError(what, where=str(path), fix=fix) from error
-    tensors = load_file(path)
-    tensors |= {name: tensors[same] for name, same in document["aliases"].items()}
-    buffers = {name: tensors.pop(name) for name in document["buffers"]}
+    try:
+        tensors = load_file(path)
+    except SafetensorError as error:
+        what = f"safetensors does not read it ({first_line(error)[:100]})"
+        raise FileError(what, where=str(path), fix="restore it from a copy") from error
+    tensors |= {name: tensors[same] for name, same in document.aliases.items()}
+    buffers = {name: tensors.pop(name) for name in document.buffers}
     return Contents(table, tensors, buffers)
 
 
@@ -114,25 +119,10 @@ def _check_tensor(name: Any, tensor: Any) -> None:
 
 def _check(document: Mapping[str, Any], where: str) -> None:
     """Compare the table and every tensor with the checksums."""
-    checksums, tensors = document["checksums"], {**document["buffers"], **document["state_dict"]}
-    if _checksum_of_table(document[TABLE]) != checksums.get(TABLE):
-        raise _damaged("its table does not fit its checksum", where)
-    if set(tensors) | {TABLE} != set(checksums):
-        raise _damaged("its tensors are not those that it was written with", where)
+    tensors = {**document["buffers"], **document["state_dict"]}
     distinct = {_identity(tensor): tensor for tensor in tensors.values()}
-    found = {identity: checksum_of_tensor(tensor) for identity, tensor in distinct.items()}
-    damaged = [name for name, tensor in tensors.items() if found[_identity(tensor)] != checksums[name]]
-    if damaged:
-        others = f" and {len(damaged) - 1} more" if len(damaged) > 1 else ""
-        raise _damaged(f"the tensor {damaged[0]}{others} does not fit its checksum", where)
-
-
-def _checksum_of_table(table: Any) -> str:
-    try:
-        return checksum_of_plain(table)
-    except (TypeError, RecursionError) as error:  # json has no word for what is not plain data
-        raise ValueError(f"its table is not plain data: {first_line(error)}") from error
-
-
-def _damaged(what: str, where: str) -> FileError:
-    return FileError(f"the file is damaged: {what}", where=where, fix="restore it from a copy")
+    sums = {identity: checksum_of_tensor(tensor) for identity, tensor in distinct.items()}
+    found = {name: sums[_identity(tensor)] for name, tensor in tensors.items()}
+    damaged = damage(document[TABLE], found, document["checksums"])
+    if damaged is not None:
+        raise FileError(damaged, where=where, fix="restore it from a copy")

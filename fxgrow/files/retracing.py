@@ -40,7 +40,7 @@ def trace_again(base: nn.Module, contents: Contents, where: str) -> fx.GraphModu
 
         inputs = _inputs_for(base, contents.table)
         _fit_dtype(base, inputs)
-        return retrace(base, inputs, record.trace_policy)
+        return retrace(base, inputs, {**record.trace_policy, "leaves": _wholes(contents.table)})
     except FxgrowError as error:
         raise FileError(
             f"its base cannot be traced ({error})", where=where, fix="give the model that was traced"
@@ -48,6 +48,12 @@ def trace_again(base: nn.Module, contents: Contents, where: str) -> fx.GraphModu
     except Exception as error:  # symbolic_trace runs the model's own forward
         what = f"its base cannot be traced ({type(error).__name__}: {first_line(error)[:100]})"
         raise FileError(what, where=where, fix="give the model that was traced") from error
+
+
+def _wholes(table: Table) -> list[str]:
+    """Return what stays whole: what had to when it was traced, and what was put whole in its place since."""
+    called = [row.target for row in table.nodes if row.op == "call_module" and not row.provenance.pass_name]
+    return [*table.record.trace_policy.get("leaves", ()), *called]
 
 
 def give_dtypes(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:

@@ -9,12 +9,14 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+
+import msgspec
 
 from fxgrow.errors import FileError, first_line
-from fxgrow.files.layout import FORMAT, TABLE, VERSION, checksum_of_plain, update
-from fxgrow.files.schema import check_plain, check_shown, table_from_plain
-from fxgrow.files.table import Table
+from fxgrow.files.layout import FORMAT, TABLE, VERSION, damage, update
+from fxgrow.files.schema import check_shown, check_table, table_from_plain
+from fxgrow.files.table import Count, Table
 
 _KEY = "fxgrow"
 _LONGEST_HEADER = 100_000_000  # as safetensors itself has it
@@ -46,7 +48,30 @@ def metadata_of(document: Mapping[str, Any], aliases: Mapping[str, str]) -> dict
     return {"format": "pt", _KEY: json.dumps(ours)}
 
 
-def read_metadata(path: str | os.PathLike[str]) -> tuple[Table, dict[str, Any]]:
+class Document(msgspec.Struct):
+    """Our document (`fxgrow.files.layout`) without the tensors."""
+
+    format: str
+    format_version: int
+    table: dict[str, Any]
+    buffers: list[str]  #: the tensors that are not in the state dict
+    aliases: dict[str, str]  #: names that are not written, with the names of those that are the same tensors
+    checksums: dict[str, str]
+
+
+class _Entry(msgspec.Struct):
+    """Where a tensor lies in the file."""
+
+    dtype: Literal[tuple(_DTYPES)]  # type: ignore[valid-type]
+    shape: tuple[Count, ...]
+    data_offsets: tuple[Count, Count]
+
+    @property
+    def bytes(self) -> int:
+        return self.data_offsets[1] - self.data_offsets[0]
+
+
+def read_metadata(path: str | os.PathLike[str]) -> tuple[Table, Document]:
     """Return the table and the rest of our document, after comparing all checksums; torch is not imported.
 
     Raises:
@@ -57,37 +82,38 @@ def read_metadata(path: str | os.PathLike[str]) -> tuple[Table, dict[str, Any]]:
         with Path(path).open("rb") as stream:
             size = int.from_bytes(stream.read(8), "little")
             header = json.loads(stream.read(size))
-            document = json.loads(header.get("__metadata__", {}).get(_KEY, "null"))
-            if document is None:
-                fix = "load_state_dict it into its model, fxgrow.trace that and fxgrow.save it"
-                raise FileError("it holds weights of safetensors, without a model", where=where, fix=fix)
-            _check_version(document, where)
-            check_plain(document[TABLE], size)
-            tensors = {name: entry for name, entry in header.items() if name[:2] != "__"}
-            check_shown(sum(entry["data_offsets"][1] - entry["data_offsets"][0] for entry in tensors.values()), whole)
-            found = {name: _checksum(stream, 8 + size, entry) for name, entry in tensors.items()}
-        found |= {name: found[same] for name, same in document["aliases"].items()}
-        found[TABLE] = checksum_of_plain(document[TABLE])
-        if found != document["checksums"]:
-            wrong = sorted(name for name, sum_ in document["checksums"].items() if found.get(name) != sum_)
-            what = f"the file is damaged: {wrong[0] if wrong else 'a tensor'} does not fit its checksum"
-            raise FileError(what, where=where, fix="restore it from a copy")
-        return table_from_plain(document[TABLE]), document
+            document = _document(header.pop("__metadata__", {}), where)
+            check_table(document.table, size)
+            entries = msgspec.convert(header, dict[str, _Entry])
+            check_shown(sum(entry.bytes for entry in entries.values()), whole)
+            found = {name: _checksum(stream, 8 + size, entry) for name, entry in entries.items()}
+        found |= {name: found[same] for name, same in document.aliases.items()}
+        damaged = damage(document.table, found, document.checksums)
+        if damaged is not None:
+            raise FileError(damaged, where=where, fix="restore it from a copy")
+        unknown = set(document.buffers) - set(found)
+        if unknown or len(set(document.buffers)) < len(document.buffers):
+            raise ValueError("its buffers are not among its tensors, each once")
+        return table_from_plain(document.table), document
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         what = f"it is no whole file of safetensors ({first_line(error)[:100]})"
         raise FileError(what, where=where, fix="restore it from a copy") from error
 
 
-def _check_version(document: Mapping[str, Any], where: str) -> None:
-    if document["format"] != FORMAT or document["format_version"] != VERSION:
-        what = f"it has format version {document['format_version']}, and this fxgrow reads version {VERSION}"
+def _document(metadata: Mapping[str, str], where: str) -> Document:
+    if _KEY not in metadata:
+        fix = "load_state_dict it into its model, fxgrow.trace that and fxgrow.save it"
+        raise FileError("it holds weights of safetensors, without a model", where=where, fix=fix)
+    plain = json.loads(metadata[_KEY])
+    if plain["format"] != FORMAT or plain["format_version"] != VERSION:
+        what = f"it has format version {plain['format_version']}, and this fxgrow reads version {VERSION}"
         raise FileError(what, where=where, fix="read it with the fxgrow that wrote it")
+    return msgspec.convert(plain, Document)
 
 
-def _checksum(stream: Any, start: int, entry: Mapping[str, Any]) -> str:
+def _checksum(stream: Any, start: int, entry: _Entry) -> str:
     """Return what `fxgrow.files.checksums.checksum_of_tensor` returns for a tensor of the file."""
-    first, last = entry["data_offsets"]
-    stream.seek(start + first)
-    hasher = hashlib.sha256(f"torch.{_DTYPES[entry['dtype']]} {tuple(entry['shape'])}".encode())
-    update(hasher, stream, last - first)
+    stream.seek(start + entry.data_offsets[0])
+    hasher = hashlib.sha256(f"torch.{_DTYPES[entry.dtype]} {entry.shape}".encode())
+    update(hasher, stream, entry.bytes)
     return hasher.hexdigest()

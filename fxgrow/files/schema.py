@@ -51,10 +51,23 @@ def check_document(document: Mapping[str, Any], size: int) -> None:
     for part in (TABLE, "state_dict", "buffers", "checksums"):
         if not isinstance(document.get(part), dict):
             raise ValueError(f"its {part} is missing, or not a dict")
-    nodes = document[TABLE].get("nodes")
+    check_table(document[TABLE], size)
+
+
+def check_table(table: Mapping[str, Any], size: int) -> None:
+    """Check the table of a file by its size and its kinds, before anything is made of it.
+
+    Args:
+        table: The table as it was read.
+        size: The bytes that it was read from.
+
+    Raises:
+        ValueError: If it has too many nodes or is not plain data (`check_plain`).
+    """
+    nodes = table.get("nodes")
     if isinstance(nodes, list) and len(nodes) > MAX_NODES:
         raise ValueError(f"it has {len(nodes):,} nodes, and {MAX_NODES:,} is the limit")
-    check_plain(document[TABLE], size)
+    check_plain(table, size)
 
 
 def check_shown(shown: int, size: int) -> None:

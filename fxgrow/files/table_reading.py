@@ -7,7 +7,7 @@ import zipfile
 from typing import Any
 
 from fxgrow.files.archive import check_archive
-from fxgrow.files.layout import FORMAT, TABLE, VERSION, checksum_of_plain
+from fxgrow.files.layout import FORMAT, TABLE, VERSION, checksums_of
 from fxgrow.files.safetensors_file import is_safetensors, read_metadata
 from fxgrow.files.schema import check_document, check_shown, table_from_plain
 from fxgrow.files.table import Table
@@ -62,4 +62,4 @@ def _read(path: str | os.PathLike[str]) -> Table:
 
 def _checksums(table: Any, tensors: dict[str, StoredTensor], archive: zipfile.ZipFile, root: str) -> dict[str, str]:
     found = {tensor: tensor.checksum(archive, root) for tensor in set(tensors.values())}
-    return {TABLE: checksum_of_plain(table), **{name: found[tensor] for name, tensor in tensors.items()}}
+    return checksums_of(table, {name: found[tensor] for name, tensor in tensors.items()})

@@ -11,10 +11,10 @@ from fxgrow.errors import FileError
 from fxgrow.files.atomic import check_output, readable_path, whole_or_nothing
 from fxgrow.files.checksums import checksum_of_tensor
 from fxgrow.files.describing import describe
-from fxgrow.files.layout import FORMAT, TABLE, VERSION, checksum_of_plain
+from fxgrow.files.layout import FORMAT, TABLE, VERSION, checksums_of
 from fxgrow.files.plain import to_plain
 from fxgrow.files.proof import prove
-from fxgrow.files.reading import read
+from fxgrow.files.reading import Contents, read
 from fxgrow.files.retracing import example_inputs
 from fxgrow.files.table import Table
 from fxgrow.primitives.arguments import checks_arguments
@@ -50,8 +50,16 @@ def save(graph_module: nn.Module, path: str | os.PathLike[str], *, overwrite: bo
     with whole_or_nothing(target) as stream:
         torch.save(document, stream)
         if check:
-            prove(traced, read(readable_path(stream)), str(path))
+            prove(traced, _read_back(readable_path(stream), str(path)), str(path))
         check_output(path, overwrite=overwrite)  # somebody may have written it meanwhile
+
+
+def _read_back(written: str, where: str) -> Contents:
+    try:
+        return read(written)
+    except FileError as error:
+        fix = "keep its weights, by torch.save of its state_dict(), and report what it is made of"
+        raise FileError(f"load would refuse it: {error.what}", where=where, fix=fix) from error
 
 
 def document_of(graph_module: fx.GraphModule) -> dict[str, Any]:
@@ -75,7 +83,7 @@ def document_of(graph_module: fx.GraphModule) -> dict[str, Any]:
         TABLE: table,
         "state_dict": {name: tensor for name, tensor in tensors.items() if name in kept},
         "buffers": {name: tensor for name, tensor in tensors.items() if name not in kept},
-        "checksums": {TABLE: checksum_of_plain(table), **checksums},
+        "checksums": checksums_of(table, checksums),
     }
 
 

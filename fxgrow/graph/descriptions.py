@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.fx.passes.shape_prop import TensorMetadata
 
 from fxgrow.execution.inputs import device_of
+from fxgrow.execution.shapes import is_plain
 from fxgrow.execution.structures import parts_of
 from fxgrow.primitives.modules import fetch_attribute
 
@@ -51,12 +52,12 @@ class Descriptions:
         pending, needed = [node], {node}
         while pending:  # each node is put in once
             sources = set(pending.pop().all_input_nodes) - needed
-            plain = {value for value in sources if value not in self._plain and _is_computed(value)}
+            plain = {value for value in sources if value not in self._plain and is_plain(value)}
             needed |= plain
             pending.extend(plain)
         for value in sorted(needed):
             inputs = tuple(
-                self._plain[source] if _is_computed(source) else self._value(source) for source in value.all_input_nodes
+                self._plain[source] if is_plain(source) else self._value(source) for source in value.all_input_nodes
             )
             self._plain[value] = None if None in inputs else _number((self._call(value), inputs))
         return self._plain[node]
@@ -70,10 +71,6 @@ class Descriptions:
         elif node.op == "call_function":
             target = _object(node.target)
         return node.op, target, _spelled(node.args, place), _spelled(node.kwargs, place)
-
-
-def _is_computed(node: fx.Node) -> bool:
-    return node.op.startswith("call") and "tensor_meta" not in node.meta and "type" in node.meta
 
 
 _NUMBERS: dict[Hashable, int] = {}

@@ -1,5 +1,6 @@
 """The part of a graph that a module stands for, found by its path: its nodes, its entry and its exit."""
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -150,4 +151,5 @@ def _stream(graph_module: fx.GraphModule, exit_node: fx.Node, entries: Iterable[
 
 
 def _listed(nodes: Iterable[fx.Node]) -> str:
-    return ", ".join(map(name_of, nodes)) or "nothing"
+    counted = Counter(map(name_of, nodes))
+    return ", ".join(f"{name} ({n} calls)" if n > 1 else name for name, n in counted.items()) or "nothing"

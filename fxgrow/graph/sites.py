@@ -12,6 +12,7 @@ import torch.fx as fx
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fxgrow.execution.shapes import is_plain
 from fxgrow.primitives.linear_map import LinearMap
 from fxgrow.primitives.modules import fetch_attribute
 from fxgrow.record.facts import kept
@@ -92,6 +93,20 @@ def weight_of(call: fx.Node) -> fx.Node | None:
     else:
         return None
     return weight if isinstance(weight, fx.Node) else None
+
+
+def computed_from(weight: fx.Node | None) -> list[fx.Node]:
+    """Return the attributes from which a weight is computed; none where it depends on the inputs, sizes aside."""
+    seen: dict[fx.Node, None] = {}
+    pending = [] if weight is None else [weight]
+    while pending:
+        node = pending.pop()
+        if node.op == "placeholder":
+            return []
+        if node not in seen:
+            seen[node] = None
+            pending += [value for value in node.all_input_nodes if not is_plain(value)]
+    return [node for node in seen if node.op == "get_attr"]
 
 
 @kept()

@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 from fxgrow.graph.operations import operations_of
-from fxgrow.graph.sites import find_sites, weight_of
+from fxgrow.graph.sites import computed_from, find_sites, weight_of
 from fxgrow.graph.unseen import runs_foreign_code
 from fxgrow.primitives.modules import fetch_attribute
 from fxgrow.record.record import record_of
@@ -59,7 +59,7 @@ def _wholes_at(graph_module: fx.GraphModule, node: fx.Node, weights: set[str]) -
 
 def _read_by(graph_module: fx.GraphModule, node: fx.Node) -> Iterator[tuple[fx.Node, str]]:
     """Yield the matrices that a function computes with, and why it is no site of theirs."""
-    for source in _computed_from(weight_of(node)):
+    for source in computed_from(weight_of(node)):
         if source is not weight_of(node) and _is_matrix(graph_module, source):
             yield source, "its weight is computed in forward"
     matrices = [source for source in node.all_input_nodes if _is_matrix(graph_module, source)]
@@ -77,20 +77,6 @@ def _reason(module: nn.Module, recorded: str | None) -> str | None:
     if reason is not None or isinstance(module, _TABLES) or all(p.dim() < 2 for p in module.parameters()):
         return reason
     return f"{type(module).__name__} is no linear map"
-
-
-def _computed_from(weight: fx.Node | None) -> Iterable[fx.Node]:
-    """Return the attributes from which a weight is computed; none where it depends on the inputs."""
-    seen: dict[fx.Node, None] = {}
-    pending = [] if weight is None else [weight]
-    while pending:
-        node = pending.pop()
-        if node.op == "placeholder":
-            return ()
-        if node not in seen:
-            seen[node] = None
-            pending += node.all_input_nodes
-    return [node for node in seen if node.op == "get_attr"]
 
 
 def _is_matrix(graph_module: fx.GraphModule, node: fx.Node) -> bool:

@@ -13,7 +13,7 @@ from typing import Any
 import torch.fx as fx
 
 from fxgrow.execution.structures import mapped
-from fxgrow.graph.sites import Site
+from fxgrow.graph.sites import Site, computed_from, weight_of
 from fxgrow.record.location import name_of
 from fxgrow.widths.axes import Axis, Dim, dim_of, freeze
 
@@ -121,7 +121,8 @@ class Layouts:
 
 def unknown(found: Layouts, node: fx.Node) -> Any:
     """Freeze all that a node reads, since nothing is known of it, and return what it makes."""
-    reason = f"{name_of(node)} reads it"
+    sources = [str(source.target) for source in computed_from(weight_of(node)) if source is not weight_of(node)]
+    reason = f"{name_of(node)} reads it" + (f", with a weight computed from {sources[0]}" if sources else "")
     freeze((dim for layout in found.tensors((node.args, node.kwargs)) for dim in layout.dims), reason)
     found.freeze_sizes((node.args, node.kwargs), reason)
     return fresh(node, reason)

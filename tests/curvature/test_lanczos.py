@@ -104,6 +104,42 @@ def test_it_stops_when_the_order_of_the_problems_has_settled():
     assert spearman(found.pairs().values, torch.linalg.eigvalsh(matrices)[:, 0]) > 0.98
 
 
+@pytest.mark.parametrize("wanted", ["least", "greatest", "largest"])
+def test_a_last_half_iteration_gives_the_values_and_vectors_of_a_whole_one(wanted):
+    matrices = _symmetric(30, 60) * torch.logspace(0, 2, 30).double()[:, None, None]
+    products = []
+
+    def operator(vectors):
+        products.append(vectors)
+        return torch.einsum("pij,pj->pi", matrices, vectors)
+
+    def quotient(vectors):
+        return torch.einsum("pi,pij,pj->p", vectors, matrices, vectors)
+
+    start = start_vectors(30, 60, 0, matrices)
+    half = lanczos(operator, start, 40, settled=0.9, quotient=quotient)
+    made = half.diagonal.shape[1]
+    assert (len(products), half.basis.shape[1]) == (made - 1, made)
+    found, whole = half.pairs(wanted), lanczos(operator, start, made).pairs(wanted)
+    torch.testing.assert_close(found.values, whole.values, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(found.vectors, whole.vectors, rtol=1e-10, atol=1e-10)
+    distance = (torch.linalg.eigvalsh(matrices) - found.values[:, None]).abs().min(1).values
+    assert bool((distance <= found.residuals + 1e-12).all())
+
+
+def test_an_order_that_is_known_is_what_the_first_iteration_is_compared_with():
+    matrices = torch.diag_embed(torch.linspace(-1, 1, 40).double() + torch.arange(30).double()[:, None])
+    start = start_vectors(30, 40, 0, matrices)
+
+    def iterations(known):
+        operator = torch.func.vmap(torch.mv)
+        found = lanczos(lambda v: operator(matrices, v), start, 20, settled=0.99, apart=1, known=known)
+        return found.diagonal.shape[1]
+
+    assert iterations(torch.arange(30)) == 1
+    assert iterations(-torch.arange(30)) == iterations(None) == 2
+
+
 def test_problems_do_not_depend_on_each_other():
     matrices = _symmetric(5, 10)
     order = torch.tensor([3, 1, 4, 0, 2])

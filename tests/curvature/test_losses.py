@@ -62,6 +62,27 @@ def _ctc(output: Tensor, target: tuple[Tensor, Tensor]) -> Tensor:
     return F.ctc_loss(steps, labels, torch.full((len(output),), len(steps)), lengths)
 
 
+def _dice(output: Tensor, target: Tensor) -> Tensor:
+    likely, wanted = output.softmax(1), F.one_hot(target, CLASSES).to(output)
+    return 1 - 2 * (likely * wanted).sum() / (likely + wanted).sum()
+
+
+def _per_positive(output: Tensor, target: Tensor) -> Tensor:
+    """Divide by how many positives a batch has, as detectors do."""
+    return F.binary_cross_entropy_with_logits(output, target, reduction="sum") / target.sum().clamp(min=1)
+
+
+class Tempered(nn.Module):
+    """A loss with a parameter of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.tensor(1.7, dtype=torch.float64))
+
+    def forward(self, output: Tensor, target: Tensor) -> Tensor:
+        return F.cross_entropy(self.scale * output, target)
+
+
 def _labels(count: int) -> Tensor:
     return torch.from_numpy(RANDOM.integers(0, CLASSES, count))
 
@@ -88,6 +109,9 @@ LOSSES = {
     "CTC": (_ctc, _texts, lambda: Network(4 * CLASSES)),
     "contrastive": (_contrastive, _labels, Network),
     "two heads": (lambda o, t: F.cross_entropy(o["classes"], t) + 0.3 * o["size"].mean(), _labels, TwoHeaded),
+    "dice": (_dice, _labels, Network),
+    "divided by positives": (_per_positive, _multilabel, Network),
+    "a parameter of its own": (Tempered(), _labels, Network),
     "BatchNorm in train mode": (F.cross_entropy, _labels, lambda: Network(norm=True)),
 }
 SIZES = {"one batch": (9,), "unequal batches": (9, 4, 6)}

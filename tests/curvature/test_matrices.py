@@ -53,6 +53,14 @@ def test_products_are_those_of_the_explicit_matrices(name):
     torch.testing.assert_close(matrices(vectors), expected, rtol=1e-10, atol=1e-12)
 
 
+@pytest.mark.parametrize("name", MODULES)
+def test_half_a_product_is_what_the_whole_one_is_along_the_vectors(name):
+    matrices = _matrices(name, (4, 6))
+    vectors = Draws(1).normal(matrices.map.neurons, matrices.map.features)
+    expected = torch.einsum("id,idie,ie->i", vectors, explicit(matrices), vectors)
+    torch.testing.assert_close(matrices.along(vectors), expected, rtol=1e-10, atol=1e-12)
+
+
 @pytest.mark.parametrize("name", ["linear over tokens", "conv2d grouped"])
 def test_blocks_between_two_neurons_are_zero(name):
     hessian = explicit(_matrices(name))

@@ -44,8 +44,9 @@ def normed(eps=1e-5, p=0.1, activation=nn.GELU, classes=3, norm=nn.LayerNorm):
         ({"activation": nn.SiLU}, r"2 is SiLU\(\) in the file, and GELU\("),
         ({"classes": 5}, r"4 is Linear\(.*out_features=5.* in the file, and Linear\(.*out_features=3"),
         ({"norm": nn.BatchNorm1d}, r"1 is BatchNorm1d\(.* in the file, and LayerNorm\("),
+        ({"norm": nn.SyncBatchNorm}, r"1 is SyncBatchNorm\(.* in the file, and LayerNorm\("),
     ],
-    ids=["eps", "dropout", "activation", "head", "norm"],
+    ids=["eps", "dropout", "activation", "head", "norm", "synchronised norm"],
 )
 @pytest.mark.parametrize("grown", [False, True])
 def test_surgery_by_hand_is_named_and_a_base_with_the_same_surgery_is_taken(surgery, message, grown, tmp_path):
@@ -60,6 +61,59 @@ def test_surgery_by_hand_is_named_and_a_base_with_the_same_surgery_is_taken(surg
         fxgrow.load(tmp_path / "changed.pt", base=normed())
     again = fxgrow.load(tmp_path / "changed.pt", base=normed(**surgery))
     assert torch.equal(again.eval()(x), traced.eval()(x))
+
+
+def convolutions(**options):
+    first = nn.Conv2d(2, 4, 3, padding=1)
+    return nn.Sequential(first, nn.GELU(), nn.Conv2d(4, 4, 3, **{"padding": 1, **options}), nn.Flatten(2))
+
+
+@pytest.mark.parametrize(
+    ("attribute", "value", "shown"),
+    [("padding", (0, 0), r"stride=\(1, 1\)\)"), ("stride", (2, 2), r"stride=\(2, 2\)"), ("groups", 2, "groups=2")],
+)
+@pytest.mark.parametrize("grown", [False, True])
+def test_how_a_convolution_runs_is_named_where_it_was_changed_in_place(attribute, value, shown, grown, tmp_path):
+    x = torch.linspace(-1, 1, 200).reshape(2, 2, 5, 10)
+    traced = fxgrow.trace(convolutions(), x)
+    traced = parse('insert-pseudo-layers{rows={"0":[1]}}')(traced).graph_module if grown else traced
+    setattr(traced.get_submodule("2"), attribute, value)
+    if attribute == "groups":
+        traced.get_submodule("2").weight = nn.Parameter(torch.ones(4, 2, 3, 3))
+    fxgrow.save(traced, tmp_path / "changed.pt")
+    with pytest.raises(FileError, match=f"2 is Conv2d.*{shown}.* in the file, and Conv2d.* here; .*base="):
+        fxgrow.load(tmp_path / "changed.pt", base=convolutions())
+    again = fxgrow.load(tmp_path / "changed.pt", base=convolutions(**{attribute: value}))
+    assert torch.equal(again(x), traced(x))
+
+
+class Swish(nn.Module):
+    def forward(self, x):
+        return x * torch.sigmoid(x)
+
+
+@pytest.mark.parametrize("grown", [False, True])
+@pytest.mark.parametrize(
+    ("place", "new"),
+    [
+        ("2", Swish),
+        ("2", lambda: nn.Sequential(nn.SiLU(), nn.Dropout(0.2))),
+        ("4", lambda: nn.Sequential(nn.Linear(8, 8), nn.GELU(), nn.Linear(8, 5))),
+    ],
+    ids=["activation of one's own", "two modules", "head"],
+)
+def test_a_module_of_several_that_was_put_in_place_of_one_comes_back_whole(place, new, grown, tmp_path):
+    x = torch.linspace(-1, 1, 24).reshape(4, 6)
+    traced = fxgrow.trace(normed(), x)
+    traced = parse('insert-pseudo-layers{rows={"0":[1]}}')(traced).graph_module if grown else traced
+    base = normed()
+    for model in (traced, base):
+        setattr(model, place, new())
+    fxgrow.save(traced, tmp_path / "changed.pt")
+    again = fxgrow.load(tmp_path / "changed.pt", base=base)
+    assert torch.equal(again.eval()(x), traced.eval()(x))
+    with pytest.raises(FileError, match=f"{place} is .* in the file, and .* here; .*base="):
+        fxgrow.load(tmp_path / "changed.pt", base=normed())
 
 
 def test_a_base_that_does_not_take_the_inputs_is_refused(saved):

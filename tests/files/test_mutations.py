@@ -1,9 +1,12 @@
 """Files with one field changed and the checksums recomputed, as somebody would who wants fxgrow to stumble."""
 
+import contextlib
 import copy
 import io
+import json
 import os
 import random
+import struct
 import time
 
 import pytest
@@ -12,6 +15,7 @@ from rich.console import Console
 
 import fxgrow
 from fxgrow.errors import FxgrowError
+from fxgrow.export import export_safetensors
 from fxgrow.files import read_table
 from fxgrow.files.checksums import checksum_of_tensor
 from fxgrow.files.layout import checksum_of_plain
@@ -110,6 +114,54 @@ def test_a_changed_field_is_refused_or_read_as_it_stands(saved, grown, tmp_path,
             assert torch.equal(tensor, document["state_dict"][name]), what
     assert read > 10
     assert refused > 50
+
+
+def parts_of(path):
+    """Return the places of the tensors in a file of safetensors, our document, and the numbers."""
+    content = path.read_bytes()
+    end = 8 + struct.unpack("<Q", content[:8])[0]
+    entries = json.loads(content[8:end])
+    return entries, json.loads(entries.pop("__metadata__")["fxgrow"]), content[end:]
+
+
+def write_parts(path, entries, ours, numbers):
+    header = json.dumps({**entries, "__metadata__": {"fxgrow": json.dumps(ours)}}).encode()
+    path.write_bytes(struct.pack("<Q", len(header)) + header + numbers)
+
+
+def test_a_changed_header_of_safetensors_is_refused_or_read_as_it_stands(grown, tmp_path, mlp):
+    path, draw, reads = tmp_path / "model.safetensors", random.Random(0), 0
+    export_safetensors(grown, path)
+    entries, ours, numbers = parts_of(path)
+    for _ in range(MUTATIONS // 15):
+        changed = copy.deepcopy({"entries": entries, "ours": ours})
+        what = mutate(changed, draw)
+        with contextlib.suppress(KeyError, TypeError, AttributeError):
+            changed["ours"]["checksums"]["table"] = checksum_of_plain(changed["ours"]["table"])
+        try:
+            write_parts(path, changed["entries"], changed["ours"], numbers)
+        except (KeyError, TypeError, ValueError):
+            continue  # JSON has no word for it
+        loaded, refusal = outcome(fxgrow.load, path, base=mlp)
+        reads += loaded is not None
+        assert refusal is None or "\n" not in refusal, what
+    assert reads > 3
+
+
+def test_safetensors_of_parts_that_do_not_fit_together_are_refused(grown, tmp_path):
+    path = tmp_path / "model.safetensors"
+    export_safetensors(grown, path)
+    entries, ours, numbers = parts_of(path)
+    many = {**ours, "table": {**ours["table"], "nodes": [{}] * 100_001}}
+    for document, reason in {
+        "no list of buffers": ({**ours, "buffers": None}, "Expected `array`"),
+        "a buffer that is no tensor": ({**ours, "buffers": ["nowhere"]}, "not among its tensors"),
+        "too many nodes": (many, "100,000 is the limit"),
+    }.values():
+        write_parts(path, entries, document, numbers)
+        for read in (read_table, fxgrow.load):
+            with pytest.raises(FxgrowError, match=reason):
+                read(path)
 
 
 def test_a_table_of_too_many_nodes_is_refused_at_once(saved):

@@ -1,15 +1,17 @@
 """What save writes, load reads, or save refuses and leaves no file behind."""
 
+import io
 import os
 import threading
 
 import pytest
 import torch
 from torch import nn
-from torch.nn.utils import parametrizations, prune, spectral_norm, weight_norm
+from torch.nn.utils import parametrizations, parametrize, prune, spectral_norm, weight_norm
 
 import fxgrow
 from fxgrow.errors import FileError
+from fxgrow.export import export_safetensors
 from fxgrow.passes import parse
 from fxgrow.record.record import Origin, update_record
 
@@ -26,6 +28,65 @@ class Guarded(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.linear(x)
+
+
+class Drawing(nn.Module):
+    """Draws from a generator of its own while it is trained."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.generator, self.linear = torch.Generator(), nn.Linear(8, 8)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.linear(x) + (torch.rand(8, generator=self.generator) if self.training else 0)
+
+
+class Writing(nn.Module):
+    """Holds an open file."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.log, self.linear = io.TextIOWrapper(io.BytesIO()), nn.Linear(8, 8)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.linear(x)
+
+
+class Mixed(nn.Module):
+    """Buffers of other dtypes than its weights, one of them outside the state dict."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(8, 8)
+        self.register_buffer("fine", torch.arange(8).double() / 7)
+        self.register_buffer("coarse", torch.arange(8).half(), persistent=False)
+        self.register_buffer("count", torch.tensor(3, dtype=torch.uint8))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.linear(x) * self.fine.to(x.dtype) + self.coarse.float() * self.count
+
+
+class Centred(nn.Module):
+    def forward(self, weight: torch.Tensor) -> torch.Tensor:
+        return weight - weight.mean(0)
+
+
+def doubly_computed() -> nn.Module:
+    layer = parametrizations.spectral_norm(nn.Linear(8, 8))
+    parametrize.register_parametrization(layer, "weight", Centred())
+    return layer
+
+
+class Named(nn.Module):
+    """Its tensors are called as parts of a file are."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table, self.linear = nn.Parameter(torch.full((6,), 2.0)), nn.Linear(6, 3)
+        self.register_buffer("checksums", torch.ones(6))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.linear(x * self.table + self.checksums)
 
 
 def model_of(middle) -> nn.Module:
@@ -47,6 +108,10 @@ MIDDLES = {
     "pruned by rows": structured,
     "pruned bias": lambda: prune.l1_unstructured(nn.Linear(8, 8), "bias", amount=2),
     "a lock": Guarded,
+    "a generator": Drawing,
+    "an open file": Writing,
+    "buffers of other dtypes": Mixed,
+    "computed twice": doubly_computed,
 }
 
 
@@ -61,6 +126,15 @@ def test_a_model_whose_parts_cannot_be_copied_comes_back_as_it_grew(name, tmp_pa
     fxgrow.save(grown, tmp_path / "model.pt")
     again = fxgrow.load(tmp_path / "model.pt", base=model_of(MIDDLES[name]))
     assert torch.equal(again.eval()(X), grown.eval()(X))
+
+
+@pytest.mark.parametrize("write", [fxgrow.save, export_safetensors])
+def test_a_tensor_may_be_called_as_a_part_of_a_file_is(write, tmp_path) -> None:
+    traced = fxgrow.trace(Named(), X)
+    write(traced, tmp_path / "model.pt")
+    again = fxgrow.load(tmp_path / "model.pt", base=Named())
+    assert torch.equal(again(X), traced(X))
+    assert fxgrow.files.read_table(tmp_path / "model.pt").parameters == 27
 
 
 def test_pruning_between_two_growths_is_refused_before_there_is_a_file(tmp_path) -> None:

@@ -1,5 +1,7 @@
 """Sites are found in every form, once each, with the reason where they may not grow."""
 
+from typing import Any
+
 import pytest
 import torch
 import torch.fx as fx
@@ -137,9 +139,9 @@ def test_a_module_with_two_names_is_one_site_that_grows_at_both_calls() -> None:
 class Upsampling(nn.Module):
     """A transposed convolution that is told how far to reach: by place, by keyword, or not at all."""
 
-    def __init__(self, how: str) -> None:
+    def __init__(self, how: str, kind: type[nn.Module]) -> None:
         super().__init__()
-        self.how, self.up = how, nn.ConvTranspose2d(2, 4, 3, stride=2, padding=1)
+        self.how, self.up = how, kind(2, 4, 3, stride=2, padding=1)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         size = [2 * extent for extent in x.shape[2:]]
@@ -149,13 +151,15 @@ class Upsampling(nn.Module):
 
 
 @pytest.mark.parametrize("how", ["plainly", "by place", "by keyword"])
-def test_a_transposed_convolution_that_is_told_its_size_is_refused_with_the_reason(how: str) -> None:
-    x = torch.linspace(-1, 1, 100, dtype=torch.float64).reshape(2, 2, 5, 5)
-    traced = fxgrow.trace(Upsampling(how).double(), x)
+@pytest.mark.parametrize("kind", [nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d])
+def test_a_transposed_convolution_that_is_told_its_size_is_refused_with_the_reason(how: str, kind: Any) -> None:
+    extents = (3,) * int(kind.__name__[-2])
+    x = torch.linspace(-1, 1, 4 * 3 ** len(extents), dtype=torch.float64).reshape(2, 2, *extents)
+    traced = fxgrow.trace(Upsampling(how, kind).double(), x)
     refusal = find_sites(traced)["up"].refusal
     assert (refusal is None) == (how == "plainly")
     if refusal is not None:
-        scores = fxgrow.analyze(traced, lambda y, t: (y.mean((1, 2, 3)) - t).square().mean(), [(x, torch.zeros(2))])
+        scores = fxgrow.analyze(traced, lambda y, t: (y.flatten(1).mean(1) - t).square().mean(), [(x, torch.zeros(2))])
         assert scores.refusals["up"] == refusal
         with pytest.raises(PassError, match="called with output_size"):
             InsertPseudoLayers({"up": (0,)}, operator="branch")(traced)

@@ -142,6 +142,21 @@ def test_what_a_model_writes_into_its_state_dict_is_written(form) -> None:
     graph_module.load_state_dict(state)
 
 
+@pytest.mark.parametrize("form", ["traced", "grown", "copied"])
+@pytest.mark.parametrize(
+    "kind", ["state_dict_pre_hook", "state_dict_post_hook", "load_state_dict_pre_hook", "load_state_dict_post_hook"]
+)
+def test_every_kind_of_hook_on_state_is_called_at_what_the_graph_has_taken_apart(kind, form) -> None:
+    model, calls = model_of(Block), []
+    getattr(model[1], f"register_{kind}")(lambda *_: calls.append(kind))
+    graph_module = graphs_of(model)[form]
+    calls.clear()
+    state = graph_module.state_dict()
+    assert len(calls) == (not kind.startswith("load"))
+    graph_module.load_state_dict(state)
+    assert calls
+
+
 def test_versions_of_modules_stay() -> None:
     traced = fxgrow.trace(model_of(ByOverride), X)
     assert traced.state_dict()._metadata["1"] == {"version": 2}

@@ -69,6 +69,14 @@ class Summed(nn.Linear):
         return torch.einsum("bi,oi->bo", x, self.weight) + self.bias
 
 
+class Part(nn.Linear):
+    """Takes its weight apart by the size of what it is given, as cross-attention does."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight, _ = self.weight.split([x.size(-1), 4])
+        return F.linear(x, weight)
+
+
 class Complex(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -89,6 +97,7 @@ KINDS: dict[str, tuple[Callable[[], nn.Module], str]] = {
     "recurrent": (lambda: Last(8, 8, batch_first=True), "which is no linear map"),
     "einsum": (lambda: Summed(8, 8), "its weight is read by einsum, which is no linear map"),
     "autograd function": (lambda: Own(8, 8), "its weight is given to Product.apply, which stays one operation"),
+    "taken apart": (lambda: Part(8, 12, bias=False), "its weight is computed in forward"),
     "masked by hand": (lambda: Masked(8, 8), "its weight is computed in forward"),
     "complex": (Complex, "its weight is torch.complex64, not floating point"),
 }

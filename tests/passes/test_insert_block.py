@@ -161,6 +161,23 @@ def test_only_parameters_of_the_copy_are_zeroed() -> None:
     assert bool(model[0].weight.all())
 
 
+class Shared(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.tower, self.head = nn.Sequential(nn.Linear(6, 6), nn.GELU()), nn.Linear(6, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.tower(x) + self.tower(-x))
+
+
+def test_a_block_that_is_called_twice_is_refused_with_how_often() -> None:
+    traced = fxgrow.trace(Shared(), torch.linspace(-1, 1, 12).reshape(2, 6))
+    with pytest.raises(
+        PassError, match=r"tower: tower\.1 \(2 calls\) of it is read outside, and not one value; name a"
+    ):
+        fxgrow.insert_block(traced, after="tower")
+
+
 def test_a_block_that_overwrites_what_enters_it_is_copied_once_it_no_longer_does() -> None:
     graph_module = torch.fx.symbolic_trace(nn.Sequential(nn.LayerNorm(4), nn.ReLU(inplace=True)).double())
     inputs = Draws().normal(3, 4)

@@ -297,3 +297,15 @@ def test_a_site_on_whose_rows_a_pseudo_layer_grew_is_refused() -> None:
     grown = InsertPseudoLayers({"0": (1, 2)})(traced("mlp")).graph_module
     with pytest.raises(PassError, match="a pseudo-layer grew on its rows"):
         Widen("0", 2)(grown)
+
+
+def test_accumulated_gradients_of_what_is_widened_are_left_behind_and_others_stay() -> None:
+    graph_module = fxgrow.trace(
+        nn.Sequential(nn.Linear(4, 6), nn.GELU(), nn.Linear(6, 5), nn.Linear(5, 3)), torch.ones(2, 4)
+    )
+    graph_module(torch.linspace(-1, 1, 8).reshape(2, 4)).sum().backward()
+    before = {name: parameter.grad for name, parameter in graph_module.named_parameters()}
+    wider = fxgrow.widen(graph_module, "0", by=2)
+    after = {name: parameter.grad for name, parameter in wider.named_parameters()}
+    assert [name for name, gradient in after.items() if gradient is None] == ["0.weight", "0.bias", "2.weight"]
+    assert all(gradient is None or gradient is before[name] for name, gradient in after.items())

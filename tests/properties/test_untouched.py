@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import fxgrow
-from fxgrow.errors import FxgrowError
+from fxgrow.errors import AnalysisError, FxgrowError
 from fxgrow.execution.preservation import preserved
 from fxgrow.execution.randomness import random_state
 from fxgrow.inspection import summarize, to_text, view_tree
@@ -189,6 +189,28 @@ def test_a_model_is_as_it_was_after_every_function_of_the_door(run: Callable[[nn
         assert random_state() == stream
 
     check()
+
+
+@pytest.mark.parametrize("score", ["branch", "splitting", "hessian", "gradient", "gain"])
+@pytest.mark.parametrize("fault", [KeyboardInterrupt, MemoryError, ZeroDivisionError])
+def test_a_graph_is_as_it_was_after_an_analysis_that_ended_in_the_middle(score: str, fault: type[BaseException]):
+    model = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.BatchNorm1d(8), nn.Dropout(0.1), nn.Linear(8, 3)).double()
+    batches = [(Draws(seed).normal(6, 4), torch.tensor([0, 1, 2, 0, 1, 2])) for seed in range(3)]
+    traced = fxgrow.trace(model, batches[0][0]).train()
+    before, stream, calls = fingerprint(list(model), {}), random_state(), []
+
+    def stopping(output: Tensor, target: Tensor) -> Tensor:
+        calls.append(None)
+        if len(calls) == 2:
+            raise fault
+        return F.cross_entropy(output, target)
+
+    with pytest.raises((fault, AnalysisError)):
+        fxgrow.analyze(traced, stopping, batches, score=score)
+    assert len(calls) == 2
+    assert fingerprint(list(model), {}) == before
+    assert random_state() == stream
+    assert traced.training
 
 
 class Clamped(nn.Linear):

@@ -1,13 +1,17 @@
 """nn.MultiheadAttention and what is made of it: traced inside, in both modes, and grown there."""
 
+import math
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor, nn
 
 import fxgrow
 from fxgrow.graph.sites import find_sites
+from fxgrow.graph.wholes import find_wholes
 from fxgrow.record.record import record_of
-from fxgrow.testing import random_scores
+from fxgrow.testing import Draws, random_scores
 
 WIDTH, HEADS = 8, 2
 
@@ -97,6 +101,61 @@ def test_encoder_and_decoder_trace_whole() -> None:
     traced = fxgrow.trace(model, (torch.randn(3, 5, WIDTH), torch.randn(3, 7, WIDTH)))
     assert "encoder.layers.0.self_attn.in_proj_weight" in find_sites(traced)
     assert "decoder.layers.0.multihead_attn.out_proj" in find_sites(traced)
+
+
+def _causal(x: Tensor) -> Tensor:
+    return torch.ones(x.shape[1], x.shape[1], dtype=torch.bool).tril()
+
+
+MASKS: dict[str, Callable[[Tensor], dict[str, object]]] = {
+    "causal, made from a size": lambda x: {"attn_mask": _causal(x)},
+    "added": lambda x: {"attn_mask": torch.full((x.shape[1], x.shape[1]), -math.inf).triu(1)},
+    "from the values": lambda x: {"attn_mask": (x[..., 0] < 0.5)[:, None, None]},
+    "is_causal": lambda x: {"is_causal": True},
+}
+
+
+class Functional(nn.Module):
+    """Attention by the function alone, with a mask that forward makes."""
+
+    def __init__(self, mask: Callable[[Tensor], dict[str, object]]) -> None:
+        super().__init__()
+        self.qkv, self.proj, self.mask = nn.Linear(WIDTH, 3 * WIDTH), nn.Linear(WIDTH, WIDTH), mask
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = self.qkv(x).unflatten(2, (3, HEADS, -1)).permute(2, 0, 3, 1, 4)
+        attended = nn.functional.scaled_dot_product_attention(q, k, v, **self.mask(x))
+        return self.proj(attended.transpose(1, 2).flatten(2))
+
+
+@pytest.mark.parametrize("name", MASKS)
+def test_a_mask_that_is_made_in_forward_holds_for_other_samples_and_the_projections_are_sites(name: str) -> None:
+    draws = Draws(0, torch.float32)
+    model = Functional(MASKS[name])
+    traced = fxgrow.trace(model, draws.normal(3, 5, WIDTH))
+    assert list(find_sites(traced)) == ["qkv", "proj"]
+    other = draws.normal(4, 5, WIDTH)
+    torch.testing.assert_close(traced(other), model(other))
+
+
+class Decoder(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.TransformerDecoder(nn.TransformerDecoderLayer(WIDTH, HEADS, 12, 0.0, batch_first=True), 1)
+
+    def forward(self, x: Tensor, memory: Tensor) -> Tensor:
+        mask = nn.Transformer.generate_square_subsequent_mask(x.shape[1])
+        return self.inner(x, memory, tgt_mask=mask, tgt_is_causal=True, memory_key_padding_mask=memory[..., 0] > 0.5)
+
+
+def test_masks_of_a_decoder_hold_for_other_samples_and_what_crosses_is_told() -> None:
+    draws = Draws(0, torch.float32)
+    model = Decoder()
+    traced = fxgrow.trace(model, (draws.normal(2, 5, WIDTH), draws.normal(2, 4, WIDTH)))
+    assert "inner.layers.0.self_attn.in_proj_weight" in find_sites(traced)
+    assert find_wholes(traced) == {"inner.layers.0.multihead_attn": "its weight is computed in forward"}
+    other = draws.normal(3, 5, WIDTH), draws.normal(3, 4, WIDTH)
+    torch.testing.assert_close(traced(*other), model(*other))
 
 
 def test_torch_is_as_it_was_after_tracing() -> None:

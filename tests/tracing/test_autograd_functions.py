@@ -1,5 +1,6 @@
 """Autograd functions and checkpoints inside a forward: no gradient is lost, and what is dropped is said."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -7,7 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
+from torch.utils.checkpoint import checkpoint, checkpoint_sequential, create_selective_checkpoint_contexts
 
 import fxgrow
 from fxgrow.errors import TraceError
@@ -85,6 +86,10 @@ def scales(model: "Model", x: Tensor) -> Tensor:
     return first + second
 
 
+def rounds_twice(model: "Model", x: Tensor) -> Tensor:
+    return Round.apply(model.second(Round.apply(x)))
+
+
 def reruns(model: "Model", x: Tensor) -> Tensor:
     return Rerun.apply(x, model.second)
 
@@ -105,6 +110,19 @@ def checkpoints(model: "Model", x: Tensor) -> Tensor:
 
 def checkpoints_in_training(model: "Model", x: Tensor) -> Tensor:
     return checkpoint(model.second, x, use_reentrant=True) if model.training else model.second(x)
+
+
+def checkpoints_by_another_name(model: "Model", x: Tensor) -> Tensor:
+    return functools.partial(checkpoint, use_reentrant=True)(model.second, x)
+
+
+def checkpoints_in_segments(model: "Model", x: Tensor) -> Tensor:
+    return checkpoint_sequential([model.second, nn.Tanh()], 2, x, use_reentrant=True)
+
+
+def checkpoints_by_choice(model: "Model", x: Tensor) -> Tensor:
+    contexts = functools.partial(create_selective_checkpoint_contexts, [torch.ops.aten.mm.default])
+    return checkpoint(model.second, x, use_reentrant=False, context_fn=contexts)
 
 
 def checkpoints_without_gradients_inside(model: "Model", x: Tensor) -> Tensor:
@@ -156,10 +174,14 @@ def gradients(model: nn.Module) -> dict[str, Tensor | None]:
 MIDDLES = {
     rounds: "Round, an autograd function, stays one operation",
     scales: "Scale, an autograd function, stays one operation",
+    rounds_twice: "Round, an autograd function, stays one operation",
     reruns: "Rerun, an autograd function, stays one operation",
     rounds_without_gradients: "Round, an autograd function, stays one operation",
     checkpoints: CHECKPOINTING,
     checkpoints_in_training: CHECKPOINTING,
+    checkpoints_by_another_name: CHECKPOINTING,
+    checkpoints_in_segments: CHECKPOINTING,
+    checkpoints_by_choice: CHECKPOINTING,
     checkpoints_without_gradients_inside: CHECKPOINTING,
     keeps_nothing: CHECKPOINTING,
 }

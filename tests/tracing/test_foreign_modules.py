@@ -112,19 +112,39 @@ def test_tables_with_sparse_gradients_are_traced_and_what_follows_grows(kind):
     assert set(fxgrow.find_sites(traced)) == {"first", "last"}
 
 
-class Complex(nn.Module):
+class Spectral(nn.Module):
+    """Weighs frequencies by a complex parameter."""
+
     def __init__(self) -> None:
         super().__init__()
-        self.waves = nn.Linear(4, 8, dtype=torch.complex64)
-        self.first, self.last = nn.Linear(8, 8), nn.Linear(8, 3)
+        self.weight = nn.Parameter(torch.polar(torch.full((8, 4), 0.5), torch.arange(32.0).reshape(8, 4)))
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.last(F.gelu(self.first(self.waves(torch.fft.rfft(x)).abs())))
+        return torch.einsum("bi,oi->bo", x, self.weight)
 
 
-def test_a_complex_layer_is_refused_as_a_site_and_what_follows_grows():
+class Complex(nn.Module):
+    def __init__(self, waves: nn.Module) -> None:
+        super().__init__()
+        self.waves, self.first, self.last = waves, nn.Linear(8, 8), nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(F.gelu(self.first(self.waves(torch.fft.rfft(x)).abs().flatten(1))))
+
+
+COMPLEX: dict[str, tuple[Callable[[], nn.Module], bool]] = {
+    "linear": (lambda: nn.Linear(4, 8, dtype=torch.complex64), True),
+    "convolution": (lambda: nn.Sequential(nn.Unflatten(1, (1, 4)), nn.Conv1d(1, 2, 1, dtype=torch.complex64)), True),
+    "spectral weights": (Spectral, False),
+}
+
+
+@pytest.mark.parametrize("kind", COMPLEX)
+def test_a_complex_layer_does_not_grow_for_that_reason_and_what_follows_does(kind: str):
     torch.manual_seed(0)
-    traced = grown_and_checked(Complex(), sample())
+    waves, is_site = COMPLEX[kind]
+    traced = grown_and_checked(Complex(waves()), sample())
     sites = fxgrow.find_sites(traced)
-    assert sites["waves"].refusal == "its weight is torch.complex64, not floating point"
+    refusals = {path: site.refusal for path, site in sites.items() if path.startswith("waves")}
+    assert list(refusals.values()) == ["its weight is torch.complex64, not floating point"] * is_site
     assert sites["first"].refusal is None

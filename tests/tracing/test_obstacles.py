@@ -129,6 +129,22 @@ class KeepsNormsInEval(nn.Module):
         return self.norm(self.fc(x))
 
 
+class KeepsDropout(nn.Module):
+    """Draws in eval mode too, as Monte Carlo dropout does; at a probability of 0, so that it can be compared."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc, self.drop = nn.Linear(8, 8), nn.Dropout(0.0)
+
+    def train(self, mode: bool = True) -> "KeepsDropout":
+        super().train(mode)
+        self.drop.train()
+        return self
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.drop(self.fc(x))
+
+
 class Merges(nn.Linear):
     """LoRA that adds its product to the weight in eval mode."""
 
@@ -168,6 +184,7 @@ class Sets(nn.Module):
     ("inner", "reason"),
     [
         (KeepsNormsInEval, "leaves norm in eval mode in its train()"),
+        (KeepsDropout, "leaves drop in train mode in its train()"),
         (Merges, "changes weight in its train()"),
         (lambda: nn.Sequential(KeepsNormsInEval(), nn.GELU()), "leaves norm in eval mode in its train()"),
     ],

@@ -21,6 +21,14 @@ class Record:
     hidden: Tensor
 
 
+@dataclass(frozen=True)
+class Optional:
+    out: Tensor
+    hidden: Tensor
+    loss: Tensor | None = None
+    layers: int = 2
+
+
 class Attributes(dict):
     """A dict whose items are attributes too."""
 
@@ -53,7 +61,7 @@ class Network(nn.Module):
         return self.kind(out=self.last(hidden), hidden=hidden)
 
 
-@pytest.mark.parametrize("kind", [dict, OrderedDict, Attributes, Pair, Record])
+@pytest.mark.parametrize("kind", [dict, OrderedDict, Attributes, Pair, Record, Optional])
 def test_the_class_of_the_output_is_kept_through_growth_and_files(kind, tmp_path):
     x = Draws(0, dtype=torch.float32).normal(3, 4)
     traced = fxgrow.trace(Network(kind), x)

@@ -53,9 +53,18 @@ class ManyPositional(Layers):
 
 
 class Nested(Layers):
-    def forward(self, x: dict[str, Any], more: list[Tensor]) -> Tensor:
+    def forward(self, x: dict[str, Any], more: list[Tensor | None]) -> Tensor:
         left, right = x["pair"]
-        return self.between(x["image"] + left - right) + sum(more, torch.zeros(()))
+        return self.between(x["image"] + left - right) + sum((y for y in more if y is not None), torch.zeros(()))
+
+
+class Masked(Layers):
+    """Takes two masks, of which either may be missing, as attention does."""
+
+    def forward(self, x: Tensor, mask: Tensor | None, keep: Tensor | None) -> Tensor:
+        h = self.between(x)
+        h = h if mask is None else h - mask
+        return h if keep is None else h * keep
 
 
 @dataclass
@@ -109,6 +118,10 @@ X, ROW, CLASSES = draw(4, 6), torch.ones(4, 1), draw(4, 3)
 CASES: dict[str, tuple[Callable[[], nn.Module], Any]] = {
     "number before a tensor": (FixedBetween, (X, 2, CLASSES)),
     "None before a tensor": (KeywordOnly, {"x": X, "name": None, "shift": CLASSES}),
+    "None in place of a tensor before one": (Masked, (X, None, ROW)),
+    "None behind a tensor": (Masked, (X, ROW, None)),
+    "None and a tensor by keyword": (Masked, {"keep": ROW, "x": X, "mask": None}),
+    "None inside a list": (Nested, ({"image": X, "pair": (X, 2 * X)}, [None, CLASSES])),
     "text before a tensor": (KeywordOnly, {"x": X, "name": "other", "shift": CLASSES}),
     "enumeration by keyword": (FixedBetween, {"x": X, "mask": CLASSES, "kind": Kind.MEAN}),
     "left out between": (FixedBetween, {"x": X, "mask": CLASSES}),

@@ -86,6 +86,14 @@ def test_widening_names_what_else_reads_the_weight(kind: type[nn.Module]) -> Non
         fxgrow.widen(traced, "encoder", by=2)
 
 
+def test_widening_in_front_of_a_tie_names_it() -> None:
+    traced = fxgrow.trace(TransposedDecoder(), torch.linspace(-1, 1, 24).reshape(4, 6))
+    with pytest.raises(
+        PassError, match=r"middle: its width .*: linear reads it, with a weight computed from encoder\.w"
+    ):
+        fxgrow.widen(traced, "middle", by=2)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_slimming_leaves_it_alone_or_names_it(kind: type[nn.Module]) -> None:
     traced = fxgrow.trace(kind(), torch.linspace(-1, 1, 24).reshape(4, 6))
