@@ -32,12 +32,22 @@ def _point(frontier: Frontier, records: Records) -> Iterator[list[str]]:
         base, found = line(records, frontier.task, frontier.baseline, fresh), reached(frontier, records, fresh)
         if base is None or found is None:
             continue
-        ratios, count = list(found.values()), len(base.numbers("loss"))
+        arms = [one for arm in frontier.arms if (one := line(records, frontier.task, arm, fresh))]
+        least = {key: min(one.mean(key) for one in arms) / base.mean(key) for key in found}
+        count = len(base.numbers("loss"))
         seeds = f"{count} fresh" if fresh else f"{count} tuning"
-        interval = f"{ratios[0][1]:.2f} to {ratios[0][2]:.2f}"
-        numbers = [f"{point:.2f}" for point, _, _ in ratios]
+        low, high = (_ratio(number, least["cost"]) for number in found["cost"][1:])
+        interval = low if low == high else f"{low} to {high}"
+        numbers = [_ratio(point, least[key]) for key, (point, _, _) in found.items()]
         yield [frontier.task.title, frontier.title, seeds, base.arm.name, numbers[0], interval, *numbers[1:]]
         return
+
+
+def _ratio(value: float, least: float) -> str:
+    """Spell a price; of one that is not paid by any arm, and of one that the cheapest arm beats, say so."""
+    if not np.isfinite(value):
+        return "not reached"
+    return f"at most {value:.2f}" if value <= least * (1 + 1e-9) and least < 1 else f"{value:.2f}"
 
 
 def _at_equal_cost(records: Records) -> str:

@@ -59,6 +59,18 @@ def test_the_cost_of_a_loss_is_interpolated_between_arms_of_the_records(tmp_path
     assert "| 0.40 |" in line  # the geometric mean of 0.2 and 0.8
 
 
+@pytest.mark.parametrize(("losses", "said"), [((1.8, 1.9), "not reached"), ((1.2, 1.3), "at most 0.20")])
+def test_a_cost_that_lies_outside_of_what_was_tried_is_said_so(
+    losses: tuple[float, float], said: str, tmp_path: Path
+) -> None:
+    records = Records(tmp_path)
+    frontier = next(f for f in FRONTIERS if f.task.name == "text" and f.title.startswith("1-2-4-8"))
+    for arm, loss, cost in zip((frontier.baseline, *frontier.arms), (1.5, *losses), (100.0, 80.0, 20.0), strict=False):
+        _record(records, "text", arm, loss, cost, frontier.fresh)
+    (line,) = [line for line in page(records).splitlines() if line.startswith(f"| {frontier.task.title} | 1-2-4-8")]
+    assert f"| scratch 8 | {said} | {said} |" in line
+
+
 def test_grown_networks_are_held_against_shorter_runs_at_their_cost(tmp_path: Path) -> None:
     records = Records(tmp_path)
     grown, plain = (f for f in FRONTIERS if f.task.name == "text")
