@@ -54,7 +54,8 @@ def refuse_progressive(model: nn.Module) -> None:
     Raises:
         TraceError: If it does; it says where that graph and the model are.
     """
-    if isinstance(getattr(model, "graph_module", None), fx.GraphModule):
+    # a child of that name is a part of somebody's model like any other
+    if "graph_module" not in model._modules and isinstance(getattr(model, "graph_module", None), fx.GraphModule):
         what = "it runs a traced graph of its own, and a larger one after each advance()"
         fix = "use its graph_module, which is what runs now, or its model, which is all of it"
         raise TraceError(what, where=type(model).__name__, fix=fix)

@@ -130,6 +130,19 @@ def test_who_wants_to_trace_or_grow_it_is_told_where_its_graph_is() -> None:
     assert trace(growing.graph_module, data()[0]).graph is not None
 
 
+def test_a_model_with_a_traced_part_of_that_name_is_a_model_like_any_other() -> None:
+    class Holder(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.graph_module = trace(model(), data()[0])
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.graph_module(x)
+
+    holder = Holder()
+    assert torch.equal(trace(holder, data()[0])(data()[0]), holder(data()[0]))
+
+
 def test_what_is_no_module_is_refused() -> None:
     with pytest.raises(TraceError, match=r"it is no nn\.Module"):
         Progressive("model", data()[0])  # type: ignore[arg-type]
