@@ -31,7 +31,7 @@ Row = dict[str, object]
 def run(path: Path, tasks: Sequence[str], records: Records, snapshots: Snapshots) -> None:
     """Measure for every task with places of growth whose rate is tuned; what is recorded is not run again."""
     for group in GROUPS:
-        if group.places and group.task.name in tasks and (rate := _rate(group, records)):
+        if group.places == "blocks" and group.task.name in tasks and (rate := _rate(group, records)):
             for seeds in _chunks(group):
                 if not set(seeds) <= {row["seed"] for row in read(path, group.task)}:
                     _add(path, group.task, _rows(group, tuple((rate, seed) for seed in seeds), snapshots))

@@ -133,5 +133,19 @@ def one_in_four(task: Task, cycles: int = 2) -> list[Arm]:
     ]
 
 
+def kinds(task: Task) -> list[Arm]:
+    """Return half-steps of both kinds of branches, of all of the attention alone, and of as much of the MLPs.
+
+    Width 32: an attention has 4,288 parameters, 64 hidden units with their norm 4,256, two heads and 31 units 4,303.
+    """
+    heads = task.block.heads
+    ways = {
+        f"half-steps of {heads // 2} random heads and 31 units in each block": HalfShare(31, heads=heads // 2),
+        "half-steps of the attention of each block": HalfShare(0, heads=heads),
+        "half-steps of 64 random units in each block": HalfShare(64),
+    }
+    return [_place(task, name, rewrite, cycles=1) for name, rewrite in ways.items()]
+
+
 def _place(task: Task, name: str, rewrite: Rewrite, cycles: int) -> Arm:
     return Arm(name, depth(task.block, 4), evenly(task.steps, cycles), (Event(task.steps // 2, rewrite),))

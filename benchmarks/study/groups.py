@@ -17,7 +17,7 @@ class Group:
         baseline: what the others are compared with; it runs with them.
         fresh: on how many fresh seeds they run at their tuned rates; 0: over the grid of rates, on the tuning seeds.
         rate_of: an arm whose tuned rate all take, for arms that differ only in what they choose; else each has its own.
-        places: the arms are places of growth, and the page says what the best of them would gain.
+        places: the arms are places of growth, "blocks" or "kinds", and the page says what the best of them would gain.
     """
 
     title: str
@@ -26,7 +26,7 @@ class Group:
     arms: tuple[Arm, ...]
     fresh: int = 0
     rate_of: Arm | None = None
-    places: bool = False
+    places: str = ""
 
     def on(self, fresh: int) -> "Group":
         """Return the same comparison on fresh seeds."""
@@ -127,7 +127,14 @@ def _places(task: Task, fresh: int, alone: bool = False) -> tuple[Group, Group]:
     even = equal.even(task, cycles)
     arms = equal.all_but_one(task, cycles) + (equal.one_in_four(task, cycles) if alone else [])
     group = _group("Which blocks, at equal parameters and equal cost", task, arms, even)
-    return _group("Rate of the places", task, (), even), replace(group, rate_of=even, places=True, fresh=fresh)
+    return _group("Rate of the places", task, (), even), replace(group, rate_of=even, places="blocks", fresh=fresh)
+
+
+def _kinds(task: Task, fresh: int) -> tuple[Group, Group]:
+    """Return half-steps of one kind of branch in all blocks against as much of both, all at the rate best for that."""
+    both, *alone = equal.kinds(task)
+    group = _group("Which kind of branch, at equal parameters and equal cost", task, alone, both)
+    return _group("Rate of the kinds", task, (), both), replace(group, rate_of=both, places="kinds", fresh=fresh)
 
 
 #: tasks on which scores of blocks are held against what came out, and on how many fresh seeds
@@ -161,6 +168,7 @@ GROUPS: tuple[Group, ...] = (
     *(_group("Cost", _LONG, _LONG_CORE).on(fresh) for fresh in (0, 3)),
     *(_group("Cost", _PLAIN, core(_PLAIN)).on(fresh) for fresh in (0, 3)),
     *(group for task in (_TEXT, _WARPED) for group in _places(task, PLACED[task.name])),
+    *(group for task in (_TEXT, _WARPED) for group in _kinds(task, PLACED[task.name])),
     *(group for scale in (0.5, 1.0) for group in _moments(_MLP, scale, 12)),
     *(_group("Cost", _MLP_LONG, _MLP_LONG_CORE).on(fresh) for fresh in (0, 6)),
     *_moments(_MLP_LONG, 1.0, 6),

@@ -54,7 +54,7 @@ class Choice:
 def section(records: Records) -> str:
     """Return a table for each task and decision that has run, or nothing."""
     parts = []
-    for group in (group for group in GROUPS if group.places):
+    for group in (group for group in GROUPS if group.places == "blocks"):
         scores, seconds = _scores(records.folder / "blocks", group)
         parts += [_table(choice, scores, seconds) for choice in _choices(records, group) if scores]
     return "\n\n".join([_INTRODUCTION, *parts]) if parts else ""

@@ -80,7 +80,7 @@ class NewUnits(SilentUnits):
 
 @dataclass(frozen=True)
 class HalfShare(HalfUnits):
-    """Random units of each MLP and random heads of each attention: the same share of every block."""
+    """Random units of each MLP and random heads of each attention, as many of every block; none of one is possible."""
 
     by: str = "random"
     heads: int = 0
@@ -94,10 +94,13 @@ class HalfShare(HalfUnits):
             units = _random(shape.hidden, index, site)[:, : self.units]
             columns = _columns(_random(shape.heads, index, site)[:, : self.heads], width)
             front = _half_columns(self._front(block, units), "attention.out.weight", columns)
-            thin = {**_copied_heads(block, columns, shape.heads * width), **_copied(block, units, 0.5)}
             shapes += [shape, Shape(self.heads, self.units)]
-            blocks += [front, thin]
+            blocks += [front, self._thin(block, units, columns, shape.heads * width)]
         return replace(state, shapes=tuple(shapes), blocks=tuple(blocks))
+
+    def _thin(self, block: Leaves, units: Tensor, columns: Tensor, inner: int) -> Leaves:
+        attention = _copied_heads(block, columns, inner) if self.heads else {}
+        return {**attention, **(_copied(block, units, 0.5) if self.units else {})}
 
 
 def size(block: Leaves) -> Tensor:

@@ -23,7 +23,7 @@ SEEDS = (1000, 1001)
 
 def _group(architecture: Architecture) -> Group:
     small = task(architecture, steps=8)
-    return Group("places", small, even(small), tuple(all_but_one(small)), fresh=2, places=True)
+    return Group("places", small, even(small), tuple(all_but_one(small)), fresh=2, places="blocks")
 
 
 def _site(small: Task) -> Site:

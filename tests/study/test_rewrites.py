@@ -5,6 +5,7 @@ import torch
 from small import BLOCKS, CONVOLUTION, IMAGES, MLP, TEXT, source, task
 from study.arms import depth
 from study.fitting import FittedHalfSteps
+from study.groups import GROUPS
 from study.networks import Architecture, Block, Network, Shape
 from study.pseudo import PseudoLayers
 from study.rewrites import Copies, FreshBlocks, HalfSteps, Rewrite, Site, Widen
@@ -126,6 +127,33 @@ def test_half_steps_of_all_heads_and_units_are_those_of_the_block(architecture: 
     some = HalfShare(12, heads=2)(state, _site(architecture))
     assert some.shapes == whole.shapes
     torch.testing.assert_close(_outputs(architecture, some), _outputs(architecture, whole), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("share", "left"), [(HalfShare(0, heads=2), "mlp"), (HalfShare(12), "attention")])
+def test_half_steps_of_one_kind_of_branch_leave_the_other(share: HalfShare, left: str) -> None:
+    state = _trained(IMAGES, 1)
+    front, thin = share(state, _site(IMAGES)).blocks
+    kinds = {name.split(".")[0] for name in thin}
+    assert kinds == {"attention", "mlp"} - {left}
+    for name, leaf in front.items():
+        factor = 0.5 if name.endswith("out.weight") and not name.startswith(left) else 1.0
+        assert torch.equal(leaf.value, state.blocks[0][name].value * factor)
+    for name, leaf in thin.items():
+        if name.endswith("out.weight"):  # the halves make up the whole
+            torch.testing.assert_close(leaf.value.sum(2), front[name].value.sum(2))
+
+
+@pytest.mark.parametrize("name", ["text", "warped-digits"])
+def test_kinds_of_branches_have_equal_parameters(name: str) -> None:
+    group = next(group for group in GROUPS if group.places == "kinds" and group.task.name == name)
+    (event,) = group.baseline.events
+    state = initial(group.task.architecture, group.baseline.start, SEEDS)
+    counts = [
+        arm.events[0].rewrite(state, _site(group.task.architecture)).parameters()
+        for arm in (group.baseline, *group.arms)
+    ]
+    assert max(counts) / min(counts) < 1.01
+    assert {arm.events[0].at for arm in group.arms} == {event.at}
 
 
 def test_a_thin_block_has_the_heads_that_were_halved() -> None:
