@@ -1,5 +1,6 @@
 """Thin blocks for some hidden units: more depth for them, and none for their neighbours."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -108,10 +109,13 @@ def size(block: Leaves) -> Tensor:
     return block["mlp.fc1.weight"].value.norm(dim=2) * block["mlp.out.weight"].value.norm(dim=1)
 
 
-def scored(state: State, site: Site, score: str | Score) -> list[Tensor]:
-    """Return for each block the priority that a score of fxgrow gives to its hidden units, (seeds, units)."""
+def scored(state: State, site: Site, score: str | Score, maps: Sequence[str] = ("mlp.fc1",)) -> list[Tensor]:
+    """Return the priorities that a score of fxgrow gives to outputs, (seeds, units), for each map of each block.
+
+    Without ``maps``, to hidden units.
+    """
     x, y = site.probe()
-    names = [f"blocks.{index}.mlp.fc1" for index in range(len(state.blocks))]
+    names = [f"blocks.{index}.{name}" for index in range(len(state.blocks)) for name in maps]
     found = []
     for index in range(len(site.seeds)):
         network = Network(site.architecture, state.shapes)
