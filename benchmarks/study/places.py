@@ -1,6 +1,6 @@
 """Where to grow: what each score says of blocks, or of kinds of branches, right before the places of growth are tried.
 
-The places themselves are arms like others (`equal.all_but_one`, `equal.one_in_four`, `equal.kinds`). A score chooses
+The places themselves are arms like others (`placing.py`). A score chooses
 among them, so that what it would have gained stands in their records.
 """
 

@@ -1,6 +1,6 @@
 """Thin blocks for some hidden units: more depth for them, and none for their neighbours."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -10,6 +10,7 @@ from torch import Tensor
 
 import fxgrow
 from fxgrow.curvature import Score
+from fxgrow.curvature.scores import SiteScores
 from study.networks import Network, Shape, plain
 from study.rewrites import Site, is_last
 from study.state import Leaf, Leaves, State, fresh_block
@@ -114,6 +115,17 @@ def scored(state: State, site: Site, score: str | Score, maps: Sequence[str] = (
 
     Without ``maps``, to hidden units.
     """
+    return _analyzed(state, site, score, maps, lambda scores: scores.priority)
+
+
+def directions(state: State, site: Site, score: str | Score, maps: Sequence[str]) -> list[Tensor]:
+    """Return the eigenvectors of a score of fxgrow, (seeds, units, features), for each map of each block."""
+    return _analyzed(state, site, score, maps, lambda scores: scores.eigenvectors)
+
+
+def _analyzed(
+    state: State, site: Site, score: str | Score, maps: Sequence[str], what: Callable[[SiteScores], Tensor]
+) -> list[Tensor]:
     x, y = site.probe()
     names = [f"blocks.{index}.{name}" for index in range(len(state.blocks)) for name in maps]
     found = []
@@ -124,8 +136,8 @@ def scored(state: State, site: Site, score: str | Score, maps: Sequence[str] = (
         traced = fxgrow.trace(plain(network), x[index, :4])
         with torch.enable_grad():
             scores = fxgrow.analyze(traced, _loss, batches, score=score, sites=names)
-        found.append([scores[name].priority for name in names])
-    return [torch.stack(priorities) for priorities in zip(*found, strict=True)]
+        found.append([what(scores[name]) for name in names])
+    return [torch.stack(own) for own in zip(*found, strict=True)]
 
 
 def _loss(logits: Tensor, y: Tensor) -> Tensor:

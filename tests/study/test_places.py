@@ -8,9 +8,9 @@ import torch
 from small import IMAGES, MLP, TEXT, source, task
 from study import block_scores, kind_scores, places
 from study.arms import Arm, Event, depth, evenly
-from study.equal import all_but_one, even
 from study.groups import Group
 from study.networks import Architecture, Network
+from study.placing import all_but_one, even
 from study.records import Records
 from study.rewrites import HalfSteps, Site
 from study.running import reach, run
