@@ -1,7 +1,6 @@
 """Finished cells: JSON lines, one for each task, arm, rate and seed."""
 
 import hashlib
-import json
 import platform
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from study import jsonl
 from study.arms import Arm
 from study.tasks import Task
 
@@ -39,9 +39,13 @@ class Records:
     def __init__(self, folder: Path = FOLDER) -> None:
         self.folder = folder
         self.rows: dict[Cell, dict[str, object]] = {}
-        for path in sorted(folder.glob("*.jsonl")):
-            for line in path.read_text().splitlines():
-                self._keep(json.loads(line))
+        self.read()
+
+    def read(self) -> None:
+        """Read what is on the disk: other processes may have recorded something."""
+        for path in sorted(self.folder.glob("*.jsonl")):
+            for row in jsonl.read(path):
+                self._keep(row)
 
     def _keep(self, row: dict[str, object]) -> None:
         self.rows[Cell(**{name: row[name] for name in Cell.__dataclass_fields__})] = row
@@ -51,13 +55,11 @@ class Records:
 
     def add(self, task: Task, arm: Arm, found: Iterable[dict[str, object]]) -> None:
         """Append what came out of a run, with the machine, the versions and the time."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with open(self.folder / f"{task.name}.jsonl", "a") as file:
-            for row in found:
-                key = cell(task, arm, float(str(row["rate"])), int(str(row["seed"])))
-                whole = {**vars(key), **row, **circumstances()}
-                file.write(json.dumps(whole) + "\n")
-                self._keep(whole)
+        keys = ((row, cell(task, arm, float(str(row["rate"])), int(str(row["seed"])))) for row in found)
+        rows = [{**vars(key), **row, **circumstances()} for row, key in keys]
+        jsonl.append(self.folder / f"{task.name}.jsonl", rows)
+        for row in rows:
+            self._keep(row)
 
     def of(self, task: Task, arm: Arm, rate: float, seeds: Sequence[int]) -> list[dict[str, object]] | None:
         """Return the records of an arm in the order of the seeds, or None if some are missing."""
