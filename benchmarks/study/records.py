@@ -2,6 +2,7 @@
 
 import hashlib
 import platform
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -39,6 +40,7 @@ class Records:
     def __init__(self, folder: Path = FOLDER) -> None:
         self.folder = folder
         self.rows: dict[Cell, dict[str, object]] = {}
+        self._together: Counter[tuple[object, ...]] = Counter()
         self.read()
 
     def read(self) -> None:
@@ -48,7 +50,15 @@ class Records:
                 self._keep(row)
 
     def _keep(self, row: dict[str, object]) -> None:
-        self.rows[Cell(**{name: row[name] for name in Cell.__dataclass_fields__})] = row
+        key = Cell(**{name: row[name] for name in Cell.__dataclass_fields__})
+        if key in self.rows:
+            self._together[_job(self.rows[key])] -= 1
+        self.rows[key] = row
+        self._together[_job(row)] += 1
+
+    def together(self, row: dict[str, object]) -> int:
+        """Return how many networks trained in one batch with that of a row: they have the very same seconds."""
+        return self._together[_job(row)]
 
     def __contains__(self, wanted: Cell) -> bool:
         return wanted in self.rows
@@ -65,6 +75,10 @@ class Records:
         """Return the records of an arm in the order of the seeds, or None if some are missing."""
         cells = [cell(task, arm, rate, seed) for seed in seeds]
         return [self.rows[key] for key in cells] if all(key in self for key in cells) else None
+
+
+def _job(row: dict[str, object]) -> tuple[object, ...]:
+    return row["task"], row["arm"], row["digest"], row.get("seconds")
 
 
 def circumstances() -> dict[str, str]:
