@@ -9,7 +9,7 @@ import numpy as np
 from study.analysis import cost_interval, cost_to_reach
 from study.groups import FRONTIERS, Frontier
 from study.lines import line, prices
-from study.records import FOLDER, Records
+from study.records import Records
 
 TARGET = Path(__file__).parents[2] / "fxgrow" / "demo" / "study.json"
 PRICES = ("cost", "flops", "seconds")
@@ -70,5 +70,5 @@ def _rounded(number: float | None) -> float | None:
 def write(records: Records) -> None:
     """Write the claim to where the library reads it, if there is one and it is of the repository's records."""
     found = claim(records)
-    if found is not None and records.folder.resolve() == FOLDER.resolve():
+    if found is not None and records.published:
         TARGET.write_text(json.dumps(found, allow_nan=False) + "\n")

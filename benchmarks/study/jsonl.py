@@ -6,10 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-try:
-    import fcntl
-except ImportError:  # Windows has no such locks: one process at a time there
-    fcntl = None  # type: ignore[assignment]
+from study.locks import exclusive
 
 Row = dict[str, Any]
 
@@ -42,8 +39,7 @@ def append(path: Path, rows: Iterable[Row]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
     try:
-        if fcntl:
-            fcntl.flock(file, fcntl.LOCK_EX)
+        exclusive(file)
         content = path.read_bytes()
         whole = _whole(content)
         text = whole[len(content) :] + text

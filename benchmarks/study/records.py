@@ -43,6 +43,11 @@ class Records:
         self._together: Counter[tuple[object, ...]] = Counter()
         self.read()
 
+    @property
+    def published(self) -> bool:
+        """Whether they are those of the repository."""
+        return self.folder.resolve() == FOLDER.resolve()
+
     def read(self) -> None:
         """Read what is on the disk: other processes may have recorded something."""
         for path in sorted(self.folder.glob("*.jsonl")):

@@ -81,7 +81,8 @@ def _section(group: Group, records: Records) -> Iterator[str]:
     yield _comparisons(known, bool(group.fresh))
     if group.places and len(known) > 2:
         yield _ceiling(known)
-    commands = [f"python benchmarks/study run --tasks {group.task.name} --arms '{one.arm.name}'" for one in known]
+    command = f"python benchmarks/study run --records runs/again --tasks {group.task.name} --arms"
+    commands = [f"{command} '{one.arm.name}'" for one in known]
     yield "<details><summary>Commands, row by row</summary>\n\n```\n" + "\n".join(commands) + "\n```\n\n</details>"
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pytest
+import study.records
 from study import claims
 from study.arms import Arm
 from study.claims import Reached
@@ -182,7 +183,7 @@ def test_what_the_library_claims_comes_from_the_records_of_the_repository_only(
 ) -> None:
     claims.write(Records(claimed))
     assert not claims.TARGET.exists()
-    monkeypatch.setattr(claims, "FOLDER", claimed)
+    monkeypatch.setattr(study.records, "FOLDER", claimed)
     claims.write(Records(claimed))
     claim = msgspec.json.decode(claims.TARGET.read_bytes(), type=Claim)
     assert claim.cost == pytest.approx(0.4, abs=0.01)
@@ -191,7 +192,7 @@ def test_what_the_library_claims_comes_from_the_records_of_the_repository_only(
 
 
 def test_what_is_not_known_is_no_number_in_the_claim(claimed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(claims, "FOLDER", claimed)
+    monkeypatch.setattr(study.records, "FOLDER", claimed)
     reached = Reached({"cost": 0.7, "flops": 0.7}, {}, (0.6, float("inf")))
     monkeypatch.setattr(claims, "reached", lambda *_: reached)
     claims.write(Records(claimed))
