@@ -4,7 +4,6 @@ The places themselves are arms like others (`placing.py`). A score chooses
 among them, so that what it would have gained stands in their records.
 """
 
-import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -13,7 +12,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from study import block_scores, kind_scores
+from study import block_scores, jsonl, kind_scores
 from study.block_scores import Score, trials
 from study.groups import GROUPS, Group
 from study.plan import fresh_seeds, tuned
@@ -26,8 +25,6 @@ from study.tasks import Members, batch
 
 _PROBE = 1_024  #: samples that a score sees
 
-Row = dict[str, object]
-
 
 def run(folder: Path, tasks: Sequence[str], records: Records, snapshots: Snapshots) -> None:
     """Measure for every group of places whose rate is tuned; what is recorded is not run again."""
@@ -35,24 +32,16 @@ def run(folder: Path, tasks: Sequence[str], records: Records, snapshots: Snapsho
         if group.places and group.task.name in tasks and (rate := _rate(group, records)):
             for seeds in _chunks(group):
                 if not set(seeds) <= {row["seed"] for row in read(folder, group)}:
-                    _add(_file(folder, group), _rows(group, tuple((rate, seed) for seed in seeds), snapshots))
+                    jsonl.append(_file(folder, group), _rows(group, tuple((rate, seed) for seed in seeds), snapshots))
 
 
-def read(folder: Path, group: Group) -> list[Row]:
+def read(folder: Path, group: Group) -> list[jsonl.Row]:
     """Return what is recorded of a group of places."""
-    file = _file(folder, group)
-    return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+    return jsonl.read(_file(folder, group))
 
 
 def _file(folder: Path, group: Group) -> Path:
     return folder / group.places / f"{group.task.name}.jsonl"
-
-
-def _add(file: Path, rows: Iterator[Row]) -> None:
-    text = "".join(json.dumps(row) + "\n" for row in rows)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with open(file, "a") as opened:
-        opened.write(text)
 
 
 def _rate(group: Group, records: Records) -> float | None:
@@ -66,7 +55,7 @@ def _chunks(group: Group) -> Iterator[tuple[int, ...]]:
         yield seeds[first : first + group.task.together]
 
 
-def _rows(group: Group, members: Members, snapshots: Snapshots) -> Iterator[Row]:
+def _rows(group: Group, members: Members, snapshots: Snapshots) -> Iterator[jsonl.Row]:
     """Yield a row for each score and seed."""
     task, arms = group.task, group.arms[:4]
     seeds, step = tuple(seed for _, seed in members), arms[0].events[0].at

@@ -31,6 +31,11 @@ class Experiment:
         """Whether the rate is fixed and the seeds are fresh."""
         return bool(self.tuning)
 
+    @property
+    def tunes(self) -> "Experiment":
+        """Return the experiment that tunes the rate of one that confirms."""
+        return Experiment(self.task, self.rate_of or self.arm, self.tuning)
+
     def rates(self, records: Records) -> tuple[float, ...]:
         """Return the rates to run: the grid, or the one that was tuned; none while the tuning is not finished."""
         if not self.confirms:

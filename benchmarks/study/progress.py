@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TextIO
 
 _WIDTH = 24
-_EVERY = 300.0  #: seconds between two lines of a log
+_FIRST, _EVERY = 30.0, 300.0  #: seconds to the first line of a log, and between two
 
 
 @dataclass
@@ -23,7 +23,7 @@ class Bar:
 
     def __post_init__(self) -> None:
         self._begun, self._at = time.monotonic(), self.done
-        self._shown = self._begun
+        self._shown = self._begun - _EVERY + _FIRST
 
     def show(self, said: str, more: float = 0.0) -> None:
         """Show what is being done; ``more`` is the part of it that is done and not yet counted in ``done``."""

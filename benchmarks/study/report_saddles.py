@@ -1,12 +1,12 @@
 """The page's section on saddles."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from study import jsonl
 from study.saddles import ALONG
 
 _HEAD = ("arm", "steps after the snapshot", "test loss", "least, median", "held out, median", "significant", "model")
@@ -16,8 +16,7 @@ Means = dict[str, list[tuple[int, dict[str, Any]]]]
 
 
 def _rows(folder: Path) -> list[dict[str, Any]]:
-    path = folder / "saddles" / "mnist1d-mlp.jsonl"
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    return jsonl.read(folder / "saddles" / "mnist1d-mlp.jsonl")
 
 
 def means(folder: Path) -> Means:

@@ -1,10 +1,16 @@
 """The page says what the records say, and nothing about what has not run."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
+import study.records
+from study import claims
+from study.arms import Arm
+from study.claims import Reached
 from study.groups import FRONTIERS, GATES, GROUPS
 from study.plan import fresh_seeds, gate
 from study.records import Records
@@ -12,9 +18,12 @@ from study.report import page
 from study.saddles import ALONG
 from study.tasks import TASKS
 
+from fxgrow.demo.claim import Claim
 
-def _row(rate: float, seed: int, loss: float, cost: float = 100.0) -> dict[str, object]:
-    numbers = {"loss": loss, "accuracy": 0.5, "cost": cost, "flops": cost, "seconds": cost, "parameters": 7}
+
+def _row(rate: float, seed: int, loss: float, cost: float = 100.0, seconds: float | None = None) -> dict[str, object]:
+    spent = {"cost": cost, "flops": cost, "seconds": seconds or cost}
+    numbers = {"loss": loss, "accuracy": 0.5, "parameters": 7, **spent}
     return {"rate": rate, "seed": seed, **numbers}
 
 
@@ -69,6 +78,28 @@ def test_a_cost_that_lies_outside_of_what_was_tried_is_said_so(
         _record(records, "text", arm, loss, cost, frontier.fresh)
     (line,) = [line for line in page(records).splitlines() if line.startswith(f"| {frontier.task.title} | 1-2-4-8")]
     assert f"| scratch 8 | {said} | {said} |" in line
+
+
+def _batches(records: Records, arm: Arm, sizes: dict[int, float]) -> None:
+    """Record fresh seeds of an arm, in batches of so many networks that take so many seconds each."""
+    seeds = iter(fresh_seeds(sum(sizes)))
+    for size, seconds in sizes.items():
+        records.add(TASKS["text"], arm, [_row(0.016, next(seeds), 1.5, 100.0, seconds) for _ in range(size)])
+
+
+def test_seconds_are_compared_between_batches_of_one_size(tmp_path: Path) -> None:
+    records = Records(tmp_path)
+    group = next(group for group in GROUPS if group.task.name == "text" and group.fresh == 4)
+    one, other, *_ = group.arms
+    for arm, sizes in ((group.baseline, {3: 10.0, 1: 30.0}), (one, {1: 15.0, 3: 6.0}), (other, {4: 8.0})):
+        tuning = [_row(rate, 0, 1 + abs(place - 1)) for place, rate in enumerate(group.task.rates)]
+        records.add(group.task, arm, tuning)
+        _batches(records, arm, sizes)
+    known = [line.split(" | ") for line in page(records).splitlines() if " fresh |" not in line]
+    cells = {line[0][2:]: line[5] for line in known if len(line) == 12}
+    assert cells[group.baseline.name] == "1.00"
+    assert cells[one.name] == "0.60"
+    assert cells[other.name] == ""
 
 
 def test_grown_networks_are_held_against_shorter_runs_at_their_cost(tmp_path: Path) -> None:
@@ -134,3 +165,39 @@ def test_the_saddle_section_says_how_far_the_loss_falls_along_the_escape_directi
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     (line,) = [line for line in page(Records(tmp_path)).splitlines() if line.startswith("| not grown | +0 |")]
     assert line.endswith("| -0.2500 at +0.25 | 0 | -0.2500 at +0.25 |")
+
+
+@pytest.fixture
+def claimed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(claims, "TARGET", tmp_path / "study.json")
+    frontier = next(f for f in FRONTIERS if f.task.name == "mnist1d-mlp" and f.title == "1-2-4-8 by half-steps")
+    records = Records(tmp_path / "records")
+    grown = zip(frontier.arms, (0.2, 0.3), (80.0, 20.0), strict=False)
+    for arm, loss, cost in ((frontier.baseline, 0.25, 100.0), *grown):
+        _record(records, "mnist1d-mlp", arm, loss, cost, frontier.fresh)
+    return tmp_path / "records"
+
+
+def test_what_the_library_claims_comes_from_the_records_of_the_repository_only(
+    claimed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    claims.write(Records(claimed))
+    assert not claims.TARGET.exists()
+    monkeypatch.setattr(study.records, "FOLDER", claimed)
+    claims.write(Records(claimed))
+    claim = msgspec.json.decode(claims.TARGET.read_bytes(), type=Claim)
+    assert claim.cost == pytest.approx(0.4, abs=0.01)
+    assert claim.high is not None
+    assert claim.low <= claim.cost <= claim.high
+
+
+def test_what_is_not_known_is_no_number_in_the_claim(claimed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(study.records, "FOLDER", claimed)
+    reached = Reached({"cost": 0.7, "flops": 0.7}, {}, (0.6, float("inf")))
+    monkeypatch.setattr(claims, "reached", lambda *_: reached)
+    claims.write(Records(claimed))
+    claim = msgspec.json.decode(claims.TARGET.read_bytes(), type=Claim)
+    assert (claim.high, claim.seconds) == (None, None)
+    assert "0.60 and more)." in str(claim)
+    monkeypatch.setattr(claims, "reached", lambda *_: replace(reached, points={"cost": float("nan")}))
+    assert claims.claim(Records(claimed)) is None

@@ -1,19 +1,18 @@
 """Run the planted task: some seeds of a variant at a time, all arms in one batch; what is recorded is not run again."""
 
-import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import torch
 
+from study import jsonl
+from study.jsonl import Row
 from study.planted import arms, students
 from study.planted.teacher import VARIANTS, Teacher, Variant
 from study.progress import Bar
 from study.records import circumstances
 
 RATES, TUNING, FRESH, TOGETHER = (0.003, 0.01, 0.03), (0, 1, 2), 12, 4
-
-Row = dict[str, object]
 
 
 def run(path: Path) -> None:
@@ -22,7 +21,8 @@ def run(path: Path) -> None:
     bar = Bar(len(missing) * students.STEPS)
     for variant, seeds in missing:
         peak = tuned(path, variant)
-        _add(path, _rows(variant, seeds, peak, lambda step, said=variant.name: bar.show(f"planted, {said}", step)))
+        said = f"planted, {variant.name}"
+        jsonl.append(path, _rows(variant, seeds, peak, lambda step, said=said: bar.show(said, step)))
         bar.done += students.STEPS
 
 
@@ -38,7 +38,7 @@ def tuned(path: Path, variant: Variant) -> float:
         if rate not in known:
             loss = _even(variant, rate)
             known[rate] = {"variant": variant.name, "rate": rate, "tuned": loss, **circumstances()}
-            _add(path, [known[rate]])
+            jsonl.append(path, [known[rate]])
     return min(known, key=lambda rate: float(str(known[rate]["tuned"])))
 
 
@@ -78,17 +78,9 @@ def _rows(variant: Variant, seeds: Sequence[int], rate: float, report: students.
 
 def read(path: Path) -> list[Row]:
     """Return what is recorded."""
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    return jsonl.read(path)
 
 
 def _has(path: Path, variant: Variant, seeds: Sequence[int]) -> bool:
     found = {row["seed"] for row in read(path) if row["variant"] == variant.name and "arm" in row}
     return set(seeds) <= found
-
-
-def _add(path: Path, rows: Iterable[Row]) -> None:
-    """Append rows in one write, so that a run that is stopped leaves all of a batch or nothing."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    text = "".join(json.dumps(row) + "\n" for row in rows)
-    with open(path, "a") as file:
-        file.write(text)
