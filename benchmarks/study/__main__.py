@@ -65,7 +65,7 @@ def _do(options: argparse.Namespace) -> None:
         from study.groups import PLACED
 
         tasks = matching("--tasks", options.tasks, list(PLACED))
-        places.run(options.records, sorted(tasks), records, Snapshots.of(records))
+        places.run(sorted(tasks), records, Snapshots.of(records))
     elif options.what == "planted":
         from study.planted.study import run
 
