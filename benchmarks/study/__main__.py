@@ -2,7 +2,7 @@
 
     python benchmarks/study run                         # what is not recorded yet; goes on where it was stopped
     python benchmarks/study run --tasks text            # one task
-    python benchmarks/study run --tasks text --arms 'scratch 8' --records runs/again    # repeat a row of the page
+    python benchmarks/study run --records runs/again --tasks text --arms 'scratch 8'    # repeat a row of the page
     python benchmarks/study status                      # what is done and what is left
     python benchmarks/study saddles                     # least eigenvalues while a network trains and grows
     python benchmarks/study places                      # what scores say, where places of growth are tried
@@ -65,7 +65,7 @@ def _do(options: argparse.Namespace) -> None:
         from study.groups import PLACED
 
         tasks = matching("--tasks", options.tasks, list(PLACED))
-        places.run(options.records, sorted(tasks), records, Snapshots.of(records))
+        places.run(sorted(tasks), records, Snapshots.of(records))
     elif options.what == "planted":
         from study.planted.study import run
 

@@ -4,6 +4,7 @@ The places themselves are arms like others (`placing.py`). A score chooses
 among them, so that what it would have gained stands in their records.
 """
 
+import hashlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -16,7 +17,7 @@ from study import block_scores, jsonl, kind_scores
 from study.block_scores import Score, trials
 from study.groups import GROUPS, Group
 from study.plan import fresh_seeds, tuned
-from study.records import Records, circumstances
+from study.records import Records, cell, circumstances
 from study.rewrites import Site
 from study.running import reach
 from study.snapshots import Snapshots
@@ -26,22 +27,31 @@ from study.tasks import Members, batch
 _PROBE = 1_024  #: samples that a score sees
 
 
-def run(folder: Path, tasks: Sequence[str], records: Records, snapshots: Snapshots) -> None:
+def run(tasks: Sequence[str], records: Records, snapshots: Snapshots) -> None:
     """Measure for every group of places whose rate is tuned; what is recorded is not run again."""
     for group in GROUPS:
         if group.places and group.task.name in tasks and (rate := _rate(group, records)):
             for seeds in _chunks(group):
-                if not set(seeds) <= {row["seed"] for row in read(folder, group)}:
-                    jsonl.append(_file(folder, group), _rows(group, tuple((rate, seed) for seed in seeds), snapshots))
+                if not set(seeds) <= {row["seed"] for row in read(records, group)}:
+                    members = tuple((rate, seed) for seed in seeds)
+                    jsonl.append(_file(records, group), _rows(group, members, snapshots))
 
 
-def read(folder: Path, group: Group) -> list[jsonl.Row]:
-    """Return what is recorded of a group of places."""
-    return jsonl.read(_file(folder, group))
+def read(records: Records, group: Group) -> list[jsonl.Row]:
+    """Return what is recorded of a group of places, of its arms as they are and at the rate that is the tuned one."""
+    rate, digest = _rate(group, records), _digest(group)
+    rows = jsonl.read(_file(records, group))
+    return [row for row in rows if row["rate"] == rate and row.get("digest", digest) == digest]
 
 
-def _file(folder: Path, group: Group) -> Path:
-    return folder / group.places / f"{group.task.name}.jsonl"
+def _file(records: Records, group: Group) -> Path:
+    return records.folder / group.places / f"{group.task.name}.jsonl"
+
+
+def _digest(group: Group) -> str:
+    """Return a digest of what is measured; the first records have none."""
+    said = [cell(group.task, arm, 0.0, 0).digest for arm in group.arms], _PROBE
+    return hashlib.sha256(repr(said).encode()).hexdigest()[:12]
 
 
 def _rate(group: Group, records: Records) -> float | None:
@@ -78,7 +88,8 @@ def _rows(group: Group, members: Members, snapshots: Snapshots) -> Iterator[json
         for name, values in found.items():
             for index, (rate, seed) in enumerate(members):
                 said = {"score": name, "seed": seed, group.places: values[index].tolist(), "seconds": seconds}
-                yield {"task": task.name, "rate": rate, "step": step, **said, **circumstances()}
+                settings = {"task": task.name, "digest": _digest(group), "rate": rate, "step": step}
+                yield {**settings, **said, **circumstances()}
 
 
 def _one(name: str, score: Score, state: State, site: Site) -> dict[str, Tensor]:

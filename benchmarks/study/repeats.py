@@ -16,7 +16,8 @@ def summary(experiments: Sequence[Experiment], records: Records) -> str:
         own, theirs = _line(each, records), published and _line(each, published)
         if own:
             compared = f"; recorded: {_loss(theirs)}, difference {_mean(own) - _mean(theirs):+.4f}" if theirs else ""
-            seeds = f"{len(each.seeds)} {'fresh' if each.confirms else 'tuning'} seeds"
+            kind = "fresh" if each.confirms else "tuning"
+            seeds = f"{len(each.seeds)} {kind} seed{'s' * (len(each.seeds) > 1)}"
             lines.append(f"{each.task.name}: {each.arm.name}, {seeds}: {_loss(own)}{compared}")
     return "\n".join(dict.fromkeys(lines))
 

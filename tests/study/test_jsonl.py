@@ -7,6 +7,7 @@ import pytest
 from study import jsonl, places, report_saddles
 from study.groups import GROUPS
 from study.planted import study as planted
+from study.planted.teacher import VARIANTS
 from study.records import Records
 
 TORN = '{"seed": 2, "lo'
@@ -53,6 +54,6 @@ def test_every_file_of_the_study_is_read_like_that(tmp_path: Path) -> None:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(TORN)
     assert not Records(tmp_path).rows
-    assert not places.read(tmp_path, group)
-    assert not planted.read(tmp_path / "planted" / "planted.jsonl")
+    assert not places.read(Records(tmp_path), group)
+    assert not planted.read(tmp_path / "planted" / "planted.jsonl", VARIANTS[0])
     assert not report_saddles.section(tmp_path)

@@ -1,5 +1,6 @@
 """Scores of blocks and of kinds are what they say; trials are the beginning of the very runs that they judge."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from study.rewrites import HalfSteps, Site
 from study.running import reach, run
 from study.snapshots import Snapshots
 from study.state import Leaf, State
-from study.tasks import Task, batch
+from study.tasks import Members, Task, batch
 from study.units import HalfShare, scored
 from torch.func import functional_call
 
@@ -51,13 +52,32 @@ def test_every_score_is_recorded_once_for_each_seed_and_place(
     monkeypatch.setattr(block_scores, "TRIALS", (1, 2))
     monkeypatch.setattr(block_scores, "SUMMED", ("half-step",))
     monkeypatch.setattr(kind_scores, "SUMMED", ("gradient",))
+    records, snapshots = Records(tmp_path), Snapshots(tmp_path / "snapshots")
     for _ in range(2):
-        places.run(tmp_path / "places", ["small"], Records(tmp_path), Snapshots(tmp_path / "snapshots"))
-    rows = places.read(tmp_path / "places", group)
+        places.run(["small"], records, snapshots)
+    rows = places.read(records, group)
     found = [(row["score"], row["seed"]) for row in rows]
     assert len(set(found)) == len(found) == 2 * len({name for name, _ in found})
     assert {"change of the stream", "trial of 1 steps", "trial of 2 steps"} <= {name for name, _ in found}
     assert all(len(row[group.places]) == count and row["seconds"] >= 0 for row in rows)
+
+
+def test_what_is_recorded_belongs_to_the_arms_and_the_rate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    group, records = _group(MLP), Records(tmp_path)
+    other = replace(group, arms=tuple(replace(arm, zero=True) for arm in group.arms))
+    measured: list[float] = []
+
+    def rows(group: Group, members: Members, snapshots: Snapshots) -> Iterator[dict[str, object]]:
+        measured.append(members[0][0])
+        return ({"rate": rate, "seed": seed, "digest": places._digest(group)} for rate, seed in members)
+
+    monkeypatch.setattr(places, "_rows", rows)
+    for now, rate in ((group, 0.01), (group, 0.01), (group, 0.02), (other, 0.02), (other, 0.02)):
+        monkeypatch.setattr(places, "GROUPS", (now,))
+        monkeypatch.setattr(places, "tuned", lambda *_, rate=rate: rate)
+        places.run(["small"], records, Snapshots(tmp_path / "snapshots"))
+        assert len(places.read(records, now)) == 2
+    assert measured == [0.01, 0.02, 0.02]
 
 
 def test_a_trial_is_the_beginning_of_the_run_that_it_judges(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -145,10 +145,15 @@ def test_a_score_of_blocks_has_the_loss_of_what_it_chooses(tmp_path: Path) -> No
     for place, arm in enumerate(group.arms):
         _record(records, "text", arm, 1.5 + 0.1 * place, fresh=group.fresh)
     found = {"knows": [1.0, 2.0, 3.0, 4.0], "is wrong": [4.0, 3.0, 2.0, 1.0]}
-    rows = [{"seed": s, "score": n, "blocks": b, "seconds": 2} for n, b in found.items() for s in range(group.fresh)]
+    common = {"rate": group.task.rates[1], "seconds": 2}
+    seeds = range(group.fresh)
+    rows = [{"seed": seed, "score": name, "blocks": own, **common} for name, own in found.items() for seed in seeds]
+    rows += [{"seed": seed, "score": "half-run", "blocks": [0.0] * 4, **common} for seed in seeds[:2]]
+    rows += [{**row, "rate": 0.5, "blocks": [9.0] * 4} for row in rows]
     (tmp_path / "blocks").mkdir()
     (tmp_path / "blocks" / "text.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     lines = page(records).split("## Does a score know the blocks?")[1].splitlines()
+    assert f"{group.task.title}: not on all 6 seeds, and so not shown: half-run (2)." in lines
     (right,), (wrong,) = ([line.split(" | ") for line in lines if line.startswith(f"| {name} |")] for name in found)
     assert (right[1], wrong[1]) == ("+1.00 ± 0.00", "-1.00 ± 0.00")
     assert [float(line[2].split(" ±")[0]) for line in (right, wrong)] == pytest.approx([0.0, 0.3], abs=0.002)
@@ -160,11 +165,13 @@ def test_the_saddle_section_says_how_far_the_loss_falls_along_the_escape_directi
     down = [abs(t) + (-0.5 if t == 0.25 else 0.0) for t in ALONG]
     curves = {"escape_probe": down, "escape_test": [abs(t) for t in ALONG], "gradient_test": down}
     rows = [{"arm": "not grown", "step": 0, "seed": seed, **numbers, **curves} for seed in (0, 1)]
+    rows[1] |= {"loss": 1.2, "escape_probe": [1.4 * t for t in down], "gradient_test": [1.4 * t for t in down]}
     path = tmp_path / "saddles" / "mnist1d-mlp.jsonl"
     path.parent.mkdir()
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     (line,) = [line for line in page(Records(tmp_path)).splitlines() if line.startswith("| not grown | +0 |")]
-    assert line.endswith("| -0.2500 at +0.25 | 0 | -0.2500 at +0.25 |")
+    assert line.endswith("| -0.3000 ± 0.0500 at +0.25 | 0 | -0.3000 ± 0.0500 at +0.25 |")
+    assert "| 1.1000 ± 0.1000 |" in line
 
 
 @pytest.fixture
