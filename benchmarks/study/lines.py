@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from study.arms import Arm
-from study.plan import fresh_seeds, tried, tuned
+from study.plan import tried, tuned
 from study.records import Records
-from study.tasks import Task
+from study.tasks import Task, fresh_seeds
 
 
 @dataclass(frozen=True)
@@ -47,11 +47,11 @@ def prices(lines: Sequence[Line], key: str) -> list[float] | None:
     return [one.seconds(max(common)) for one in lines] if common else None
 
 
-def line(records: Records, task: Task, arm: Arm, fresh: int, rate_of: Arm | None = None) -> Line | None:
+def line(records: Records, task: Task, arm: Arm, fresh: int, rate_of: Arm | None = None, after: int = 0) -> Line | None:
     """Return what is known of an arm: at its tuned rate or another's, on fresh seeds or on those that tuned it."""
     tuning = tuple(range(task.tuning))
     rate = tuned(records, task, rate_of or arm, tuning)
-    rows = rate and records.of(task, arm, rate, fresh_seeds(fresh) if fresh else tuning)
+    rows = rate and records.of(task, arm, rate, fresh_seeds(fresh, after) if fresh else tuning)
     if not rate or not rows:
         return None
     rates = tuple(tried(records, task, rate_of or arm, tuning))

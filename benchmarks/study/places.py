@@ -14,9 +14,9 @@ from pathlib import Path
 from torch import Tensor
 
 from study import block_scores, jsonl, kind_scores
-from study.block_scores import Score, trials
+from study.block_scores import Score, trial_names, trials
 from study.groups import GROUPS, Group
-from study.plan import fresh_seeds, tuned
+from study.plan import tuned
 from study.records import Records, cell, circumstances
 from study.rewrites import Site
 from study.running import reach
@@ -28,13 +28,19 @@ _PROBE = 1_024  #: samples that a score sees
 
 
 def run(tasks: Sequence[str], records: Records, snapshots: Snapshots) -> None:
-    """Measure for every group of places whose rate is tuned; what is recorded is not run again."""
+    """Measure for every group of places whose rate is tuned; scores that are recorded are not measured again."""
     for group in GROUPS:
         if group.places and group.task.name in tasks and (rate := _rate(group, records)):
             for seeds in _chunks(group):
-                if not set(seeds) <= {row["seed"] for row in read(records, group)}:
-                    members = tuple((rate, seed) for seed in seeds)
-                    jsonl.append(_file(records, group), _rows(group, members, snapshots))
+                known = _scores_of_all(read(records, group), seeds)
+                members = tuple((rate, seed) for seed in seeds)
+                jsonl.append(_file(records, group), _rows(group, members, snapshots, known))
+
+
+def _scores_of_all(rows: Sequence[jsonl.Row], seeds: Sequence[int]) -> set[str]:
+    """Return the names of the scores that are recorded of all of some seeds."""
+    known = {(row["score"], row["seed"]) for row in rows}
+    return {name for name, _ in known if all((name, seed) in known for seed in seeds)}
 
 
 def read(records: Records, group: Group) -> list[jsonl.Row]:
@@ -60,27 +66,31 @@ def _rate(group: Group, records: Records) -> float | None:
 
 def _chunks(group: Group) -> Iterator[tuple[int, ...]]:
     """Yield the seeds that the arms train in one batch, so that their snapshots are found."""
-    seeds = fresh_seeds(group.fresh)
+    seeds = group.seeds
     for first in range(0, len(seeds), group.task.together):
         yield seeds[first : first + group.task.together]
 
 
-def _rows(group: Group, members: Members, snapshots: Snapshots) -> Iterator[jsonl.Row]:
-    """Yield a row for each score and seed."""
-    task, arms = group.task, group.arms[:4]
+def _rows(group: Group, members: Members, snapshots: Snapshots, known: set[str]) -> Iterator[jsonl.Row]:
+    """Yield a row for each seed and each score that is not known."""
+    task, arms, source = group.task, group.arms[:4], group.task.source()
+    scores = block_scores.scores(source) if group.places == "blocks" else kind_scores.scores(source, arms)
+    wanted = {name: score for name, score in scores.items() if name not in known}
+    tried = trial_names() <= known
+    if not wanted and tried:
+        return
     seeds, step = tuple(seed for _, seed in members), arms[0].events[0].at
     progress = reach(task, arms[0], members, step, snapshots)
-    source = task.source()
 
     def probe() -> tuple[Tensor, Tensor]:
         return batch(source, replace(task, batch=_PROBE), seeds, -step, 1.0)
 
     site = Site(task.architecture, seeds, step, probe)
-    scores = block_scores.scores(source) if group.places == "blocks" else kind_scores.scores(source, arms)
     measures: dict[str, Callable[[], Mapping[str, Tensor]]] = {
-        name: partial(_one, name, score, progress.state, site) for name, score in scores.items()
+        name: partial(_one, name, score, progress.state, site) for name, score in wanted.items()
     }
-    measures["trials"] = partial(trials, progress, task, arms, members, site)
+    if not tried:
+        measures["trials"] = partial(trials, progress, task, arms, members, site)
     for measure in measures.values():
         begun = time.process_time()
         found = measure()

@@ -6,6 +6,7 @@ from study.analysis import mean_and_error
 from study.lines import Line, line
 from study.plan import Experiment
 from study.records import Records
+from study.tasks import fresh_seeds
 
 
 def summary(experiments: Sequence[Experiment], records: Records) -> str:
@@ -23,7 +24,8 @@ def summary(experiments: Sequence[Experiment], records: Records) -> str:
 
 
 def _line(each: Experiment, records: Records) -> Line | None:
-    return line(records, each.task, each.arm, len(each.seeds) if each.confirms else 0, each.rate_of)
+    fresh, after = (len(each.seeds), each.seeds[0] - fresh_seeds(1)[0]) if each.confirms else (0, 0)
+    return line(records, each.task, each.arm, fresh, each.rate_of, after)
 
 
 def _mean(one: Line) -> float:

@@ -68,7 +68,8 @@ def _gates(records: Records) -> str:
 
 
 def _section(group: Group, records: Records) -> Iterator[str]:
-    found = [line(records, group.task, arm, group.fresh, group.rate_of) for arm in (group.baseline, *group.arms)]
+    arms = (group.baseline, *group.arms)
+    found = [line(records, group.task, arm, group.fresh, group.rate_of, group.after) for arm in arms]
     known = [one for one in found if one is not None]
     if found[0] is None or len(known) < 2:
         return

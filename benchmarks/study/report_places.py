@@ -75,7 +75,8 @@ def _scores(records: Records, group: Group) -> tuple[dict[str, np.ndarray], dict
     """Return each score, (places, seeds), and its seconds."""
     rows: dict[str, dict[int, jsonl.Row]] = {}
     for row in sorted(places.read(records, group), key=lambda row: int(row["seed"])):
-        rows.setdefault(row["score"], {})[row["seed"]] = row
+        if row["seed"] in group.seeds:
+            rows.setdefault(row["score"], {})[row["seed"]] = row
     values = {name: np.array([row[group.places] for row in own.values()], float).T for name, own in rows.items()}
     return values, {name: float(np.mean([row["seconds"] for row in own.values()])) for name, own in rows.items()}
 
@@ -89,7 +90,8 @@ def _unfinished(group: Group, scores: Mapping[str, np.ndarray]) -> str:
 
 def _choices(records: Records, group: Group) -> Iterator[Choice]:
     """Yield the decisions of a group whose runs are complete."""
-    base, *lines = [line(records, group.task, arm, group.fresh, group.rate_of) for arm in (group.baseline, *group.arms)]
+    arms = (group.baseline, *group.arms)
+    base, *lines = [line(records, group.task, arm, group.fresh, group.rate_of, group.after) for arm in arms]
     parts = {"one block is left out": lines[:_BLOCKS], "one block gets all": lines[_BLOCKS:]}
     if group.places == "kinds":
         parts = {"one kind gets all": lines}

@@ -43,6 +43,18 @@ def _site(small: Task) -> Site:
     return Site(small.architecture, SEEDS, 4, lambda: batch(drawn, replace(small, batch=64), SEEDS, -4, 1.0))
 
 
+def test_a_new_score_is_measured_without_those_that_are_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    group, records = _kinds(IMAGES), Records(tmp_path)
+    monkeypatch.setattr(places, "GROUPS", (group,))
+    monkeypatch.setattr(places, "tuned", lambda *_: 0.01)
+    monkeypatch.setattr(block_scores, "TRIALS", (1,))
+    for names in ((), ("gradient",)):
+        monkeypatch.setattr(kind_scores, "SUMMED", names)
+        places.run(["small"], records, Snapshots(tmp_path / "snapshots"))
+    found = [row["score"] for row in places.read(records, group)]
+    assert found.count("gradient") == found.count("trial of 1 steps") == found.count("the MLPs") == 2
+
+
 @pytest.mark.parametrize(("group", "count"), [(_group(TEXT), 4), (_kinds(TEXT), 2)], ids=["blocks", "kinds"])
 def test_every_score_is_recorded_once_for_each_seed_and_place(
     group: Group, count: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -67,9 +79,11 @@ def test_what_is_recorded_belongs_to_the_arms_and_the_rate(tmp_path: Path, monke
     other = replace(group, arms=tuple(replace(arm, zero=True) for arm in group.arms))
     measured: list[float] = []
 
-    def rows(group: Group, members: Members, snapshots: Snapshots) -> Iterator[dict[str, object]]:
-        measured.append(members[0][0])
-        return ({"rate": rate, "seed": seed, "digest": places._digest(group)} for rate, seed in members)
+    def rows(group: Group, members: Members, snapshots: Snapshots, known: set[str]) -> Iterator[dict[str, object]]:
+        wanted = {"score"} - known
+        measured.extend(members[0][0] for _ in wanted)
+        settings = {"digest": places._digest(group)}
+        return ({"score": name, "rate": rate, "seed": seed, **settings} for name in wanted for rate, seed in members)
 
     monkeypatch.setattr(places, "_rows", rows)
     for now, rate in ((group, 0.01), (group, 0.01), (group, 0.02), (other, 0.02), (other, 0.02)):

@@ -13,7 +13,7 @@ from study.planted.teacher import VARIANTS, Teacher, Variant
 from study.progress import Bar
 from study.records import circumstances
 
-RATES, TUNING, FRESH, TOGETHER = (0.003, 0.01, 0.03), (0, 1, 2), 12, 4
+RATES, TUNING, FRESH, TOGETHER = (0.003, 0.01, 0.03, 0.1), (0, 1, 2), 12, 4
 
 
 def run(path: Path) -> None:
