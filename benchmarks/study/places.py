@@ -29,12 +29,17 @@ _PROBE = 1_024  #: samples that a score sees
 
 def run(tasks: Sequence[str], records: Records, snapshots: Snapshots) -> None:
     """Measure for every group of places whose rate is tuned; what is recorded is not run again."""
-    for group in GROUPS:
-        if group.places and group.task.name in tasks and (rate := _rate(group, records)):
-            for seeds in _chunks(group):
-                if not set(seeds) <= {row["seed"] for row in read(records, group)}:
-                    members = tuple((rate, seed) for seed in seeds)
-                    jsonl.append(_file(records, group), _rows(group, members, snapshots))
+    for group in (group for group in GROUPS if group.places and group.task.name in tasks):
+        rate = _rate(group, records)
+        if rate is None:
+            print(
+                f"{group.task.name}, {group.places}: waits for the rate of '{(group.rate_of or group.baseline).name}'"
+            )
+            continue
+        for seeds in _chunks(group):
+            if not set(seeds) <= {row["seed"] for row in read(records, group)}:
+                members = tuple((rate, seed) for seed in seeds)
+                jsonl.append(_file(records, group), _rows(group, members, snapshots))
 
 
 def read(records: Records, group: Group) -> list[jsonl.Row]:

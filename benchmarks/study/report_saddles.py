@@ -48,7 +48,7 @@ length 1 and pointing down the gradient. *Along v* is the lowest that the loss, 
 within +- {max(ALONG):g} v, and where it does: on the 512 samples on which v was found, and on the test samples; *down
 the gradient* is the same for the gradient of those 512 samples. In the second figure lines are of the test samples,
 dots of those 512.
-Command: `python benchmarks/study saddles`.
+Command: `python benchmarks/study saddles --records runs/again`.
 
 {drawn}{table(_HEAD, lines)}"""
 
