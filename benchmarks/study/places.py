@@ -32,9 +32,8 @@ def run(tasks: Sequence[str], records: Records, snapshots: Snapshots) -> None:
     for group in (group for group in GROUPS if group.places and group.task.name in tasks):
         rate = _rate(group, records)
         if rate is None:
-            print(
-                f"{group.task.name}, {group.places}: waits for the rate of '{(group.rate_of or group.baseline).name}'"
-            )
+            arm = group.rate_of or group.baseline
+            print(f"{group.task.name}, {group.places}: waits for the rate of '{arm.name}'")
             continue
         for seeds in _chunks(group):
             if not set(seeds) <= {row["seed"] for row in read(records, group)}:
