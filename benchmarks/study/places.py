@@ -1,7 +1,7 @@
 """Where to grow: what each score says of blocks, or of kinds of branches, right before the places of growth are tried.
 
-The places themselves are arms like others (`placing.py`). A score chooses
-among them, so that what it would have gained stands in their records.
+The places themselves are arms like others (`placing.py`). A score chooses among them, so that what it would have gained
+stands in their records.
 """
 
 import hashlib
@@ -29,12 +29,16 @@ _PROBE = 1_024  #: samples that a score sees
 
 def run(tasks: Sequence[str], records: Records, snapshots: Snapshots) -> None:
     """Measure for every group of places whose rate is tuned; scores that are recorded are not measured again."""
-    for group in GROUPS:
-        if group.places and group.task.name in tasks and (rate := _rate(group, records)):
-            for seeds in _chunks(group):
-                known = _scores_of_all(read(records, group), seeds)
-                members = tuple((rate, seed) for seed in seeds)
-                jsonl.append(_file(records, group), _rows(group, members, snapshots, known))
+    for group in (group for group in GROUPS if group.places and group.task.name in tasks):
+        rate = _rate(group, records)
+        if rate is None:
+            arm = group.rate_of or group.baseline
+            print(f"{group.task.name}, {group.places}: waits for the rate of '{arm.name}'")
+            continue
+        for seeds in _chunks(group):
+            known = _scores_of_all(read(records, group), seeds)
+            members = tuple((rate, seed) for seed in seeds)
+            jsonl.append(_file(records, group), _rows(group, members, snapshots, known))
 
 
 def _scores_of_all(rows: Sequence[jsonl.Row], seeds: Sequence[int]) -> set[str]:

@@ -23,12 +23,13 @@ looks at the network right before, and its choice is looked up among the runs ab
 same ones. Scores of hidden units are added up over a block where they are positive. *Trial*: the losses of all four
 choices after so many steps. *Rank correlation*: of a score with the true final losses of the four choices, mean over
 seeds. *Random* is the mean of the four; *p* is of no difference, corrected in each column (Holm). *seconds*: processor
-time of the score, for one network. Command: `python benchmarks/study places`.""",
+time of the score, for one network. Command, behind that of the even growth above:
+`python benchmarks/study places --records runs/again`.""",
     "kinds": """## Does a score know the kind of branch?
 
 Four blocks, half-steps of all of their attentions, or of as many parameters of their MLPs. Everything else is as above;
-scores of fxgrow are added up over the outputs of the maps of a kind where they are positive. Command:
-`python benchmarks/study places`.""",
+scores of fxgrow are added up over the outputs of the maps of a kind where they are positive. Command, behind that
+of both kinds above: `python benchmarks/study places --records runs/again`.""",
 }
 
 

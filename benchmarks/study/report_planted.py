@@ -36,7 +36,7 @@ Differences are of the logarithm of the test error without noise, paired by seed
 corrected in each table (Holm). *Hard* is the share of the units that went to the hard outputs (chance
 {HARD / OUTPUTS:.0%}), with its 95 % interval over seeds. *Rank correlation*: of a score with what an output gains
 if it gets all 64 units, mean over seeds. *trial* trains both ways for 150 steps: the empirical reference. Command:
-`python benchmarks/study planted`."""
+`python benchmarks/study planted --records runs/again`."""
     return "\n\n".join([introduction, *parts])
 
 

@@ -44,10 +44,11 @@ def section(folder: Path, figures: Sequence[Path] = ()) -> str:
 Means over the seeds, with their standard errors; nothing was tuned here. *Least* and *held out* are of the splitting
 matrix of hidden units, *significant* the share of units whose held-out quotient is negative by two standard errors,
 *model* the least and the greatest eigenvalue of the whole model's Hessian, and v the eigenvector of the least, of
-length 1 and pointing down the gradient. *Along v* is the lowest that the loss, against where the network is, gets within +- {max(ALONG):g} v,
-and where it does: on the 512 samples on which v was found, and on the test samples; *down the gradient* is the same
-for the gradient of those 512 samples. In the second figure lines are of the test samples, dots of those 512.
-Command: `python benchmarks/study saddles`.
+length 1 and pointing down the gradient. *Along v* is the lowest that the loss, against where the network is, gets
+within +- {max(ALONG):g} v, and where it does: on the 512 samples on which v was found, and on the test samples; *down
+the gradient* is the same for the gradient of those 512 samples. In the second figure lines are of the test samples,
+dots of those 512.
+Command: `python benchmarks/study saddles --records runs/again`.
 
 {drawn}{table(_HEAD, lines)}"""
 
