@@ -206,7 +206,7 @@ GROUPS: tuple[Group, ...] = (
     _group("Cost", _SHORT, _SHORT_CORE).on(6),
     _group("Cost", _TEXT, _TEXT_CORE),
     _group("Cost", _MLP, _MLP_CORE).on(18),
-    _OPERATORS.on(12),
+    _OPERATORS.on(18),
     _UNITS.on(18),
     *_places(_MLP, PLACED["mnist1d-mlp"], after=_SEEN, alone=True),
     _group("Cost", _TEXT, _TEXT_CORE).on(4),
