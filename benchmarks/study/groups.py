@@ -93,14 +93,15 @@ class Frontier:
     baseline: Arm
     arms: tuple[Arm, ...]
     fresh: int
+    said: str = ""  #: in what the networks of this frontier and of its baseline differ from the others of the task
 
 
 def _frontiers(task: Task, arms: Sequence[Arm], fresh: int, said: str = "") -> tuple[Frontier, ...]:
     """Return grown networks against the first arm, from scratch for all steps, and shorter runs from scratch."""
     grown, plain = (_with(word, arms) for word in ("half", "scratch"))
     return (
-        Frontier(f"1-2-4-8 by half-steps{said}", task, arms[0], grown, fresh),
-        Frontier(f"8 blocks from scratch{said}", task, arms[0], plain, fresh),
+        Frontier("1-2-4-8 by half-steps", task, arms[0], grown, fresh, said),
+        Frontier("8 blocks from scratch", task, arms[0], plain, fresh, said),
     )
 
 
