@@ -15,10 +15,10 @@ LATE = (0.2, 0.4, 0.65)
 HALF = HalfSteps()
 
 
-def scratch(task: Task, blocks: int, scale: float = 1.0, cycles: int = 1, suffix: str = "", **options: object) -> Arm:
+def scratch(task: Task, blocks: int, scale: float = 1.0, cycles: int = 1) -> Arm:
     """Train the network of so many blocks from its first step, for a share of the task's steps."""
-    name = f"scratch {blocks}{_said(scale, cycles)}{suffix}"
-    return Arm(name, depth(task.block, blocks), evenly(round(scale * task.steps), cycles), **options)  # type: ignore[arg-type]
+    name = f"scratch {blocks}{_said(scale, cycles)}"
+    return Arm(name, depth(task.block, blocks), evenly(round(scale * task.steps), cycles))
 
 
 def grown(
@@ -117,9 +117,14 @@ def uniform(task: Task, cycles: int = 1) -> list[Arm]:
         scratch(task, 8, 1.0, other),
         scratch(task, 4, 1.0, cycles),
         scratch(task, 4, 1.4, cycles),
-        scratch(task, 8, 1.0, cycles, suffix=", last maps zero", zero=True),
+        silent(scratch(task, 8, 1.0, cycles)),
         grown(task, FULL, MIDDLE, 1.0, other),
     ]
+
+
+def silent(arm: Arm) -> Arm:
+    """Return the arm whose first blocks add nothing at the first step: the last map of each branch starts at zero."""
+    return replace(arm, name=f"{arm.name}, last maps zero", zero=True)
 
 
 def _small_batches_first(arm: Arm) -> Arm:

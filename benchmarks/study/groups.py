@@ -5,7 +5,20 @@ from dataclasses import dataclass, replace
 
 from study import equal
 from study.arms import Arm
-from study.families import EARLY, FULL, MIDDLE, core, grown, moments, operators, schedules, scratch, stages, uniform
+from study.families import (
+    EARLY,
+    FULL,
+    MIDDLE,
+    core,
+    grown,
+    moments,
+    operators,
+    schedules,
+    scratch,
+    silent,
+    stages,
+    uniform,
+)
 from study.tasks import TASKS, Task
 
 
@@ -53,9 +66,9 @@ def _group(title: str, task: Task, arms: Sequence[Arm], baseline: Arm | None = N
     return Group(title, task, baseline, tuple(arm for arm in arms if arm != baseline))
 
 
-def _with(task: Task, word: str, arms: Sequence[Arm]) -> tuple[Arm, ...]:
+def _with(word: str, arms: Sequence[Arm]) -> tuple[Arm, ...]:
     """Return the arms of one kind, by the beginning of their names."""
-    return tuple(arm for arm in arms if arm.name.startswith(word) and arm != GATES[task.name][1])
+    return tuple(arm for arm in arms if arm.name.startswith(word))
 
 
 @dataclass(frozen=True)
@@ -69,13 +82,12 @@ class Frontier:
     fresh: int
 
 
-def _frontiers(task: Task, arms: Sequence[Arm], fresh: int) -> tuple[Frontier, ...]:
-    """Return grown networks against the one from scratch, and shorter runs from scratch against it."""
-    base = GATES[task.name][1]
-    grown, plain = (_with(task, word, arms) for word in ("half 1-2-4-8", "scratch 8"))
+def _frontiers(task: Task, arms: Sequence[Arm], fresh: int, said: str = "") -> tuple[Frontier, ...]:
+    """Return grown networks against the first arm, from scratch for all steps, and shorter runs from scratch."""
+    grown, plain = (_with(word, arms) for word in ("half 1-2-4-8", "scratch 8"))
     return (
-        Frontier("1-2-4-8 by half-steps", task, base, grown, fresh),
-        Frontier("8 blocks from scratch", task, base, (base, *plain), fresh),
+        Frontier(f"1-2-4-8 by half-steps{said}", task, arms[0], grown, fresh),
+        Frontier(f"8 blocks from scratch{said}", task, arms[0], plain, fresh),
     )
 
 
@@ -94,6 +106,12 @@ _MLP_LONG = TASKS["mnist1d-mlp-long"]
 _MLP_LONG_CORE = core(_MLP_LONG, 2, scales=(1.0, 0.6))
 _OTHERS = tuple(TASKS[name] for name in ("mnist1d-transformer", "mnist1d-convnet"))
 
+#: the same with blocks that add nothing at first, which is better for networks from scratch too: the stronger baseline
+_SILENT = [
+    (task, [silent(arm) for arm in arms], fresh)
+    for task, arms, fresh in ((_TEXT, _TEXT_CORE, 4), (_MLP, _MLP_CORE, 18), (_WARPED, _WARPED_CORE, 3))
+]
+
 FRONTIERS: tuple[Frontier, ...] = (
     *_frontiers(_MLP, _MLP_CORE, 18),
     *_frontiers(_SHORT, _SHORT_CORE, 6),
@@ -102,7 +120,14 @@ FRONTIERS: tuple[Frontier, ...] = (
     *(frontier for task in _OTHERS for frontier in _frontiers(task, core(task, cycles=2), 12)),
     *_frontiers(_LONG, _LONG_CORE, 3),
     *_frontiers(_MLP_LONG, _MLP_LONG_CORE, 6),
+    *(frontier for task, arms, fresh in _SILENT for frontier in _frontiers(task, arms, fresh, ", last maps zero")),
 )
+
+
+def _silent(task: Task, arms: Sequence[Arm], fresh: int) -> Group:
+    plain = GATES[task.name][1]
+    return _group("Cost, last maps zero at first", task, [plain, *arms[1:]], arms[0]).on(fresh)
+
 
 _UNIFORM = equal.uniform(_MLP)
 _OPERATORS = _group("Operators, at equal parameters and equal cost", _MLP, equal.operators(_MLP), _UNIFORM)
@@ -171,5 +196,6 @@ GROUPS: tuple[Group, ...] = (
     *(group for task in (_TEXT, _WARPED) for group in _kinds(task, PLACED[task.name])),
     *(group for scale in (0.5, 1.0) for group in _moments(_MLP, scale, 12)),
     *(_group("Cost", _MLP_LONG, _MLP_LONG_CORE).on(fresh) for fresh in (0, 6)),
+    *(_silent(task, arms, fresh) for task, arms, confirming in _SILENT for fresh in (0, confirming)),
     *_moments(_MLP_LONG, 1.0, 6),
 )

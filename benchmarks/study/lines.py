@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from study.arms import Arm
-from study.plan import fresh_seeds, tuned
+from study.plan import fresh_seeds, tried, tuned
 from study.records import Records
 from study.tasks import Task
 
@@ -16,7 +16,7 @@ class Line:
 
     arm: Arm
     rate: float
-    rates: tuple[float, ...]  #: the grid that it was chosen from
+    rates: tuple[float, ...]  #: those that it was chosen from
     rows: list[dict[str, object]]
 
     def numbers(self, key: str) -> list[float]:
@@ -33,4 +33,4 @@ def line(records: Records, task: Task, arm: Arm, fresh: int, rate_of: Arm | None
     tuning = tuple(range(task.tuning))
     rate = tuned(records, task, rate_of or arm, tuning)
     rows = rate and records.of(task, arm, rate, fresh_seeds(fresh) if fresh else tuning)
-    return Line(arm, rate, task.rates, rows) if rate and rows else None
+    return Line(arm, rate, tuple(tried(records, task, rate_of or arm, tuning)), rows) if rate and rows else None

@@ -3,6 +3,8 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from study.analysis import Difference, paired
 from study.arms import Arm
 from study.groups import GATES, GROUPS
@@ -10,6 +12,7 @@ from study.records import Records
 from study.tasks import Task
 
 GATE_SEEDS = 3
+_BEYOND = 3  #: a grid goes on for so many doublings at most
 
 
 @dataclass(frozen=True)
@@ -31,20 +34,40 @@ class Experiment:
     def rates(self, records: Records) -> tuple[float, ...]:
         """Return the rates to run: the grid, or the one that was tuned; none while the tuning is not finished."""
         if not self.confirms:
-            return self.task.rates
+            return grid(records, self.task, self.arm, self.seeds)
         best = tuned(records, self.task, self.rate_of or self.arm, self.tuning)
         return () if best is None else (best,)
 
 
+def grid(records: Records, task: Task, arm: Arm, seeds: tuple[int, ...]) -> tuple[float, ...]:
+    """Return the rates over which an arm is tuned: the task's, and on beyond an end for as long as it is the best."""
+    losses = tried(records, task, arm, seeds)
+    rates = sorted(losses or task.rates)
+    best = min(losses, key=losses.__getitem__) if losses else None
+    if best == rates[0] and best > min(task.rates) / 2**_BEYOND:
+        rates.insert(0, best / 2)
+    elif best == rates[-1] and best < max(task.rates) * 2**_BEYOND:
+        rates.append(best * 2)
+    return tuple(rates)
+
+
 def tuned(records: Records, task: Task, arm: Arm, seeds: tuple[int, ...]) -> float | None:
-    """Return the rate with the least mean test loss over the tuning seeds; None while some have not run."""
-    losses = {}
-    for rate in task.rates:
-        rows = records.of(task, arm, rate, seeds)
-        if rows is None:
-            return None
-        losses[rate] = sum(float(str(row["loss"])) for row in rows) / len(rows)
-    return min(losses, key=lambda rate: losses[rate])
+    """Return the rate with the least mean test loss on the tuning seeds; None while some of the task's have not run."""
+    losses = tried(records, task, arm, seeds)
+    return min(losses, key=losses.__getitem__) if losses else None
+
+
+def tried(records: Records, task: Task, arm: Arm, seeds: tuple[int, ...]) -> dict[float, float]:
+    """Return the mean test loss at each rate that has run; none before all rates of the task have.
+
+    A loss that is not a number, of a run that diverged, counts as infinite.
+    """
+    beyond = [2.0**k for k in range(1, _BEYOND + 1)]
+    rates = {*task.rates, *(min(task.rates) / k for k in beyond), *(max(task.rates) * k for k in beyond)}
+    rows = {rate: records.of(task, arm, rate, seeds) for rate in sorted(rates)}
+    found = {rate: np.mean([float(str(row["loss"])) for row in own]) for rate, own in rows.items() if own}
+    losses = {rate: float(np.nan_to_num(loss, nan=np.inf)) for rate, loss in found.items()}
+    return losses if set(task.rates) <= set(losses) else {}
 
 
 def experiments() -> Iterator[Experiment]:
