@@ -18,9 +18,9 @@ _INTRODUCTION = """# Results of the study
 Made by `python benchmarks/study report` from `benchmarks/study/records/`: one line there for each task, arm,
 learning rate and seed. Do not edit; `study.md` says what the tasks and arms are, and what is true.
 
-- Every arm is tuned over the same rates on the same seeds; * marks a rate at the end of its grid. Tables on *fresh
-  seeds* use no seed on which a rate was tuned or an arm was chosen. Tables on *tuning seeds* are exploration: no
-  p-value stands there.
+- Every arm is tuned over the same rates on the same seeds, and where an end of them is best, beyond it, by halves or
+  doubles, until it is not; * marks a rate behind which nothing has run yet. Tables on *fresh seeds* use no seed on
+  which a rate was tuned or an arm was chosen. Tables on *tuning seeds* are exploration: no p-value stands there.
 - *Cost* is parameters x steps, *FLOPs* counts all products, attention's too; *seconds* is processor time for one seed
   in a batch of several. All three with the baseline = 1.
 - Differences are paired by seed, with their standard error and 95 % interval (Student's t); *p* is corrected for the

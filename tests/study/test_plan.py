@@ -9,7 +9,7 @@ import pytest
 from small import MLP, task
 from study import plan, running_all
 from study.arms import Arm, depth
-from study.plan import Experiment, binds, experiments, fresh_seeds, gate, tuned
+from study.plan import Experiment, binds, experiments, fresh_seeds, gate, tried, tuned
 from study.records import FOLDER, Records, cell
 from study.running_all import jobs, run_all
 from study.schedules import Change, Cycle, rates
@@ -66,6 +66,33 @@ def test_the_tuned_rate_has_the_least_mean_loss_and_waits_for_all_runs(tmp_path:
     assert tuned(records, small, arm, (0, 1)) == 0.01
 
 
+@pytest.mark.parametrize(
+    ("best", "grids"), [(0.02, [3]), (0.005, [3, 4, 5]), (0.08, [3, 4, 5]), (0.0001, [3, 4, 5, 6])]
+)
+def test_a_grid_goes_on_beyond_the_end_that_is_best_until_it_is_not(
+    best: float, grids: list[int], tmp_path: Path
+) -> None:
+    small, arm, records = task(MLP, rates=(0.01, 0.02, 0.04)), _arm(), Records(tmp_path)
+    experiment, found = Experiment(small, arm, (0,)), []
+    for _ in grids:
+        rates = experiment.rates(records)
+        found.append(len(rates))
+        assert np.diff(np.log2(rates)) == pytest.approx(1)
+        known = tried(records, small, arm, (0,))
+        records.add(small, arm, _rows({(rate, 0): 1 + np.log2(rate / best) ** 2 for rate in set(rates) - set(known)}))
+    assert found == grids
+    assert len(experiment.rates(records)) == grids[-1]
+    assert tuned(records, small, arm, (0,)) == min(
+        tried(records, small, arm, (0,)), key=lambda r: abs(np.log2(r / best))
+    )
+
+
+def test_a_rate_at_which_a_run_diverges_is_not_chosen(tmp_path: Path) -> None:
+    small, arm, records = task(MLP), _arm(), Records(tmp_path)
+    records.add(small, arm, _rows({(0.01, 0): float("nan"), (0.02, 0): 9.0}))
+    assert tuned(records, small, arm, (0,)) == 0.02
+
+
 def test_records_are_read_back_and_belong_to_the_arm_s_data(tmp_path: Path) -> None:
     small, arm = task(MLP), _arm()
     Records(tmp_path).add(small, arm, _rows({(0.01, 0): 1.0}))
@@ -88,7 +115,7 @@ def test_what_is_recorded_is_not_run_again(tmp_path: Path) -> None:
     records = Records(tmp_path / "records")
     assert [len(job.members) for job in jobs(study, records)] == [4]
     run_all(study, records, tmp_path)
-    assert len(records.rows) == 5
+    assert len(records.rows) == 2 * len(tried(records, small, arm, (0, 1))) + 1
     assert not list(jobs(study, Records(tmp_path / "records")))
 
 

@@ -73,7 +73,7 @@ def test_a_cost_that_lies_outside_of_what_was_tried_is_said_so(
 
 def test_grown_networks_are_held_against_shorter_runs_at_their_cost(tmp_path: Path) -> None:
     records = Records(tmp_path)
-    grown, plain = (f for f in FRONTIERS if f.task.name == "text")
+    grown, plain = [f for f in FRONTIERS if f.task.name == "text"][:2]
     for arm, loss, cost in zip(grown.arms, (1.4, 1.6), (80.0, 20.0), strict=False):
         _record(records, "text", arm, loss, cost, grown.fresh)
     for arm, loss, cost in zip(plain.arms, (1.5, 1.7, 1.8), (100.0, 40.0, 10.0), strict=True):
