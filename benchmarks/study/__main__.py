@@ -5,7 +5,7 @@
     python benchmarks/study run --tasks text --arms 'scratch 8' --records runs/again    # repeat a row of the page
     python benchmarks/study status                      # what is done and what is left
     python benchmarks/study saddles                     # least eigenvalues while a network trains and grows
-    python benchmarks/study blocks                      # what scores say of blocks, where places of growth are tried
+    python benchmarks/study places                      # what scores say, where places of growth are tried
     python benchmarks/study planted                     # planted depth: does a score find it, and does it pay
     python benchmarks/study report                      # write docs/results.md from the records, and what fxgrow claims
 
@@ -45,13 +45,13 @@ def main(arguments: list[str] | None = None) -> int:
         from study.saddles import run
 
         run(options.records / "saddles" / "mnist1d-mlp.jsonl")
-    elif options.what == "blocks":
-        from study import blocks
+    elif options.what == "places":
+        from study import places
         from study.groups import PLACED
         from study.snapshots import Snapshots
 
         tasks = [name for name in PLACED if _wanted(name, options.tasks)]
-        blocks.run(options.records / "blocks", tasks, records, Snapshots(Path("runs/study/snapshots")))
+        places.run(options.records, tasks, records, Snapshots(Path("runs/study/snapshots")))
     elif options.what == "planted":
         from study.planted.study import run
 
@@ -74,7 +74,7 @@ def _wanted(name: str, patterns: list[str]) -> bool:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("run", "status", "report", "saddles", "planted", "blocks"))
+    parser.add_argument("what", choices=("run", "status", "report", "saddles", "planted", "places"))
     parser.add_argument("--tasks", nargs="+", default=["*"], help="names or patterns")
     parser.add_argument("--arms", nargs="+", default=["*"], help="names or patterns")
     parser.add_argument("--threads", type=int, default=1, help="of torch (%(default)s)")

@@ -32,9 +32,9 @@ def scores(source: Source) -> dict[str, Score]:
     """Return the scores by their names: (state, site) -> (seeds, blocks); more asks for growth."""
     found: dict[str, Score] = {name: partial(_summed, name) for name in SUMMED}
     return found | {
-        "gain": _gain,
+        "gain": lambda state, site: _summed(gain_score(site), state, site),
         "size of its units": lambda state, site: torch.stack([size(block).sum(1) for block in state.blocks], 1),
-        "change of the stream": _change,
+        "change of the stream": change,
         "loss without it": lambda state, site: _without(state, site, source),
         "loss right after half-steps of it": lambda state, site: -_after(state, site, source),
         "first blocks first": lambda state, site: _by_position(state, -1),
@@ -46,9 +46,9 @@ def _summed(score: str | FxgrowScore, state: State, site: Site) -> Tensor:
     return torch.stack([priority.clamp(min=0).sum(1) for priority in scored(state, site, score)], 1)
 
 
-def _gain(state: State, site: Site) -> Tensor:
+def gain_score(site: Site) -> str | FxgrowScore:
     """Return the gain; of text, with its loss at each position, by Fisher's matrix in place of Gauss and Newton's."""
-    return _summed(GainScore(metric="fisher") if site.architecture.text else "gain", state, site)
+    return GainScore(metric="fisher") if site.architecture.text else "gain"
 
 
 def _by_position(state: State, sign: int) -> Tensor:
@@ -57,7 +57,7 @@ def _by_position(state: State, sign: int) -> Tensor:
 
 
 @torch.no_grad()
-def _change(state: State, site: Site) -> Tensor:
+def change(state: State, site: Site) -> Tensor:
     """Return how far each block moves the residual stream, relative to its length."""
     network = skeleton(site.architecture, ())
     values = {name: leaf.value for name, leaf in state.outer.items()}
@@ -81,7 +81,8 @@ def _held_out(source: Source) -> tuple[Tensor, Tensor]:
     return source.draw(np.random.default_rng((0, 1)), _HELD_OUT)
 
 
-def _loss(state: State, site: Site, source: Source) -> Tensor:
+def held_out_loss(state: State, site: Site, source: Source) -> Tensor:
+    """Return the loss of each network, (seeds,), on training samples that no score sees."""
     return evaluate(skeleton(site.architecture, state.shapes), state, *_held_out(source))[0]
 
 
@@ -95,13 +96,13 @@ def _without(state: State, site: Site, source: Source) -> Tensor:
         }
         return state.with_leaves(leaves)
 
-    return torch.stack([_loss(silent(index), site, source) for index in range(len(state.blocks))], 1)
+    return torch.stack([held_out_loss(silent(index), site, source) for index in range(len(state.blocks))], 1)
 
 
 def _after(state: State, site: Site, source: Source) -> Tensor:
     """Return the loss right after one block alone has become half-steps, for each block."""
     grown = [HalfSteps((index,))(state, site) for index in range(len(state.blocks))]
-    return torch.stack([_loss(each, site, source) for each in grown], 1)
+    return torch.stack([held_out_loss(each, site, source) for each in grown], 1)
 
 
 def trials(progress: Progress, task: Task, arms: Sequence[Arm], members: Members, site: Site) -> dict[str, Tensor]:
@@ -114,5 +115,5 @@ def trials(progress: Progress, task: Task, arms: Sequence[Arm], members: Members
         for steps in TRIALS:
             for reached in train(tried, site.step + steps, task, arm, members, source):
                 tried = reached
-            losses[steps].append(_loss(tried.state, site, source))
+            losses[steps].append(held_out_loss(tried.state, site, source))
     return {f"trial of {steps} steps": torch.stack(found, 1) for steps, found in losses.items()}

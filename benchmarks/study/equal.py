@@ -1,15 +1,17 @@
-"""Arms of equal parameters and equal cost: which operator, which units, and which blocks."""
+"""Arms of equal parameters and equal cost: which operator, and which units."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
-from study.arms import Arm, Event, depth, evenly
+from study.arms import Arm, Event, depth
 from study.families import HALF
 from study.networks import Shape
-from study.pseudo import PseudoLayers
-from study.rewrites import HalfSteps, Rewrite, Then, Widen
+from study.newton import NewtonStep
+from study.pseudo import AlongEigenvectors, PseudoLayers
+from study.rewrites import HalfSteps, Rewrite, Widen
 from study.schedules import Cycle
 from study.tasks import Task
-from study.units import HalfShare, HalfUnits, NewUnits, SilentUnits
+from study.units import HalfUnits, NewUnits, SilentUnits
 
 _HALF = depth(Shape(hidden=32), 4)  #: 10,410 parameters, from which the arms grow
 _UNIFORM = depth(Shape(hidden=56), 4)  #: 16,650: 0.9 of the full network's
@@ -32,28 +34,70 @@ def uniform(task: Task) -> Arm:
     return _arm("uniform 0.9", _UNIFORM, round(_cost(task) / 16_650 / 2))
 
 
-def _grown(task: Task, name: str, rewrite: Rewrite) -> Arm:
-    """Begin with half of the hidden units, and grow when the second cycle begins."""
-    steps = round(_cost(task) / (10_410 + 16_514))
+def _grown(task: Task, name: str, rewrite: Rewrite, parameters: int = 16_514) -> Arm:
+    """Begin with half of the hidden units, and grow to so many parameters when the second cycle begins."""
+    steps = round(_cost(task) / (10_410 + parameters))
     return _arm(name, _HALF, steps, [(steps, rewrite)])
 
 
-def operators(task: Task) -> list[Arm]:
-    """Return what grows by other operators, and what does not grow, at the baseline's parameters and cost."""
-    cost = _cost(task)
+def growing(task: Task) -> list[Arm]:
+    """Return what grows by each operator to the baseline's parameters, at its cost."""
     return [
         half_units(task, "size", ""),
-        _grown(task, "serial pseudo-layers", PseudoLayers("serial", 16)),
-        _grown(task, "branch pseudo-layers", PseudoLayers("branch", 24)),
-        _grown(task, "gated pseudo-layers", PseudoLayers("gated", 23)),
+        *(_grown(task, f"{kind} pseudo-layers", rewrite) for kind, rewrite in _pseudo_layers().items()),
         _grown(task, "silent copies of 22 units", SilentUnits(_UNITS)),
         _grown(task, "new blocks of 22 units", NewUnits(_UNITS)),
         _grown(task, "widen by 24 units", Widen(24)),
         _grown(task, "widen by 12 pairs", Widen(24, "pairs")),
+    ]
+
+
+def operators(task: Task) -> list[Arm]:
+    """Return what grows by each operator, from other starts too, and what does not grow."""
+    cost = _cost(task)
+    return [
+        *growing(task),
         _arm("half, not grown", _HALF, round(cost / 10_410 / 2)),
         _arm("grown by 22 units, from scratch", _thin_pairs(), round(cost / 16_514 / 2)),
-        _arm("uniform 1.0", depth(Shape(hidden=64), 4), round(cost / 18_730 / 2)),
+        full_width(task)[0],
         deep_from_scratch(task),
+        _grown(task, "gated pseudo-layers along eigenvectors", AlongEigenvectors("gated", 23)),
+        _grown(task, "serial pseudo-layers, a Newton step", NewtonStep(PseudoLayers("serial", 16))),
+        _grown(task, "silent copies of 22 units, a Newton step", NewtonStep(SilentUnits(_UNITS))),
+        *(
+            _arm(f"{kind} pseudo-layers from the first step", _HALF, round(cost / 16_700 / 2), [(1, rewrite)])
+            for kind, rewrite in _pseudo_layers().items()
+        ),
+    ]
+
+
+def _pseudo_layers() -> dict[str, Rewrite]:
+    rows = {"serial": 16, "branch": 24, "gated": 23}
+    return {kind: PseudoLayers(kind, count) for kind, count in rows.items()}
+
+
+def full_width(task: Task) -> list[Arm]:
+    """Return the full network of four blocks, and what grows back to its width, at equal cost."""
+    full = depth(Shape(hidden=64), 4)
+    return [
+        _arm("uniform 1.0", full, round(_cost(task) / 18_730 / 2)),
+        _grown(task, "widen to full width", Widen(32), 18_730),
+        _grown(task, "widen to full width by pairs", Widen(32, "pairs"), 18_730),
+    ]
+
+
+def at_equal_steps(arms: Sequence[Arm], baseline: Arm) -> list[Arm]:
+    """Return the arms with as many steps as the baseline, in place of as much cost."""
+    length = baseline.cycles[0].steps
+    return [
+        replace(
+            arm,
+            name=f"{arm.name}, at equal steps",
+            cycles=baseline.cycles,
+            events=tuple(replace(event, at=min(event.at, length)) for event in arm.events),
+        )
+        for arm in arms
+        if arm.cycles != baseline.cycles
     ]
 
 
@@ -109,43 +153,3 @@ def deep(task: Task) -> list[Arm]:
             ],
         ),
     ]
-
-
-def even(task: Task, cycles: int = 2) -> Arm:
-    """Return the baseline of places: three blocks' worth of half-steps, spread over all four."""
-    heads, units = task.block.heads * 3 // 4, task.block.hidden * 3 // 4
-    if heads:
-        share = HalfShare(units, heads=heads)
-        return _place(task, f"half-steps of {heads} random heads and {units} units in each block", share, cycles)
-    return _place(task, f"half-steps of {units} random units in each block", HalfUnits(units, "random"), cycles)
-
-
-def all_but_one(task: Task, cycles: int = 2) -> list[Arm]:
-    """Return half-steps of three blocks of four: as many arms as there are blocks to leave out, in their order."""
-    without = [tuple(i for i in range(4) if i != left) for left in range(4)]
-    return [_place(task, f"blocks {', '.join(map(str, chosen))}", HalfSteps(chosen), cycles) for chosen in without]
-
-
-def one_in_four(task: Task, cycles: int = 2) -> list[Arm]:
-    """Return three blocks' worth of half-steps at one block alone, in the order of the blocks."""
-    return [
-        _place(task, f"block {i} in four", Then((HalfSteps((i,)), HalfSteps((i, i + 1)))), cycles) for i in range(4)
-    ]
-
-
-def kinds(task: Task) -> list[Arm]:
-    """Return half-steps of both kinds of branches, of all of the attention alone, and of as much of the MLPs.
-
-    Width 32: an attention has 4,288 parameters, 64 hidden units with their norm 4,256, two heads and 31 units 4,303.
-    """
-    heads = task.block.heads
-    ways = {
-        f"half-steps of {heads // 2} random heads and 31 units in each block": HalfShare(31, heads=heads // 2),
-        "half-steps of the attention of each block": HalfShare(0, heads=heads),
-        "half-steps of 64 random units in each block": HalfShare(64),
-    }
-    return [_place(task, name, rewrite, cycles=1) for name, rewrite in ways.items()]
-
-
-def _place(task: Task, name: str, rewrite: Rewrite, cycles: int) -> Arm:
-    return Arm(name, depth(task.block, 4), evenly(task.steps, cycles), (Event(task.steps // 2, rewrite),))

@@ -60,6 +60,15 @@ def _held(task: Task, scale: float = 1.0, hold: float = 0.7) -> tuple[Cycle, ...
 FULL = (1, 2, 4, 8)
 
 
+def core_held(task: Task, scales: Sequence[float]) -> list[Arm]:
+    """Return the frontier with rates that are held, in place of cycles."""
+    return [
+        scratch_held(task, 1.0),
+        *(grown_held(task, MIDDLE, scale) for scale in scales),
+        *(scratch_held(task, scale) for scale in scales if scale < 1),
+    ]
+
+
 def core(task: Task, cycles: int = 1, scales: Sequence[float] = (1.0, 0.7, 0.5)) -> list[Arm]:
     """Return the frontier: from scratch and grown by half-steps, for several lengths."""
     return [
@@ -93,9 +102,9 @@ def schedules(task: Task, cycles: int = 1, scale: float = 0.7) -> list[Arm]:
         grown(task, FULL, LATE, scale, cycles),
         grown(task, FULL, MIDDLE, scale, cycles, rewarm=0.02, named="half, re-warmed"),
         grown(task, FULL, MIDDLE, scale, cycles, factors=(0.7, 0.7, 0.7), named="half, rate x 0.7 a stage"),
-        grown(task, FULL, MIDDLE, scale, schedule=_held(task, scale), named="half, held"),
-        grown(task, FULL, LATE, scale, schedule=_held(task, scale), named="half, held"),
-        _scratch_held(task, scale),
+        grown_held(task, MIDDLE, scale),
+        grown_held(task, LATE, scale),
+        scratch_held(task, scale),
         _small_batches_first(grown(task, FULL, MIDDLE, scale, cycles)),
         _small_batches_first(scratch(task, 8, scale, cycles)),
     ]
@@ -106,7 +115,13 @@ def moments(task: Task, scale: float, cycles: int = 1) -> list[Arm]:
     return [grown(task, FULL, when, scale, cycles) for when in (MIDDLE, EARLY, LATE)]
 
 
-def _scratch_held(task: Task, scale: float) -> Arm:
+def grown_held(task: Task, at: Sequence[float], scale: float) -> Arm:
+    """Grow while the rate is held at its peak for most of the run."""
+    return grown(task, FULL, at, scale, schedule=_held(task, scale), named="half, held")
+
+
+def scratch_held(task: Task, scale: float) -> Arm:
+    """Train the full network by the same schedule."""
     return Arm(f"scratch 8{_said(scale, 1)}, held", depth(task.block, 8), _held(task, scale))
 
 

@@ -3,13 +3,14 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from study import equal
+from study import equal, placing
 from study.arms import Arm
 from study.families import (
     EARLY,
     FULL,
     MIDDLE,
     core,
+    core_held,
     grown,
     moments,
     operators,
@@ -84,7 +85,7 @@ class Frontier:
 
 def _frontiers(task: Task, arms: Sequence[Arm], fresh: int, said: str = "") -> tuple[Frontier, ...]:
     """Return grown networks against the first arm, from scratch for all steps, and shorter runs from scratch."""
-    grown, plain = (_with(word, arms) for word in ("half 1-2-4-8", "scratch 8"))
+    grown, plain = (_with(word, arms) for word in ("half", "scratch"))
     return (
         Frontier(f"1-2-4-8 by half-steps{said}", task, arms[0], grown, fresh),
         Frontier(f"8 blocks from scratch{said}", task, arms[0], plain, fresh),
@@ -112,6 +113,9 @@ _SILENT = [
     for task, arms, fresh in ((_TEXT, _TEXT_CORE, 4), (_MLP, _MLP_CORE, 18), (_WARPED, _WARPED_CORE, 3))
 ]
 
+#: rates that are held at their peak: better for runs that are short
+_MLP_HELD = core_held(_MLP, scales=(1.25, 1.0, 0.7, 0.5))
+
 FRONTIERS: tuple[Frontier, ...] = (
     *_frontiers(_MLP, _MLP_CORE, 18),
     *_frontiers(_SHORT, _SHORT_CORE, 6),
@@ -121,6 +125,7 @@ FRONTIERS: tuple[Frontier, ...] = (
     *_frontiers(_LONG, _LONG_CORE, 3),
     *_frontiers(_MLP_LONG, _MLP_LONG_CORE, 6),
     *(frontier for task, arms, fresh in _SILENT for frontier in _frontiers(task, arms, fresh, ", last maps zero")),
+    *_frontiers(_MLP, _MLP_HELD, 18, ", rate held"),
 )
 
 
@@ -131,6 +136,15 @@ def _silent(task: Task, arms: Sequence[Arm], fresh: int) -> Group:
 
 _UNIFORM = equal.uniform(_MLP)
 _OPERATORS = _group("Operators, at equal parameters and equal cost", _MLP, equal.operators(_MLP), _UNIFORM)
+_STEPS = _group(
+    "Operators, at equal parameters and equal steps",
+    _MLP,
+    equal.at_equal_steps(equal.growing(_MLP), _UNIFORM),
+    _UNIFORM,
+)
+_WIDTH = _group(
+    "Growing back to full width, at equal cost", _MLP, equal.full_width(_MLP)[1:], equal.full_width(_MLP)[0]
+)
 _UNITS_ARMS = equal.units(_MLP)
 _UNITS = replace(
     _group("Which units, at equal parameters and equal cost", _MLP, _UNITS_ARMS[1:], _UNITS_ARMS[0]),
@@ -149,15 +163,15 @@ def _moments(task: Task, scale: float, fresh: int) -> tuple[Group, Group]:
 def _places(task: Task, fresh: int, alone: bool = False) -> tuple[Group, Group]:
     """Return half-steps of three blocks of four against as much everywhere, all at the rate that is best for that."""
     cycles = _CYCLES.get(task.name, 1)
-    even = equal.even(task, cycles)
-    arms = equal.all_but_one(task, cycles) + (equal.one_in_four(task, cycles) if alone else [])
+    even = placing.even(task, cycles)
+    arms = placing.all_but_one(task, cycles) + (placing.one_in_four(task, cycles) if alone else [])
     group = _group("Which blocks, at equal parameters and equal cost", task, arms, even)
     return _group("Rate of the places", task, (), even), replace(group, rate_of=even, places="blocks", fresh=fresh)
 
 
 def _kinds(task: Task, fresh: int) -> tuple[Group, Group]:
     """Return half-steps of one kind of branch in all blocks against as much of both, all at the rate best for that."""
-    both, *alone = equal.kinds(task)
+    both, *alone = placing.kinds(task)
     group = _group("Which kind of branch, at equal parameters and equal cost", task, alone, both)
     return _group("Rate of the kinds", task, (), both), replace(group, rate_of=both, places="kinds", fresh=fresh)
 
@@ -196,6 +210,8 @@ GROUPS: tuple[Group, ...] = (
     *(group for task in (_TEXT, _WARPED) for group in _kinds(task, PLACED[task.name])),
     *(group for scale in (0.5, 1.0) for group in _moments(_MLP, scale, 12)),
     *(_group("Cost", _MLP_LONG, _MLP_LONG_CORE).on(fresh) for fresh in (0, 6)),
+    *(_group("Cost, rates held", _MLP, [GATES[_MLP.name][1], *_MLP_HELD[1:]], _MLP_HELD[0]).on(n) for n in (0, 18)),
+    *(group.on(fresh) for group in (_WIDTH, _STEPS) for fresh in (0, 12)),
     *(_silent(task, arms, fresh) for task, arms, confirming in _SILENT for fresh in (0, confirming)),
     *_moments(_MLP_LONG, 1.0, 6),
 )

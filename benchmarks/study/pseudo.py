@@ -15,6 +15,7 @@ from fxgrow.primitives.activations import EvenGELU, ResidualGELU
 from study.networks import Architecture, Linear, Mlp, Shape
 from study.rewrites import Site
 from study.state import Leaf, Leaves, State, fresh_block
+from study.units import directions
 
 
 @dataclass(frozen=True)
@@ -125,6 +126,23 @@ class PseudoLayers:
         zero = KINDS[self.kind][1]
         silent = {name: Leaf.fresh(leaf.value * 0) for name, leaf in new.items() if name.endswith(zero)}
         return {**new, **silent, **(_short(new, block) if self.kind == "gated" else {})}
+
+
+@dataclass(frozen=True)
+class AlongEigenvectors(PseudoLayers):
+    """Gated pseudo-layers whose directions are the eigenvectors of fxgrow's eigen-score, as in ``fxgrow.grow``."""
+
+    def __call__(self, state: State, site: Site) -> State:
+        """Return the grown state with those directions."""
+        grown = super().__call__(state, site)
+        vectors = directions(state, site, "eigen", ("mlp.fc1", "mlp.out"))
+        leaves = dict(grown.leaves())
+        for index in range(len(state.blocks)):
+            for at, found in zip(("at_fc1", "at_out"), vectors[2 * index : 2 * index + 2], strict=True):
+                name = f"blocks.{index}.mlp.{at}.branch.weight"
+                length = leaves[name].value.norm(dim=2, keepdim=True)
+                leaves[name] = Leaf.fresh(length * F.normalize(found[:, : self.rows].float(), dim=2))
+        return grown.with_leaves(leaves)
 
 
 def _short(new: Leaves, block: Leaves) -> Leaves:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from study import report_blocks, report_costs, report_planted, report_saddles
+from study import report_costs, report_places, report_planted, report_saddles
 from study.analysis import holm, mean_and_error, oracle, paired
 from study.groups import GATES, GROUPS, Group
 from study.lines import Line, line
@@ -35,7 +35,7 @@ def page(records: Records, figures: Sequence[Path] = (), saddles: Sequence[Path]
     for group in GROUPS:
         parts += _section(group, records)
     others = [
-        report_blocks.section(records),
+        report_places.section(records),
         report_planted.section(records.folder),
         report_saddles.section(records.folder, saddles),
     ]

@@ -1,5 +1,6 @@
 """Thin blocks for some hidden units: more depth for them, and none for their neighbours."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -9,6 +10,7 @@ from torch import Tensor
 
 import fxgrow
 from fxgrow.curvature import Score
+from fxgrow.curvature.scores import SiteScores
 from study.networks import Network, Shape, plain
 from study.rewrites import Site, is_last
 from study.state import Leaf, Leaves, State, fresh_block
@@ -108,10 +110,24 @@ def size(block: Leaves) -> Tensor:
     return block["mlp.fc1.weight"].value.norm(dim=2) * block["mlp.out.weight"].value.norm(dim=1)
 
 
-def scored(state: State, site: Site, score: str | Score) -> list[Tensor]:
-    """Return for each block the priority that a score of fxgrow gives to its hidden units, (seeds, units)."""
+def scored(state: State, site: Site, score: str | Score, maps: Sequence[str] = ("mlp.fc1",)) -> list[Tensor]:
+    """Return the priorities that a score of fxgrow gives to outputs, (seeds, units), for each map of each block.
+
+    Without ``maps``, to hidden units.
+    """
+    return _analyzed(state, site, score, maps, lambda scores: scores.priority)
+
+
+def directions(state: State, site: Site, score: str | Score, maps: Sequence[str]) -> list[Tensor]:
+    """Return the eigenvectors of a score of fxgrow, (seeds, units, features), for each map of each block."""
+    return _analyzed(state, site, score, maps, lambda scores: scores.eigenvectors)
+
+
+def _analyzed(
+    state: State, site: Site, score: str | Score, maps: Sequence[str], what: Callable[[SiteScores], Tensor]
+) -> list[Tensor]:
     x, y = site.probe()
-    names = [f"blocks.{index}.mlp.fc1" for index in range(len(state.blocks))]
+    names = [f"blocks.{index}.{name}" for index in range(len(state.blocks)) for name in maps]
     found = []
     for index in range(len(site.seeds)):
         network = Network(site.architecture, state.shapes)
@@ -120,8 +136,8 @@ def scored(state: State, site: Site, score: str | Score) -> list[Tensor]:
         traced = fxgrow.trace(plain(network), x[index, :4])
         with torch.enable_grad():
             scores = fxgrow.analyze(traced, _loss, batches, score=score, sites=names)
-        found.append([scores[name].priority for name in names])
-    return [torch.stack(priorities) for priorities in zip(*found, strict=True)]
+        found.append([what(scores[name]) for name in names])
+    return [torch.stack(own) for own in zip(*found, strict=True)]
 
 
 def _loss(logits: Tensor, y: Tensor) -> Tensor:

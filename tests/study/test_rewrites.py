@@ -3,15 +3,17 @@
 import pytest
 import torch
 from small import BLOCKS, CONVOLUTION, IMAGES, MLP, TEXT, source, task
+from study import newton
 from study.arms import depth
 from study.fitting import FittedHalfSteps
 from study.groups import GROUPS
 from study.networks import Architecture, Block, Network, Shape
-from study.pseudo import PseudoLayers
+from study.newton import NewtonStep
+from study.pseudo import AlongEigenvectors, PseudoLayers
 from study.rewrites import Copies, FreshBlocks, HalfSteps, Rewrite, Site, Widen
 from study.state import Leaf, State, initial
 from study.tasks import batch
-from study.units import HalfShare, HalfUnits, NewUnits, SilentUnits, scored
+from study.units import HalfShare, HalfUnits, NewUnits, SilentUnits, directions, scored
 from torch.func import functional_call
 
 SEEDS = (0, 1)
@@ -66,6 +68,7 @@ def test_half_steps_of_one_block_leave_the_others() -> None:
 KEEP = [
     *(Copies(), Copies(moments="fresh"), FreshBlocks(), Widen(4), Widen(4, "pairs"), SilentUnits(3), NewUnits(3)),
     *(PseudoLayers(kind, 3) for kind in ("serial", "branch", "gated")),
+    AlongEigenvectors("gated", 3),
 ]
 
 
@@ -197,3 +200,60 @@ def test_a_score_chooses_the_units_that_it_ranks_first() -> None:
     for index, best in enumerate(score.topk(2).indices):
         rows = state.blocks[1]["mlp.fc1.weight"].value[index, best]
         assert torch.equal(grown.blocks[3]["mlp.fc1.weight"].value[index], rows)
+
+
+@pytest.mark.parametrize("rewrite", [PseudoLayers("serial", 3), PseudoLayers("gated", 3), SilentUnits(3)], ids=repr)
+@pytest.mark.parametrize("architecture", [MLP, TEXT])
+def test_a_newton_step_lowers_the_loss_and_moves_only_what_was_silent(
+    architecture: Architecture, rewrite: Rewrite
+) -> None:
+    state, site = _trained(architecture), _site(architecture)
+    zero, stepped = rewrite(state, site), NewtonStep(rewrite)(state, site)
+    moved = {n for n, leaf in stepped.leaves().items() if not torch.equal(leaf.value, zero.leaves()[n].value)}
+    assert moved == {n for n, leaf in zero.leaves().items() if not leaf.value.any() and not n.endswith("bias")}
+    x, y = (part.chunk(2, dim=1)[1] for part in site.probe())
+    for index in range(len(SEEDS)):
+        losses = [_loss_on(architecture, each, index, x[index], y[index]) for each in (zero, stepped)]
+        assert losses[1] < losses[0]
+
+
+def test_a_newton_step_solves_the_damped_system(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(newton, "_DAMPINGS", (0.5,))
+    monkeypatch.setattr(newton, "_ITERATIONS", 200)
+    state, site, rewrite = _trained(MLP, 1), _site(MLP), PseudoLayers("gated", 2)
+    stepped, zero = NewtonStep(rewrite)(state, site), rewrite(state, site)
+    names = [name for name in zero.values() if name.endswith("gate")]
+    network, x, y = Network(MLP, zero.shapes), *(part[0].chunk(2)[0] for part in site.probe())
+    values = {name: value[0] for name, value in zero.values().items()}
+
+    def logits(*gates: torch.Tensor) -> torch.Tensor:
+        return functional_call(network, {**values, **dict(zip(names, gates, strict=True))}, (x,))
+
+    gates = tuple(values[name] for name in names)
+    jacobian = torch.cat(torch.autograd.functional.jacobian(logits, gates), dim=-1)
+    p = logits(*gates).softmax(-1).detach()
+    hessian = (torch.diag_embed(p) - p[:, :, None] * p[:, None]) / len(p)
+    matrix = torch.einsum("nci,ncd,ndj->ij", jacobian, hessian, jacobian)
+    gradient = torch.einsum("nci,nc->i", jacobian, (p - torch.nn.functional.one_hot(y, 3)) / len(p))
+    unit = gradient / gradient.norm()
+    expected = torch.linalg.solve(matrix + 0.5 * (unit @ matrix @ unit) * torch.eye(len(unit)), -gradient)
+    found = torch.cat([stepped.values()[name][0] for name in names])
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-5)
+
+
+def _loss_on(architecture: Architecture, state: State, index: int, x: torch.Tensor, y: torch.Tensor) -> float:
+    values = {name: value[index] for name, value in state.values().items()}
+    logits = functional_call(Network(architecture, state.shapes), values, (x,))
+    return torch.nn.functional.cross_entropy(logits.flatten(0, -2), y.flatten()).item()
+
+
+def test_directions_of_gated_pseudo_layers_are_the_eigenvectors() -> None:
+    state, site = _trained(MLP, 1), _site(MLP)
+    grown = AlongEigenvectors("gated", 3)(state, site)
+    plain = PseudoLayers("gated", 3)(state, site)
+    for at, name in (("at_fc1", "mlp.fc1"), ("at_out", "mlp.out")):
+        (vectors,) = directions(state, site, "eigen", (name,))
+        found, drawn = (each.values()[f"blocks.0.mlp.{at}.branch.weight"] for each in (grown, plain))
+        cosines = torch.cosine_similarity(found, vectors[:, :3].float(), dim=2)
+        torch.testing.assert_close(cosines, torch.ones_like(cosines))
+        torch.testing.assert_close(found.norm(dim=2), drawn.norm(dim=2))

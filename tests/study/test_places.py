@@ -1,4 +1,4 @@
-"""Scores of blocks are what they say, and trials are the beginning of the very runs that they judge."""
+"""Scores of blocks and of kinds are what they say; trials are the beginning of the very runs that they judge."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -6,15 +6,18 @@ from pathlib import Path
 import pytest
 import torch
 from small import IMAGES, MLP, TEXT, source, task
-from study import block_scores, blocks
-from study.equal import all_but_one, even
+from study import block_scores, kind_scores, places
+from study.arms import Arm, Event, depth, evenly
 from study.groups import Group
 from study.networks import Architecture, Network
+from study.placing import all_but_one, even
 from study.records import Records
 from study.rewrites import HalfSteps, Site
 from study.running import reach, run
 from study.snapshots import Snapshots
+from study.state import Leaf, State
 from study.tasks import Task, batch
+from study.units import HalfShare, scored
 from torch.func import functional_call
 
 MEMBERS = ((0.01, 1000), (0.01, 1001))
@@ -26,24 +29,35 @@ def _group(architecture: Architecture) -> Group:
     return Group("places", small, even(small), tuple(all_but_one(small)), fresh=2, places="blocks")
 
 
+def _kinds(architecture: Architecture) -> Group:
+    small = task(architecture, steps=8)
+    ways = {"both": HalfShare(4, heads=1), "attention": HalfShare(0, heads=2), "mlp": HalfShare(8)}
+    start, cycles = depth(small.block, 4), evenly(small.steps, 1)
+    both, *alone = (Arm(name, start, cycles, (Event(4, way),)) for name, way in ways.items())
+    return Group("kinds", small, both, tuple(alone), fresh=2, places="kinds")
+
+
 def _site(small: Task) -> Site:
     drawn = source(small.architecture)
     return Site(small.architecture, SEEDS, 4, lambda: batch(drawn, replace(small, batch=64), SEEDS, -4, 1.0))
 
 
-def test_every_score_is_recorded_once_for_each_seed_and_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    group = _group(TEXT)
-    monkeypatch.setattr(blocks, "GROUPS", (group,))
-    monkeypatch.setattr(blocks, "tuned", lambda *_: 0.01)
+@pytest.mark.parametrize(("group", "count"), [(_group(TEXT), 4), (_kinds(TEXT), 2)], ids=["blocks", "kinds"])
+def test_every_score_is_recorded_once_for_each_seed_and_place(
+    group: Group, count: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(places, "GROUPS", (group,))
+    monkeypatch.setattr(places, "tuned", lambda *_: 0.01)
     monkeypatch.setattr(block_scores, "TRIALS", (1, 2))
     monkeypatch.setattr(block_scores, "SUMMED", ("half-step",))
+    monkeypatch.setattr(kind_scores, "SUMMED", ("gradient",))
     for _ in range(2):
-        blocks.run(tmp_path / "blocks", ["small"], Records(tmp_path), Snapshots(tmp_path / "snapshots"))
-    rows = blocks.read(tmp_path / "blocks", group.task)
+        places.run(tmp_path / "places", ["small"], Records(tmp_path), Snapshots(tmp_path / "snapshots"))
+    rows = places.read(tmp_path / "places", group)
     found = [(row["score"], row["seed"]) for row in rows]
     assert len(set(found)) == len(found) == 2 * len({name for name, _ in found})
-    assert {"half-step", "trial of 1 steps", "trial of 2 steps"} <= {name for name, _ in found}
-    assert all(len(row["blocks"]) == 4 and row["seconds"] >= 0 for row in rows)
+    assert {"change of the stream", "trial of 1 steps", "trial of 2 steps"} <= {name for name, _ in found}
+    assert all(len(row[group.places]) == count and row["seconds"] >= 0 for row in rows)
 
 
 def test_a_trial_is_the_beginning_of_the_run_that_it_judges(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -97,3 +111,46 @@ def test_the_change_of_the_stream_is_the_length_of_what_a_block_adds(tmp_path: P
                 expected = ((after - stream).norm(dim=-1) / stream.norm(dim=-1)).mean()
                 assert found[index, place].item() == pytest.approx(expected.item(), rel=1e-4)
                 stream = after
+
+
+def test_split_blocks_are_the_same_networks(tmp_path: Path) -> None:
+    group, data = _kinds(IMAGES), source(IMAGES)
+    state = reach(group.task, group.arms[0], MEMBERS, 4, Snapshots(tmp_path)).state
+    parts = kind_scores.split(state)
+    for whole, part in zip(_outputs(state, data.test_x), _outputs(parts, data.test_x), strict=True):
+        torch.testing.assert_close(part, whole)
+
+
+def test_losses_without_a_kind_and_right_after_it_grew_are_those_of_such_networks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    group, data = _kinds(IMAGES), source(IMAGES)
+    monkeypatch.setattr(block_scores, "_held_out", lambda _: (data.test_x, data.test_y))
+    state, site = reach(group.task, group.arms[0], MEMBERS, 4, Snapshots(tmp_path)).state, _site(group.task)
+    scores = kind_scores.scores(data, group.arms)
+    without, after = (scores[name](state, site) for name in ("loss without it", "loss right after half-steps of it"))
+    for kind, (name, arm) in enumerate(zip(kind_scores.KINDS, group.arms, strict=True)):
+        silent = {n: Leaf.fresh(leaf.value * 0) if f".{name}.out." in n else leaf for n, leaf in state.leaves().items()}
+        for found, changed in (
+            (without, state.with_leaves(silent)),
+            (-after, arm.events[0].rewrite(state, site)),
+        ):
+            expected = [torch.nn.functional.cross_entropy(out, data.test_y) for out in _outputs(changed, data.test_x)]
+            torch.testing.assert_close(found[:, kind], torch.stack(expected), rtol=1e-4, atol=1e-6)
+
+
+def _outputs(state: State, x: torch.Tensor) -> list[torch.Tensor]:
+    network = Network(IMAGES, state.shapes)
+    values = [{name: value[index] for name, value in state.values().items()} for index in range(len(SEEDS))]
+    return [functional_call(network, each, (x,)) for each in values]
+
+
+def test_scores_of_kinds_add_up_all_outputs_of_their_maps(tmp_path: Path) -> None:
+    group, data = _kinds(IMAGES), source(IMAGES)
+    state, site = reach(group.task, group.arms[0], MEMBERS, 4, Snapshots(tmp_path)).state, _site(group.task)
+    found = kind_scores.scores(data, group.arms)["gradient"](state, site)
+    for kind, maps in enumerate(kind_scores.KINDS.values()):
+        priorities = scored(state, site, "gradient", maps)
+        assert len(priorities) == 2 * len(state.blocks)
+        expected = torch.stack([priority.clamp(min=0).sum(1) for priority in priorities]).sum(0)
+        torch.testing.assert_close(found[:, kind], expected)

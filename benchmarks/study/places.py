@@ -1,7 +1,7 @@
-"""Which blocks to grow: what each score says of four blocks, right before the places of growth are tried.
+"""Where to grow: what each score says of blocks, or of kinds of branches, right before the places of growth are tried.
 
-The places themselves are arms like others (`equal.all_but_one`, `equal.one_in_four`). A score chooses among them, so
-that what it would have gained stands in their records.
+The places themselves are arms like others (`placing.py`). A score chooses
+among them, so that what it would have gained stands in their records.
 """
 
 import json
@@ -13,7 +13,8 @@ from pathlib import Path
 
 from torch import Tensor
 
-from study.block_scores import Score, scores, trials
+from study import block_scores, kind_scores
+from study.block_scores import Score, trials
 from study.groups import GROUPS, Group
 from study.plan import fresh_seeds, tuned
 from study.records import Records, circumstances
@@ -21,33 +22,37 @@ from study.rewrites import Site
 from study.running import reach
 from study.snapshots import Snapshots
 from study.state import State
-from study.tasks import Members, Task, batch
+from study.tasks import Members, batch
 
 _PROBE = 1_024  #: samples that a score sees
 
 Row = dict[str, object]
 
 
-def run(path: Path, tasks: Sequence[str], records: Records, snapshots: Snapshots) -> None:
-    """Measure for every task with places of growth whose rate is tuned; what is recorded is not run again."""
+def run(folder: Path, tasks: Sequence[str], records: Records, snapshots: Snapshots) -> None:
+    """Measure for every group of places whose rate is tuned; what is recorded is not run again."""
     for group in GROUPS:
-        if group.places == "blocks" and group.task.name in tasks and (rate := _rate(group, records)):
+        if group.places and group.task.name in tasks and (rate := _rate(group, records)):
             for seeds in _chunks(group):
-                if not set(seeds) <= {row["seed"] for row in read(path, group.task)}:
-                    _add(path, group.task, _rows(group, tuple((rate, seed) for seed in seeds), snapshots))
+                if not set(seeds) <= {row["seed"] for row in read(folder, group)}:
+                    _add(_file(folder, group), _rows(group, tuple((rate, seed) for seed in seeds), snapshots))
 
 
-def read(path: Path, task: Task) -> list[Row]:
-    """Return what is recorded of a task."""
-    file = path / f"{task.name}.jsonl"
+def read(folder: Path, group: Group) -> list[Row]:
+    """Return what is recorded of a group of places."""
+    file = _file(folder, group)
     return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
 
 
-def _add(path: Path, task: Task, rows: Iterator[Row]) -> None:
+def _file(folder: Path, group: Group) -> Path:
+    return folder / group.places / f"{group.task.name}.jsonl"
+
+
+def _add(file: Path, rows: Iterator[Row]) -> None:
     text = "".join(json.dumps(row) + "\n" for row in rows)
-    path.mkdir(parents=True, exist_ok=True)
-    with open(path / f"{task.name}.jsonl", "a") as file:
-        file.write(text)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with open(file, "a") as opened:
+        opened.write(text)
 
 
 def _rate(group: Group, records: Records) -> float | None:
@@ -72,8 +77,9 @@ def _rows(group: Group, members: Members, snapshots: Snapshots) -> Iterator[Row]
         return batch(source, replace(task, batch=_PROBE), seeds, -step, 1.0)
 
     site = Site(task.architecture, seeds, step, probe)
+    scores = block_scores.scores(source) if group.places == "blocks" else kind_scores.scores(source, arms)
     measures: dict[str, Callable[[], Mapping[str, Tensor]]] = {
-        name: partial(_one, name, score, progress.state, site) for name, score in scores(source).items()
+        name: partial(_one, name, score, progress.state, site) for name, score in scores.items()
     }
     measures["trials"] = partial(trials, progress, task, arms, members, site)
     for measure in measures.values():
@@ -82,7 +88,7 @@ def _rows(group: Group, members: Members, snapshots: Snapshots) -> Iterator[Row]
         seconds = round((time.process_time() - begun) / len(members), 3)
         for name, values in found.items():
             for index, (rate, seed) in enumerate(members):
-                said = {"score": name, "seed": seed, "blocks": values[index].tolist(), "seconds": seconds}
+                said = {"score": name, "seed": seed, group.places: values[index].tolist(), "seconds": seconds}
                 yield {"task": task.name, "rate": rate, "step": step, **said, **circumstances()}
 
 

@@ -1,13 +1,13 @@
-"""The page's section on scores of blocks: what each would have gained where places of growth have run."""
+"""The page's section on scores: what each would have gained where places of growth have run."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from scipy import stats
 
-from study import blocks
+from study import places
 from study.analysis import Difference, holm, mean_and_error, oracle, paired
 from study.groups import GROUPS, Group
 from study.lines import line
@@ -16,22 +16,29 @@ from study.tables import probability, signed, table
 
 _BLOCKS = 4
 _SECOND_ORDER = "eigen"  #: what the others are held against, too
-_INTRODUCTION = """## Does a score know the blocks?
+_INTRODUCTIONS = {
+    "blocks": """## Does a score know the blocks?
 
 Four blocks, three blocks' worth of half-steps: one block of four is left out, or one alone gets all of it. A score
 looks at the network right before, and its choice is looked up among the runs above, so that all choose among the very
 same ones. Scores of hidden units are added up over a block where they are positive. *Trial*: the losses of all four
 choices after so many steps. *Rank correlation*: of a score with the true final losses of the four choices, mean over
 seeds. *Random* is the mean of the four; *p* is of no difference, corrected in each column (Holm). *seconds*: processor
-time of the score, for one network. Command: `python benchmarks/study blocks`."""
+time of the score, for one network. Command: `python benchmarks/study places`.""",
+    "kinds": """## Does a score know the kind of branch?
+
+Four blocks, half-steps of all of their attentions, or of as many parameters of their MLPs. Everything else is as above;
+scores of fxgrow are added up over the outputs of the maps of a kind where they are positive. Command:
+`python benchmarks/study places`.""",
+}
 
 
 @dataclass(frozen=True)
 class Choice:
-    """One decision that a score takes: four ways to grow, one for each block, and what came out of them.
+    """One decision that a score takes: ways to grow, one for each block or kind of branch, and what came out of them.
 
     Attributes:
-        losses: final losses, (blocks, seeds).
+        losses: final losses, (places, seeds).
         even: final losses with half-steps of the same share of every block, (seeds,).
         leaves_out: the way of a block is to leave it out, so that it should be the block of the least score.
     """
@@ -42,7 +49,7 @@ class Choice:
     leaves_out: bool
 
     def chosen(self, score: np.ndarray) -> np.ndarray:
-        """Return the block that a score chooses on each seed, (seeds,); the score is (blocks, seeds)."""
+        """Return the place that a score chooses on each seed, (seeds,); the score is (places, seeds)."""
         return score.argmin(0) if self.leaves_out else score.argmax(0)
 
     def correlations(self, score: np.ndarray) -> list[float]:
@@ -54,34 +61,38 @@ class Choice:
 def section(records: Records) -> str:
     """Return a table for each task and decision that has run, or nothing."""
     parts = []
-    for group in (group for group in GROUPS if group.places == "blocks"):
-        scores, seconds = _scores(records.folder / "blocks", group)
-        parts += [_table(choice, scores, seconds) for choice in _choices(records, group) if scores]
-    return "\n\n".join([_INTRODUCTION, *parts]) if parts else ""
+    for kind, introduction in _INTRODUCTIONS.items():
+        found = []
+        for group in (group for group in GROUPS if group.places == kind):
+            scores, seconds = _scores(records.folder, group)
+            found += [_table(choice, scores, seconds) for choice in _choices(records, group) if scores]
+        parts += [introduction, *found] if found else []
+    return "\n\n".join(parts)
 
 
 def _scores(folder: Path, group: Group) -> tuple[dict[str, np.ndarray], dict[str, float]]:
-    """Return each score, (blocks, seeds), and its seconds."""
-    rows = sorted(blocks.read(folder, group.task), key=lambda row: int(str(row["seed"])))
+    """Return each score, (places, seeds), and its seconds."""
+    rows = sorted(places.read(folder, group), key=lambda row: int(str(row["seed"])))
     values: dict[str, list[object]] = {}
     seconds: dict[str, list[float]] = {}
     for row in rows:
-        values.setdefault(str(row["score"]), []).append(row["blocks"])
+        values.setdefault(str(row["score"]), []).append(row[group.places])
         seconds.setdefault(str(row["score"]), []).append(float(str(row["seconds"])))
     whole = {name: np.array(found, float).T for name, found in values.items() if len(found) == group.fresh}
     return whole, {name: float(np.mean(seconds[name])) for name in whole}
 
 
-def _choices(records: Records, group: Group) -> list[Choice]:
-    lines = [line(records, group.task, arm, group.fresh, group.rate_of) for arm in (group.baseline, *group.arms)]
-    known = [one.numbers("loss") if one else None for one in lines]
-    found = []
-    for first, said in ((1, "one block is left out"), (1 + _BLOCKS, "one block gets all")):
-        losses = known[first : first + _BLOCKS]
-        if known[0] and len(losses) == _BLOCKS and all(losses):
+def _choices(records: Records, group: Group) -> Iterator[Choice]:
+    """Yield the decisions of a group whose runs are complete."""
+    base, *lines = [line(records, group.task, arm, group.fresh, group.rate_of) for arm in (group.baseline, *group.arms)]
+    parts = {"one block is left out": lines[:_BLOCKS], "one block gets all": lines[_BLOCKS:]}
+    if group.places == "kinds":
+        parts = {"one kind gets all": lines}
+    for said, part in parts.items():
+        known = [one.numbers("loss") for one in part if one]
+        if base and known and len(known) == len(part):
             title = f"{group.task.title}, {group.fresh} fresh seeds: {said}"
-            found.append(Choice(title, np.array(losses), np.array(known[0]), first == 1))
-    return found
+            yield Choice(title, np.array(known), np.array(base.numbers("loss")), said == "one block is left out")
 
 
 def _table(choice: Choice, scores: Mapping[str, np.ndarray], seconds: Mapping[str, float]) -> str:

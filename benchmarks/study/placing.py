@@ -1,0 +1,46 @@
+"""Arms of equal parameters and equal cost: which blocks grow, and which kind of branch."""
+
+from study.arms import Arm, Event, depth, evenly
+from study.rewrites import HalfSteps, Rewrite, Then
+from study.tasks import Task
+from study.units import HalfShare, HalfUnits
+
+
+def even(task: Task, cycles: int = 2) -> Arm:
+    """Return the baseline of places: three blocks' worth of half-steps, spread over all four."""
+    heads, units = task.block.heads * 3 // 4, task.block.hidden * 3 // 4
+    if heads:
+        share = HalfShare(units, heads=heads)
+        return _place(task, f"half-steps of {heads} random heads and {units} units in each block", share, cycles)
+    return _place(task, f"half-steps of {units} random units in each block", HalfUnits(units, "random"), cycles)
+
+
+def all_but_one(task: Task, cycles: int = 2) -> list[Arm]:
+    """Return half-steps of three blocks of four: as many arms as there are blocks to leave out, in their order."""
+    without = [tuple(i for i in range(4) if i != left) for left in range(4)]
+    return [_place(task, f"blocks {', '.join(map(str, chosen))}", HalfSteps(chosen), cycles) for chosen in without]
+
+
+def one_in_four(task: Task, cycles: int = 2) -> list[Arm]:
+    """Return three blocks' worth of half-steps at one block alone, in the order of the blocks."""
+    return [
+        _place(task, f"block {i} in four", Then((HalfSteps((i,)), HalfSteps((i, i + 1)))), cycles) for i in range(4)
+    ]
+
+
+def kinds(task: Task) -> list[Arm]:
+    """Return half-steps of both kinds of branches, of all of the attention alone, and of as much of the MLPs.
+
+    Width 32: an attention has 4,288 parameters, 64 hidden units with their norm 4,256, two heads and 31 units 4,303.
+    """
+    heads = task.block.heads
+    ways = {
+        f"half-steps of {heads // 2} random heads and 31 units in each block": HalfShare(31, heads=heads // 2),
+        "half-steps of the attention of each block": HalfShare(0, heads=heads),
+        "half-steps of 64 random units in each block": HalfShare(64),
+    }
+    return [_place(task, name, rewrite, cycles=1) for name, rewrite in ways.items()]
+
+
+def _place(task: Task, name: str, rewrite: Rewrite, cycles: int) -> Arm:
+    return Arm(name, depth(task.block, 4), evenly(task.steps, cycles), (Event(task.steps // 2, rewrite),))
