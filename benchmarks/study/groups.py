@@ -110,7 +110,11 @@ _OTHERS = tuple(TASKS[name] for name in ("mnist1d-transformer", "mnist1d-convnet
 #: the same with blocks that add nothing at first, which is better for networks from scratch too: the stronger baseline
 _SILENT = [
     (task, [silent(arm) for arm in arms], fresh)
-    for task, arms, fresh in ((_TEXT, _TEXT_CORE, 4), (_MLP, _MLP_CORE, 18), (_WARPED, _WARPED_CORE, 3))
+    for task, arms, fresh in (
+        (_TEXT, [*_TEXT_CORE, grown(_TEXT, FULL, MIDDLE, 1.25)], 4),
+        (_MLP, _MLP_CORE, 18),
+        (_WARPED, _WARPED_CORE, 3),
+    )
 ]
 
 #: rates that are held at their peak: better for runs that are short
