@@ -111,7 +111,7 @@ _OTHERS = tuple(TASKS[name] for name in ("mnist1d-transformer", "mnist1d-convnet
 _SILENT = [
     (task, [silent(arm) for arm in arms], fresh)
     for task, arms, fresh in (
-        (_TEXT, [*_TEXT_CORE, grown(_TEXT, FULL, MIDDLE, 1.25)], 4),
+        (_TEXT, core(_TEXT, scales=(1.25, 1.0, 0.8)) + [scratch(_TEXT, 8, 0.6)], 4),
         (_MLP, _MLP_CORE, 18),
         (_WARPED, _WARPED_CORE, 3),
     )
