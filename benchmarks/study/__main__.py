@@ -2,7 +2,7 @@
 
     python benchmarks/study run                         # what is not recorded yet; goes on where it was stopped
     python benchmarks/study run --tasks text            # one task
-    python benchmarks/study run --tasks text --arms 'scratch 8' --records runs/again    # repeat a row of the page
+    python benchmarks/study run --records runs/again --tasks text --arms 'scratch 8'    # repeat a row of the page
     python benchmarks/study status                      # what is done and what is left
     python benchmarks/study saddles                     # least eigenvalues while a network trains and grows
     python benchmarks/study places                      # what scores say, where places of growth are tried
@@ -15,7 +15,6 @@ beside other work: nice -n 19 setsid python benchmarks/study run >runs/study/log
 
 import argparse
 import sys
-from fnmatch import fnmatchcase
 from pathlib import Path
 
 sys.path[0] = str(Path(__file__).resolve().parents[1])
@@ -25,22 +24,38 @@ def main(arguments: list[str] | None = None) -> int:
     """Do what the command line asks for; return the exit status."""
     import torch
 
-    from study.plan import experiments
-    from study.records import Records
+    from study.choosing import NoMatchError
+    from study.jsonl import BrokenLineError
 
     options = _parser().parse_args(arguments)
     torch.set_num_threads(options.threads)
     torch._dynamo.config.recompile_limit = 1_000  # one graph for each architecture
+    try:
+        _do(options)
+    except (NoMatchError, BrokenLineError) as error:
+        print(f"study: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _do(options: argparse.Namespace) -> None:
+    from study.choosing import chosen, matching, with_rates
+    from study.plan import experiments
+    from study.records import Records
+    from study.snapshots import Snapshots
+
     records = Records(options.records)
-    chosen = [e for e in experiments() if _wanted(e.task.name, options.tasks) and _wanted(e.arm.name, options.arms)]
     if options.what == "run":
+        from study.repeats import summary
         from study.running_all import run_all
 
-        run_all(chosen, records, Path("runs/study/snapshots"), gated=options.arms == ["*"])
+        asked = chosen(experiments(), options.tasks, options.arms)
+        run_all(with_rates(asked), records, Snapshots.of(records), gated=options.arms == ["*"])
+        print(summary(asked, records))
     elif options.what == "status":
         from study.running_all import status
 
-        print(status(chosen, records))
+        print(status(chosen(experiments(), options.tasks, options.arms), records))
     elif options.what == "saddles":
         from study.saddles import run
 
@@ -48,10 +63,9 @@ def main(arguments: list[str] | None = None) -> int:
     elif options.what == "places":
         from study import places
         from study.groups import PLACED
-        from study.snapshots import Snapshots
 
-        tasks = [name for name in PLACED if _wanted(name, options.tasks)]
-        places.run(options.records, tasks, records, Snapshots(Path("runs/study/snapshots")))
+        tasks = matching("--tasks", options.tasks, list(PLACED))
+        places.run(sorted(tasks), records, Snapshots.of(records))
     elif options.what == "planted":
         from study.planted.study import run
 
@@ -65,11 +79,6 @@ def main(arguments: list[str] | None = None) -> int:
         folder = target.parent / "results"
         target.write_text(page(records, draw(records, folder), draw_saddles(records.folder, folder)))
         write(records)
-    return 0
-
-
-def _wanted(name: str, patterns: list[str]) -> bool:
-    return any(fnmatchcase(name, pattern) for pattern in patterns)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -79,7 +88,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--arms", nargs="+", default=["*"], help="names or patterns")
     parser.add_argument("--threads", type=int, default=1, help="of torch (%(default)s)")
     parser.add_argument(
-        "--records", type=Path, default=Path(__file__).parent / "records", help="folder; an empty one repeats rows"
+        "--records", type=Path, default=Path(__file__).parent / "records", help="folder; a new one repeats rows"
     )
     parser.add_argument("--page", default="docs/results.md", help="where the page is written (%(default)s)")
     return parser

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
-_RESAMPLES = 2_000
+_GRID = 2_001  #: costs at which a frontier is looked at
 
 
 @dataclass(frozen=True)
@@ -87,38 +87,39 @@ def cost_to_reach(costs: Sequence[float], losses: np.ndarray, target: float) -> 
     return float("nan")
 
 
-def at_cost(costs: Sequence[float], values: np.ndarray, cost: float) -> np.ndarray:
-    """Return what a frontier has at a cost between those of its arms, interpolated over log cost, (seeds,).
+def at_cost(costs: Sequence[float], values: np.ndarray, cost: float | np.ndarray) -> np.ndarray:
+    """Return what a frontier has at a cost between those of its arms, interpolated over log cost: (seeds, *cost).
 
     Args:
         costs: cost of each arm of the frontier, (arms,).
         values: loss or accuracy, (arms, seeds).
-        cost: a cost from the least to the greatest of these.
+        cost: costs from the least to the greatest of these, or one of them.
     """
     order = np.argsort(costs)
     x = np.log(np.asarray(costs, float)[order])
     return np.array([np.interp(np.log(cost), x, column) for column in values[order].T])
 
 
-def cost_ratio(
-    costs: Sequence[float], losses: np.ndarray, base_cost: float, base: np.ndarray
-) -> tuple[float, float, float]:
-    """Return the cost at which a frontier reaches the mean loss of a baseline, baseline = 1, and a 95 % interval.
+def cost_interval(costs: Sequence[float], losses: np.ndarray, base: np.ndarray) -> tuple[float, float] | None:
+    """Return a 95 % interval of the cost at which a frontier reaches the loss of a baseline; None for a single seed.
 
-    The interval resamples seeds, the same for all arms. A resample in which the loss is not reached counts as infinite.
+    It is where Student's t interval of the difference, paired by seed, contains 0: from the least cost at which the
+    frontier is not significantly worse to the cost from which on it is nowhere in doubt that it is as good. An end that
+    the cheapest arm has is that arm's cost (the true one is lower), one that the dearest has not is infinite.
 
     Args:
         costs: (arms,).
         losses: (arms, seeds).
-        base_cost: of the baseline.
-        base: its losses on the same seeds, (seeds,).
+        base: losses of the baseline on the same seeds, (seeds,).
     """
-    generator = np.random.default_rng(0)
-    found = []
-    for _ in range(_RESAMPLES):
-        seeds = generator.integers(len(base), size=len(base))
-        found.append(cost_to_reach(costs, losses[:, seeds].mean(1), float(base[seeds].mean())))
-    resampled = np.nan_to_num(np.asarray(found), nan=np.inf)
-    low, high = np.quantile(resampled, [0.025, 0.975], method="nearest")
-    point = cost_to_reach(costs, losses.mean(1), float(base.mean()))
-    return point / base_cost, float(low) / base_cost, float(high) / base_cost
+    count = len(base)
+    if count < 2:
+        return None
+    grid = np.geomspace(min(costs), max(costs), _GRID)
+    differences = at_cost(costs, losses, grid) - base[:, None]
+    half = stats.t.ppf(0.975, count - 1) * differences.std(0, ddof=1) / count**0.5
+    possible = np.flatnonzero(differences.mean(0) - half <= 0)
+    sure = np.append(differences.mean(0) + half <= 0, True)
+    first_sure = np.flatnonzero(~sure)[-1] + 1 if not sure.all() else 0
+    ends = np.append(grid, np.inf)
+    return float(ends[possible[0] if len(possible) else -1]), float(ends[first_sure])

@@ -21,7 +21,7 @@ from study.training import evaluate
 from study.units import scored, size
 
 #: scores of fxgrow by their names there: of a block, what is positive of its hidden units' priorities, added up
-SUMMED = ("half-step", "eigen", "half-step-gradient", "gradient", "residual", "insertion")
+SUMMED = ("half-step", "eigen", "half-step-gradient", "gradient", "residual", "insertion", "paper")
 TRIALS = (100, 400)  #: steps
 _HELD_OUT = 2_048  #: training samples on which trials and what is left out are judged
 
@@ -116,4 +116,13 @@ def trials(progress: Progress, task: Task, arms: Sequence[Arm], members: Members
             for reached in train(tried, site.step + steps, task, arm, members, source):
                 tried = reached
             losses[steps].append(held_out_loss(tried.state, site, source))
-    return {f"trial of {steps} steps": torch.stack(found, 1) for steps, found in losses.items()}
+    return {_trial(steps): torch.stack(found, 1) for steps, found in losses.items()}
+
+
+def trial_names() -> set[str]:
+    """Return the names of what ``trials`` measures."""
+    return {_trial(steps) for steps in TRIALS}
+
+
+def _trial(steps: int) -> str:
+    return f"trial of {steps} steps"

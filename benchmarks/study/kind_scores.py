@@ -19,7 +19,7 @@ from study.units import scored
 #: the kinds in the order in which a block applies them, with their maps
 KINDS = {"attention": ("attention.qkv", "attention.out"), "mlp": ("mlp.fc1", "mlp.out")}
 #: scores of fxgrow by their names there: of a kind, what is positive of the priorities of its maps' outputs, added up
-SUMMED = ("eigen", "gradient", "residual", "insertion")
+SUMMED = ("eigen", "gradient", "residual", "insertion", "paper")
 
 
 def scores(source: Source, arms: Sequence[Arm]) -> dict[str, Score]:

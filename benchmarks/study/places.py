@@ -1,10 +1,10 @@
 """Where to grow: what each score says of blocks, or of kinds of branches, right before the places of growth are tried.
 
-The places themselves are arms like others (`placing.py`). A score chooses
-among them, so that what it would have gained stands in their records.
+The places themselves are arms like others (`placing.py`). A score chooses among them, so that what it would have gained
+stands in their records.
 """
 
-import json
+import hashlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -13,11 +13,11 @@ from pathlib import Path
 
 from torch import Tensor
 
-from study import block_scores, kind_scores
-from study.block_scores import Score, trials
+from study import block_scores, jsonl, kind_scores
+from study.block_scores import Score, trial_names, trials
 from study.groups import GROUPS, Group
-from study.plan import fresh_seeds, tuned
-from study.records import Records, circumstances
+from study.plan import tuned
+from study.records import Records, cell, circumstances
 from study.rewrites import Site
 from study.running import reach
 from study.snapshots import Snapshots
@@ -26,33 +26,42 @@ from study.tasks import Members, batch
 
 _PROBE = 1_024  #: samples that a score sees
 
-Row = dict[str, object]
+
+def run(tasks: Sequence[str], records: Records, snapshots: Snapshots) -> None:
+    """Measure for every group of places whose rate is tuned; scores that are recorded are not measured again."""
+    for group in (group for group in GROUPS if group.places and group.task.name in tasks):
+        rate = _rate(group, records)
+        if rate is None:
+            arm = group.rate_of or group.baseline
+            print(f"{group.task.name}, {group.places}: waits for the rate of '{arm.name}'")
+            continue
+        for seeds in _chunks(group):
+            known = _scores_of_all(read(records, group), seeds)
+            members = tuple((rate, seed) for seed in seeds)
+            jsonl.append(_file(records, group), _rows(group, members, snapshots, known))
 
 
-def run(folder: Path, tasks: Sequence[str], records: Records, snapshots: Snapshots) -> None:
-    """Measure for every group of places whose rate is tuned; what is recorded is not run again."""
-    for group in GROUPS:
-        if group.places and group.task.name in tasks and (rate := _rate(group, records)):
-            for seeds in _chunks(group):
-                if not set(seeds) <= {row["seed"] for row in read(folder, group)}:
-                    _add(_file(folder, group), _rows(group, tuple((rate, seed) for seed in seeds), snapshots))
+def _scores_of_all(rows: Sequence[jsonl.Row], seeds: Sequence[int]) -> set[str]:
+    """Return the names of the scores that are recorded of all of some seeds."""
+    known = {(row["score"], row["seed"]) for row in rows}
+    return {name for name, _ in known if all((name, seed) in known for seed in seeds)}
 
 
-def read(folder: Path, group: Group) -> list[Row]:
-    """Return what is recorded of a group of places."""
-    file = _file(folder, group)
-    return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+def read(records: Records, group: Group) -> list[jsonl.Row]:
+    """Return what is recorded of a group of places, of its arms as they are and at the rate that is the tuned one."""
+    rate, digest = _rate(group, records), _digest(group)
+    rows = jsonl.read(_file(records, group))
+    return [row for row in rows if row["rate"] == rate and row.get("digest", digest) == digest]
 
 
-def _file(folder: Path, group: Group) -> Path:
-    return folder / group.places / f"{group.task.name}.jsonl"
+def _file(records: Records, group: Group) -> Path:
+    return records.folder / group.places / f"{group.task.name}.jsonl"
 
 
-def _add(file: Path, rows: Iterator[Row]) -> None:
-    text = "".join(json.dumps(row) + "\n" for row in rows)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with open(file, "a") as opened:
-        opened.write(text)
+def _digest(group: Group) -> str:
+    """Return a digest of what is measured; the first records have none."""
+    said = [cell(group.task, arm, 0.0, 0).digest for arm in group.arms], _PROBE
+    return hashlib.sha256(repr(said).encode()).hexdigest()[:12]
 
 
 def _rate(group: Group, records: Records) -> float | None:
@@ -61,27 +70,31 @@ def _rate(group: Group, records: Records) -> float | None:
 
 def _chunks(group: Group) -> Iterator[tuple[int, ...]]:
     """Yield the seeds that the arms train in one batch, so that their snapshots are found."""
-    seeds = fresh_seeds(group.fresh)
+    seeds = group.seeds
     for first in range(0, len(seeds), group.task.together):
         yield seeds[first : first + group.task.together]
 
 
-def _rows(group: Group, members: Members, snapshots: Snapshots) -> Iterator[Row]:
-    """Yield a row for each score and seed."""
-    task, arms = group.task, group.arms[:4]
+def _rows(group: Group, members: Members, snapshots: Snapshots, known: set[str]) -> Iterator[jsonl.Row]:
+    """Yield a row for each seed and each score that is not known."""
+    task, arms, source = group.task, group.arms[:4], group.task.source()
+    scores = block_scores.scores(source) if group.places == "blocks" else kind_scores.scores(source, arms)
+    wanted = {name: score for name, score in scores.items() if name not in known}
+    tried = trial_names() <= known
+    if not wanted and tried:
+        return
     seeds, step = tuple(seed for _, seed in members), arms[0].events[0].at
     progress = reach(task, arms[0], members, step, snapshots)
-    source = task.source()
 
     def probe() -> tuple[Tensor, Tensor]:
         return batch(source, replace(task, batch=_PROBE), seeds, -step, 1.0)
 
     site = Site(task.architecture, seeds, step, probe)
-    scores = block_scores.scores(source) if group.places == "blocks" else kind_scores.scores(source, arms)
     measures: dict[str, Callable[[], Mapping[str, Tensor]]] = {
-        name: partial(_one, name, score, progress.state, site) for name, score in scores.items()
+        name: partial(_one, name, score, progress.state, site) for name, score in wanted.items()
     }
-    measures["trials"] = partial(trials, progress, task, arms, members, site)
+    if not tried:
+        measures["trials"] = partial(trials, progress, task, arms, members, site)
     for measure in measures.values():
         begun = time.process_time()
         found = measure()
@@ -89,7 +102,8 @@ def _rows(group: Group, members: Members, snapshots: Snapshots) -> Iterator[Row]
         for name, values in found.items():
             for index, (rate, seed) in enumerate(members):
                 said = {"score": name, "seed": seed, group.places: values[index].tolist(), "seconds": seconds}
-                yield {"task": task.name, "rate": rate, "step": step, **said, **circumstances()}
+                settings = {"task": task.name, "digest": _digest(group), "rate": rate, "step": step}
+                yield {**settings, **said, **circumstances()}
 
 
 def _one(name: str, score: Score, state: State, site: Site) -> dict[str, Tensor]:

@@ -9,7 +9,7 @@ from study.analysis import Difference, paired
 from study.arms import Arm
 from study.groups import GATES, GROUPS
 from study.records import Records
-from study.tasks import Task
+from study.tasks import Task, fresh_seeds
 
 GATE_SEEDS = 3
 _BEYOND = 3  #: a grid goes on for so many doublings at most
@@ -30,6 +30,11 @@ class Experiment:
     def confirms(self) -> bool:
         """Whether the rate is fixed and the seeds are fresh."""
         return bool(self.tuning)
+
+    @property
+    def tunes(self) -> "Experiment":
+        """Return the experiment that tunes the rate of one that confirms."""
+        return Experiment(self.task, self.rate_of or self.arm, self.tuning)
 
     def rates(self, records: Records) -> tuple[float, ...]:
         """Return the rates to run: the grid, or the one that was tuned; none while the tuning is not finished."""
@@ -78,19 +83,14 @@ def experiments() -> Iterator[Experiment]:
             opened.add(group.task.name)
             for fresh in (0, GATE_SEEDS):
                 for arm in GATES[group.task.name]:
-                    yield replace(_experiment(group.task, arm, fresh), is_gate=True)
+                    yield replace(_experiment(group.task, arm, fresh_seeds(fresh)), is_gate=True)
         for arm in (group.baseline, *group.arms):
-            yield replace(_experiment(group.task, arm, group.fresh), rate_of=group.rate_of)
+            yield replace(_experiment(group.task, arm, group.seeds), rate_of=group.rate_of)
 
 
-def _experiment(task: Task, arm: Arm, fresh: int) -> Experiment:
+def _experiment(task: Task, arm: Arm, fresh: tuple[int, ...]) -> Experiment:
     tuning = tuple(range(task.tuning))
-    return Experiment(task, arm, fresh_seeds(fresh), tuning) if fresh else Experiment(task, arm, tuning)
-
-
-def fresh_seeds(count: int) -> tuple[int, ...]:
-    """Return seeds on which nothing was tuned or chosen."""
-    return tuple(range(1000, 1000 + count))
+    return Experiment(task, arm, fresh, tuning) if fresh else Experiment(task, arm, tuning)
 
 
 def gate(records: Records, task: Task) -> Difference | None:

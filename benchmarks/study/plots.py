@@ -45,19 +45,19 @@ def _curve(frontier: Frontier, records: Records) -> Curve:
 
 def draw_saddles(folder: Path, target: Path) -> list[Path]:
     """Write the figures of the saddle question, if it was measured, and return their paths."""
-    found = report_saddles.means(folder)
+    found = report_saddles.seen(folder)
     return [_draw_steps(found, target), _draw_along(found, target)] if found else []
 
 
-def _draw_along(found: report_saddles.Means, target: Path) -> Path:
+def _draw_along(found: report_saddles.Seen, target: Path) -> Path:
     """Draw the loss along the eigenvector of the least eigenvalue, a panel for each time."""
     path, grown = target / "saddles_along.svg", {arm: dict(rows) for arm, rows in found.items() if arm != "before"}
     steps = sorted(set().union(*grown.values()))
     with _saved(path, 1, len(steps), (9, 2.8), sharey=True) as (figure, axes):
         for panel, step in zip(axes, steps, strict=True):
             for index, (arm, rows) in enumerate(grown.items()):
-                panel.plot(ALONG, rows[step]["escape_test"], color=f"C{index}", label=arm)
-                panel.plot(ALONG, rows[step]["escape_probe"], color=f"C{index}", linestyle=":")
+                panel.plot(ALONG, rows[step]["escape_test"].mean(0), color=f"C{index}", label=arm)
+                panel.plot(ALONG, rows[step]["escape_probe"].mean(0), color=f"C{index}", linestyle=":")
             panel.axhline(0, color="gray", linewidth=0.5)
             panel.set(xlabel="distance along v", title=f"{step:,} steps after growth", ylim=(-0.1, 0.2))
             panel.title.set_fontsize("small")
@@ -66,7 +66,7 @@ def _draw_along(found: report_saddles.Means, target: Path) -> Path:
     return path
 
 
-def _draw_steps(found: report_saddles.Means, target: Path) -> Path:
+def _draw_steps(found: report_saddles.Seen, target: Path) -> Path:
     """Draw the loss and what eigenvalues say over the steps after growth."""
     path = target / "saddles.svg"
     panels = {
@@ -78,7 +78,7 @@ def _draw_steps(found: report_saddles.Means, target: Path) -> Path:
         for panel, (key, title) in zip(axes, panels.items(), strict=True):
             for arm, points in found.items():
                 steps = [step for step, _ in points]
-                panel.plot(steps, [row[key] for _, row in points], marker="o", markersize=3, label=arm)
+                panel.plot(steps, [row[key].mean() for _, row in points], marker="o", markersize=3, label=arm)
             panel.set_xscale("symlog", linthresh=10)
             panel.set(xlabel="steps after growth", title=title)
             panel.title.set_fontsize("small")

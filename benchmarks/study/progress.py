@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TextIO
 
 _WIDTH = 24
-_EVERY = 300.0  #: seconds between two lines of a log
+_FIRST, _EVERY = 30.0, 300.0  #: seconds to the first line of a log, and between two
 
 
 @dataclass
@@ -23,11 +23,13 @@ class Bar:
 
     def __post_init__(self) -> None:
         self._begun, self._at = time.monotonic(), self.done
-        self._shown = self._begun
+        self._shown: float | None = None
 
     def show(self, said: str, more: float = 0.0) -> None:
         """Show what is being done; ``more`` is the part of it that is done and not yet counted in ``done``."""
         now, terminal = time.monotonic(), self.stream.isatty()
+        if self._shown is None:  # what came before was no work: data are read, networks compiled
+            self._begun, self._at, self._shown = now, self.done + more, now - _EVERY + _FIRST
         if now - self._shown < (0.2 if terminal else _EVERY):
             return
         self._shown = now

@@ -1,8 +1,8 @@
 """Finished cells: JSON lines, one for each task, arm, rate and seed."""
 
 import hashlib
-import json
 import platform
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+from study import jsonl
 from study.arms import Arm
 from study.tasks import Task
 
@@ -39,30 +40,50 @@ class Records:
     def __init__(self, folder: Path = FOLDER) -> None:
         self.folder = folder
         self.rows: dict[Cell, dict[str, object]] = {}
-        for path in sorted(folder.glob("*.jsonl")):
-            for line in path.read_text().splitlines():
-                self._keep(json.loads(line))
+        self._together: Counter[tuple[object, ...]] = Counter()
+        self.read()
+
+    @property
+    def published(self) -> bool:
+        """Whether they are those of the repository."""
+        return self.folder.resolve() == FOLDER.resolve()
+
+    def read(self) -> None:
+        """Read what is on the disk: other processes may have recorded something."""
+        for path in sorted(self.folder.glob("*.jsonl")):
+            for row in jsonl.read(path):
+                self._keep(row)
 
     def _keep(self, row: dict[str, object]) -> None:
-        self.rows[Cell(**{name: row[name] for name in Cell.__dataclass_fields__})] = row
+        key = Cell(**{name: row[name] for name in Cell.__dataclass_fields__})
+        if key in self.rows:
+            self._together[_job(self.rows[key])] -= 1
+        self.rows[key] = row
+        self._together[_job(row)] += 1
+
+    def together(self, row: dict[str, object]) -> int:
+        """Return how many networks trained in one batch with that of a row: they have the very same seconds."""
+        return self._together[_job(row)]
 
     def __contains__(self, wanted: Cell) -> bool:
         return wanted in self.rows
 
     def add(self, task: Task, arm: Arm, found: Iterable[dict[str, object]]) -> None:
         """Append what came out of a run, with the machine, the versions and the time."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with open(self.folder / f"{task.name}.jsonl", "a") as file:
-            for row in found:
-                key = cell(task, arm, float(str(row["rate"])), int(str(row["seed"])))
-                whole = {**vars(key), **row, **circumstances()}
-                file.write(json.dumps(whole) + "\n")
-                self._keep(whole)
+        keys = ((row, cell(task, arm, float(str(row["rate"])), int(str(row["seed"])))) for row in found)
+        rows = [{**vars(key), **row, **circumstances()} for row, key in keys]
+        jsonl.append(self.folder / f"{task.name}.jsonl", rows)
+        for row in rows:
+            self._keep(row)
 
     def of(self, task: Task, arm: Arm, rate: float, seeds: Sequence[int]) -> list[dict[str, object]] | None:
         """Return the records of an arm in the order of the seeds, or None if some are missing."""
         cells = [cell(task, arm, rate, seed) for seed in seeds]
         return [self.rows[key] for key in cells] if all(key in self for key in cells) else None
+
+
+def _job(row: dict[str, object]) -> tuple[object, ...]:
+    return row["task"], row["arm"], row["digest"], row.get("seconds")
 
 
 def circumstances() -> dict[str, str]:

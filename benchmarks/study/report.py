@@ -7,8 +7,9 @@ import numpy as np
 
 from study import report_costs, report_places, report_planted, report_saddles
 from study.analysis import holm, mean_and_error, oracle, paired
+from study.claims import PRICES
 from study.groups import GATES, GROUPS, Group
-from study.lines import Line, line
+from study.lines import Line, line, prices
 from study.plan import GATE_SEEDS, binds, gate
 from study.records import Records
 from study.tables import probability, signed, table
@@ -21,8 +22,9 @@ learning rate and seed. Do not edit; `study.md` says what the tasks and arms are
 - Every arm is tuned over the same rates on the same seeds, and where an end of them is best, beyond it, by halves or
   doubles, until it is not; * marks a rate behind which nothing has run yet. Tables on *fresh seeds* use no seed on
   which a rate was tuned or an arm was chosen. Tables on *tuning seeds* are exploration: no p-value stands there.
-- *Cost* is parameters x steps, *FLOPs* counts all products, attention's too; *seconds* is processor time for one seed
-  in a batch of several. All three with the baseline = 1.
+- *Cost* is parameters x steps, *FLOPs* counts all products, attention's too; *seconds* is processor time for one seed,
+  compiling included. All three with the baseline = 1. Networks train in batches, and a seed takes less time in a bigger
+  batch: seconds are compared between batches of as many networks only, and where there are none, none stand there.
 - Differences are paired by seed, with their standard error and 95 % interval (Student's t); *p* is corrected for the
   number of comparisons in its table (Holm)."""
 
@@ -66,7 +68,8 @@ def _gates(records: Records) -> str:
 
 
 def _section(group: Group, records: Records) -> Iterator[str]:
-    found = [line(records, group.task, arm, group.fresh, group.rate_of) for arm in (group.baseline, *group.arms)]
+    arms = (group.baseline, *group.arms)
+    found = [line(records, group.task, arm, group.fresh, group.rate_of, group.after) for arm in arms]
     known = [one for one in found if one is not None]
     if found[0] is None or len(known) < 2:
         return
@@ -79,7 +82,8 @@ def _section(group: Group, records: Records) -> Iterator[str]:
     yield _comparisons(known, bool(group.fresh))
     if group.places and len(known) > 2:
         yield _ceiling(known)
-    commands = [f"python benchmarks/study run --tasks {group.task.name} --arms '{one.arm.name}'" for one in known]
+    command = f"python benchmarks/study run --records runs/again --tasks {group.task.name} --arms"
+    commands = [f"{command} '{one.arm.name}'" for one in known]
     yield "<details><summary>Commands, row by row</summary>\n\n```\n" + "\n".join(commands) + "\n```\n\n</details>"
 
 
@@ -130,7 +134,8 @@ def _tested(known: Sequence[Line]) -> list[list[str]]:
 
 
 def _numbers(one: Line, base: Line) -> list[str]:
-    ratios = [f"{one.mean(key) / base.mean(key):.2f}" for key in ("cost", "flops", "seconds")]
+    paid = [prices([one, base], key) for key in PRICES]
+    ratios = [f"{own[0] / own[1]:.2f}" if own else "" for own in paid]
     loss, error = mean_and_error(one.numbers("loss"))
     accuracy, spread = (100 * value for value in mean_and_error(one.numbers("accuracy")))
     measured = [f"{loss:.4f}{_plus_minus(error, 4)}", f"{accuracy:.2f}{_plus_minus(spread, 2)} %"]

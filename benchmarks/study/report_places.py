@@ -2,12 +2,11 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from scipy import stats
 
-from study import places
+from study import jsonl, places
 from study.analysis import Difference, holm, mean_and_error, oracle, paired
 from study.groups import GROUPS, Group
 from study.lines import line
@@ -24,12 +23,13 @@ looks at the network right before, and its choice is looked up among the runs ab
 same ones. Scores of hidden units are added up over a block where they are positive. *Trial*: the losses of all four
 choices after so many steps. *Rank correlation*: of a score with the true final losses of the four choices, mean over
 seeds. *Random* is the mean of the four; *p* is of no difference, corrected in each column (Holm). *seconds*: processor
-time of the score, for one network. Command: `python benchmarks/study places`.""",
+time of the score, for one network. Command, behind that of the even growth above:
+`python benchmarks/study places --records runs/again`.""",
     "kinds": """## Does a score know the kind of branch?
 
 Four blocks, half-steps of all of their attentions, or of as many parameters of their MLPs. Everything else is as above;
-scores of fxgrow are added up over the outputs of the maps of a kind where they are positive. Command:
-`python benchmarks/study places`.""",
+scores of fxgrow are added up over the outputs of the maps of a kind where they are positive. Command, behind that
+of both kinds above: `python benchmarks/study places --records runs/again`.""",
 }
 
 
@@ -64,27 +64,35 @@ def section(records: Records) -> str:
     for kind, introduction in _INTRODUCTIONS.items():
         found = []
         for group in (group for group in GROUPS if group.places == kind):
-            scores, seconds = _scores(records.folder, group)
-            found += [_table(choice, scores, seconds) for choice in _choices(records, group) if scores]
+            scores, seconds = _scores(records, group)
+            whole = {name: found for name, found in scores.items() if found.shape[1] == group.fresh}
+            found += [_table(choice, whole, seconds) for choice in _choices(records, group) if whole]
+            found += [_unfinished(group, scores)] if len(whole) < len(scores) else []
         parts += [introduction, *found] if found else []
     return "\n\n".join(parts)
 
 
-def _scores(folder: Path, group: Group) -> tuple[dict[str, np.ndarray], dict[str, float]]:
+def _scores(records: Records, group: Group) -> tuple[dict[str, np.ndarray], dict[str, float]]:
     """Return each score, (places, seeds), and its seconds."""
-    rows = sorted(places.read(folder, group), key=lambda row: int(str(row["seed"])))
-    values: dict[str, list[object]] = {}
-    seconds: dict[str, list[float]] = {}
-    for row in rows:
-        values.setdefault(str(row["score"]), []).append(row[group.places])
-        seconds.setdefault(str(row["score"]), []).append(float(str(row["seconds"])))
-    whole = {name: np.array(found, float).T for name, found in values.items() if len(found) == group.fresh}
-    return whole, {name: float(np.mean(seconds[name])) for name in whole}
+    rows: dict[str, dict[int, jsonl.Row]] = {}
+    for row in sorted(places.read(records, group), key=lambda row: int(row["seed"])):
+        if row["seed"] in group.seeds:
+            rows.setdefault(row["score"], {})[row["seed"]] = row
+    values = {name: np.array([row[group.places] for row in own.values()], float).T for name, own in rows.items()}
+    return values, {name: float(np.mean([row["seconds"] for row in own.values()])) for name, own in rows.items()}
+
+
+def _unfinished(group: Group, scores: Mapping[str, np.ndarray]) -> str:
+    """Say which scores are not in the tables."""
+    counts = {name: found.shape[1] for name, found in scores.items() if found.shape[1] != group.fresh}
+    said = ", ".join(f"{name} ({count})" for name, count in counts.items())
+    return f"{group.task.title}: not on all {group.fresh} seeds, and so not shown: {said}."
 
 
 def _choices(records: Records, group: Group) -> Iterator[Choice]:
     """Yield the decisions of a group whose runs are complete."""
-    base, *lines = [line(records, group.task, arm, group.fresh, group.rate_of) for arm in (group.baseline, *group.arms)]
+    arms = (group.baseline, *group.arms)
+    base, *lines = [line(records, group.task, arm, group.fresh, group.rate_of, group.after) for arm in arms]
     parts = {"one block is left out": lines[:_BLOCKS], "one block gets all": lines[_BLOCKS:]}
     if group.places == "kinds":
         parts = {"one kind gets all": lines}

@@ -7,7 +7,7 @@ import numpy as np
 from scipy import stats
 
 from study.analysis import Difference, holm, mean_and_error, paired
-from study.planted.study import RATES, Row, read
+from study.planted.study import RATES, Row, at_tuned_rate, read
 from study.planted.teacher import HARD, OUTPUTS, VARIANTS
 from study.tables import probability, table
 
@@ -22,8 +22,8 @@ _RESAMPLES = 2_000
 
 def section(folder: Path) -> str:
     """Return the tables of all variants that have run, or nothing."""
-    rows = read(folder / "planted" / "planted.jsonl")
-    parts = [_variant(variant.name, rows) for variant in VARIANTS]
+    path = folder / "planted" / "planted.jsonl"
+    parts = [_variant(variant.name, at_tuned_rate(read(path, variant))) for variant in VARIANTS]
     parts = [part for part in parts if part]
     if not parts:
         return ""
@@ -36,12 +36,11 @@ Differences are of the logarithm of the test error without noise, paired by seed
 corrected in each table (Holm). *Hard* is the share of the units that went to the hard outputs (chance
 {HARD / OUTPUTS:.0%}), with its 95 % interval over seeds. *Rank correlation*: of a score with what an output gains
 if it gets all 64 units, mean over seeds. *trial* trains both ways for 150 steps: the empirical reference. Command:
-`python benchmarks/study planted`."""
+`python benchmarks/study planted --records runs/again`."""
     return "\n\n".join([introduction, *parts])
 
 
-def _variant(name: str, rows: Sequence[Row]) -> str:
-    own = [row for row in rows if row["variant"] == name]
+def _variant(name: str, own: Sequence[Row]) -> str:
     losses = _by(own, "arm", "loss")
     if _BASE not in losses:
         return ""
@@ -61,10 +60,10 @@ def _variant(name: str, rows: Sequence[Row]) -> str:
 
 def _by(rows: Sequence[Row], key: str, value: str) -> dict[str, list[float]]:
     """Return the values of each arm, by seed."""
-    found: dict[str, list[float]] = {}
-    for row in sorted((row for row in rows if key in row), key=lambda row: int(str(row["seed"]))):
-        found.setdefault(str(row[key]), []).append(float(str(row[value])))
-    return found
+    found: dict[str, dict[int, float]] = {}
+    for row in sorted((row for row in rows if key in row), key=lambda row: int(row["seed"])):
+        found.setdefault(str(row[key]), {})[row["seed"]] = float(row[value])
+    return {name: list(own.values()) for name, own in found.items()}
 
 
 def _said(difference: Difference, p: float) -> list[str]:

@@ -5,9 +5,9 @@ output; eigenvalues by fxgrow's public API at the snapshot and 10, 100 and 1,000
 eigenvector of the whole model's least one: how far down it goes there, and how far along the gradient.
 """
 
-import json
+import time
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 
@@ -19,7 +19,9 @@ from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 import fxgrow
 from fxgrow.curvature import spectra
+from study import jsonl
 from study.networks import Network, plain, skeleton
+from study.records import circumstances
 from study.rewrites import Copies, HalfSteps, Rewrite, Site
 from study.sources import Source
 from study.state import State, initial
@@ -38,25 +40,25 @@ Data = tuple[Tensor, Tensor]
 
 
 def run(path: Path) -> None:
-    """Measure, and write one line for each arm, seed and step."""
+    """Measure what is not recorded yet, and write a line for each arm, step and seed when it is known.
+
+    Training is short, and is done again for what is left.
+    """
     torch._dynamo.config.recompile_limit = 1_000
     warnings.filterwarnings("ignore", message=".torch.jit.script")
     task = TASKS[TASK]
     source = task.source()
-    state, rows = initial(task.architecture, (task.block,) * BLOCKS, SEEDS), []
-    step = 0
+    state, step = initial(task.architecture, (task.block,) * BLOCKS, SEEDS), 0
     for until in BEFORE:
         state, step = _train(state, task, source, step, until), until
-        rows += list(_look(state, task, source, "before", until - BEFORE[-1]))
+        _record(path, state, task, source, "before", until - BEFORE[-1])
     for arm, rewrite in ARMS.items():
         grown, now = state.map(torch.Tensor.clone), step
         if rewrite is not None:
             grown = rewrite(grown, Site(task.architecture, SEEDS, step, lambda: batch(source, task, SEEDS, -1, 1.0)))
         for after in AFTER:
             grown, now = _train(grown, task, source, now, step + after), step + after
-            rows += list(_look(grown, task, source, arm, after))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+            _record(path, grown, task, source, arm, after)
 
 
 def _train(state: State, task: Task, source: Source, step: int, until: int) -> State:
@@ -69,14 +71,18 @@ def _train(state: State, task: Task, source: Source, step: int, until: int) -> S
     return state
 
 
-def _look(state: State, task: Task, source: Source, arm: str, step: int) -> Iterator[dict[str, object]]:
-    """Yield what there is to see of each seed's network."""
+def _record(path: Path, state: State, task: Task, source: Source, arm: str, step: int) -> None:
+    """Write down what there is to see of each seed's network that is not recorded."""
+    known = {(row["arm"], row["step"], row["seed"]) for row in jsonl.read(path)}
     losses = evaluate(skeleton(task.architecture, state.shapes), state, source.test_x, source.test_y)[0]
     for index, seed in enumerate(SEEDS):
-        network = Network(task.architecture, state.shapes)
-        network.load_state_dict({name: value[index] for name, value in state.values().items()})
-        measured = _measure(plain(network), _probe(source), (source.test_x, source.test_y))
-        yield {"arm": arm, "step": step, "seed": seed, "loss": losses[index].item(), **measured}
+        if (arm, step, seed) not in known:
+            network = Network(task.architecture, state.shapes)
+            network.load_state_dict({name: value[index] for name, value in state.values().items()})
+            measured = _measure(plain(network), _probe(source), (source.test_x, source.test_y))
+            row = {"arm": arm, "step": step, "seed": seed, "loss": losses[index].item(), **measured}
+            jsonl.append(path, [{**row, **circumstances()}])
+            print(f"{time.strftime('%H:%M:%S')} saddles: {arm}, step {step:+d}, seed {seed}", flush=True)
 
 
 @cache

@@ -42,6 +42,11 @@ class Task:
     negative: bool = False  #: capacity does not bind, and no gain is expected: shown for that
 
 
+def fresh_seeds(count: int, after: int = 0) -> tuple[int, ...]:
+    """Return seeds on which nothing was tuned or chosen, but for the first ``after`` ones."""
+    return tuple(range(1000 + after, 1000 + after + count))
+
+
 def batch(source: Source, task: Task, seeds: Sequence[int], step: int, share: float) -> tuple[Tensor, Tensor]:
     """Return the mini-batch of a step for all seeds, (seeds, samples, ...): the same for every arm.
 

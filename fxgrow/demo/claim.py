@@ -13,14 +13,15 @@ class Claim:
     seeds: int  #: on which nothing was tuned
     cost: float  #: in parameters x steps
     low: float  #: of the 95 % interval of the cost
-    high: float
-    seconds: float  #: in processor time
+    high: float | None  #: None: open
+    seconds: float | None  #: in processor time; None: not measured for both alike
 
     def __str__(self) -> str:
+        interval = f"{self.low:.2f} and more" if self.high is None else f"{self.low:.2f} to {self.high:.2f}"
+        time = "" if self.seconds is None else f", in {self.seconds:.2f} of its time there"
         return (
             f"In the study, over {self.seeds} seeds on which nothing was tuned, half-steps reach the loss of the "
-            f"network from scratch at {self.cost:.2f} of its cost (95 % interval {self.low:.2f} to {self.high:.2f}), "
-            f"in {self.seconds:.2f} of its time there."
+            f"network from scratch at {self.cost:.2f} of its cost (95 % interval {interval}){time}."
         )
 
 

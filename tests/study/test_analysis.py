@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 from scipy import stats
-from study.analysis import cost_ratio, cost_to_reach, holm, mean_and_error, oracle, paired
+from study.analysis import at_cost, cost_interval, cost_to_reach, holm, mean_and_error, oracle, paired
 
 
 def test_a_paired_difference_is_the_t_test_of_the_differences() -> None:
@@ -49,20 +49,46 @@ def test_the_cost_of_a_loss_lies_on_the_line_between_two_arms() -> None:
     assert cost_to_reach([1.0, 4.0], np.array([1.5, 1.0]), 2.0) == 1.0
 
 
-def test_the_interval_of_a_cost_holds_the_truth() -> None:
+@pytest.mark.parametrize("seeds", [3, 4, 18])
+def test_the_interval_of_a_cost_holds_the_truth_as_often_as_it_says(seeds: int) -> None:
+    generator, runs = np.random.default_rng(0), 300
+    held = 0
+    for _ in range(runs):
+        luck = generator.normal(0, 0.05, seeds)
+        losses = np.array([3.0, 1.0])[:, None] + luck + generator.normal(0, 0.3, (2, seeds))
+        low, high = cost_interval([1.0, 4.0], losses, 2.0 + luck + generator.normal(0, 0.3, seeds)) or (0.0, 0.0)
+        held += low <= 2.0 <= high
+    assert held / runs > 0.92
+
+
+def test_the_interval_of_a_cost_is_where_the_t_interval_of_the_difference_contains_0() -> None:
     generator = np.random.default_rng(0)
-    luck = generator.normal(0, 0.05, 30)
-    losses = np.array([3.0, 1.0])[:, None] + luck + generator.normal(0, 0.02, (2, 30))
-    point, low, high = cost_ratio([1.0, 4.0], losses, 4.0, 2.0 + luck)
-    assert low <= point <= high
-    assert low < 0.5 < high
-    assert high - low < 0.1
+    base = generator.normal(2, 0.1, 5)
+    losses = np.array([3.0, 1.0])[:, None] + generator.normal(0, 0.1, (2, 5))
+    low, high = cost_interval([1.0, 4.0], losses, base) or (0.0, 0.0)
+    assert low < cost_to_reach([1.0, 4.0], losses.mean(1), base.mean()) < high
+    assert paired(at_cost([1.0, 4.0], losses, low), base).low == pytest.approx(0, abs=2e-3)
+    assert paired(at_cost([1.0, 4.0], losses, high), base).high == pytest.approx(0, abs=2e-3)
 
 
-def test_a_loss_that_is_never_reached_has_no_upper_end() -> None:
-    point, _, high = cost_ratio([1.0, 4.0], np.array([[3.0, 3.0], [2.9, 2.9]]), 4.0, np.array([2.0, 2.0]))
-    assert math.isnan(point)
-    assert high == math.inf
+@pytest.mark.parametrize(
+    ("losses", "expected"),
+    [
+        ([[3.0, 3.1], [2.9, 3.0]], (math.inf, math.inf)),
+        ([[1.0, 1.1], [0.9, 1.0]], (1.0, 1.0)),
+        ([[3.0, 1.1], [1.0, 2.9]], (1.0, math.inf)),
+    ],
+    ids=["never", "already by the cheapest arm", "in doubt everywhere"],
+)
+def test_an_interval_ends_with_the_arms(losses: list[list[float]], expected: tuple[float, float]) -> None:
+    assert cost_interval([1.0, 4.0], np.array(losses), np.array([2.0, 2.11])) == expected
+
+
+def test_the_baseline_reaches_its_own_loss_at_its_cost_and_one_seed_has_no_interval() -> None:
+    base = np.array([1.0, 1.2, 1.1])
+    shorter = base + np.array([0.5, 0.6, 0.4])
+    assert cost_interval([0.5, 1.0], np.array([shorter, base]), base) == (1.0, 1.0)
+    assert cost_interval([0.5, 1.0], np.array([[2.0], [1.0]]), np.array([1.0])) is None
 
 
 def test_the_oracle_is_chosen_on_the_other_half_of_the_seeds() -> None:

@@ -1,5 +1,6 @@
 """Scores of blocks and of kinds are what they say; trials are the beginning of the very runs that they judge."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from study.rewrites import HalfSteps, Site
 from study.running import reach, run
 from study.snapshots import Snapshots
 from study.state import Leaf, State
-from study.tasks import Task, batch
+from study.tasks import Members, Task, batch
 from study.units import HalfShare, scored
 from torch.func import functional_call
 
@@ -42,6 +43,18 @@ def _site(small: Task) -> Site:
     return Site(small.architecture, SEEDS, 4, lambda: batch(drawn, replace(small, batch=64), SEEDS, -4, 1.0))
 
 
+def test_a_new_score_is_measured_without_those_that_are_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    group, records = _kinds(IMAGES), Records(tmp_path)
+    monkeypatch.setattr(places, "GROUPS", (group,))
+    monkeypatch.setattr(places, "tuned", lambda *_: 0.01)
+    monkeypatch.setattr(block_scores, "TRIALS", (1,))
+    for names in ((), ("gradient",)):
+        monkeypatch.setattr(kind_scores, "SUMMED", names)
+        places.run(["small"], records, Snapshots(tmp_path / "snapshots"))
+    found = [row["score"] for row in places.read(records, group)]
+    assert found.count("gradient") == found.count("trial of 1 steps") == found.count("the MLPs") == 2
+
+
 @pytest.mark.parametrize(("group", "count"), [(_group(TEXT), 4), (_kinds(TEXT), 2)], ids=["blocks", "kinds"])
 def test_every_score_is_recorded_once_for_each_seed_and_place(
     group: Group, count: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -51,13 +64,34 @@ def test_every_score_is_recorded_once_for_each_seed_and_place(
     monkeypatch.setattr(block_scores, "TRIALS", (1, 2))
     monkeypatch.setattr(block_scores, "SUMMED", ("half-step",))
     monkeypatch.setattr(kind_scores, "SUMMED", ("gradient",))
+    records, snapshots = Records(tmp_path), Snapshots(tmp_path / "snapshots")
     for _ in range(2):
-        places.run(tmp_path / "places", ["small"], Records(tmp_path), Snapshots(tmp_path / "snapshots"))
-    rows = places.read(tmp_path / "places", group)
+        places.run(["small"], records, snapshots)
+    rows = places.read(records, group)
     found = [(row["score"], row["seed"]) for row in rows]
     assert len(set(found)) == len(found) == 2 * len({name for name, _ in found})
     assert {"change of the stream", "trial of 1 steps", "trial of 2 steps"} <= {name for name, _ in found}
     assert all(len(row[group.places]) == count and row["seconds"] >= 0 for row in rows)
+
+
+def test_what_is_recorded_belongs_to_the_arms_and_the_rate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    group, records = _group(MLP), Records(tmp_path)
+    other = replace(group, arms=tuple(replace(arm, zero=True) for arm in group.arms))
+    measured: list[float] = []
+
+    def rows(group: Group, members: Members, snapshots: Snapshots, known: set[str]) -> Iterator[dict[str, object]]:
+        wanted = {"score"} - known
+        measured.extend(members[0][0] for _ in wanted)
+        settings = {"digest": places._digest(group)}
+        return ({"score": name, "rate": rate, "seed": seed, **settings} for name in wanted for rate, seed in members)
+
+    monkeypatch.setattr(places, "_rows", rows)
+    for now, rate in ((group, 0.01), (group, 0.01), (group, 0.02), (other, 0.02), (other, 0.02)):
+        monkeypatch.setattr(places, "GROUPS", (now,))
+        monkeypatch.setattr(places, "tuned", lambda *_, rate=rate: rate)
+        places.run(["small"], records, Snapshots(tmp_path / "snapshots"))
+        assert len(places.read(records, now)) == 2
+    assert measured == [0.01, 0.02, 0.02]
 
 
 def test_a_trial_is_the_beginning_of_the_run_that_it_judges(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

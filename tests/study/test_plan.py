@@ -13,6 +13,7 @@ from study.plan import Experiment, binds, experiments, fresh_seeds, gate, tried,
 from study.records import FOLDER, Records, cell
 from study.running_all import jobs, run_all
 from study.schedules import Change, Cycle, rates
+from study.snapshots import Snapshots
 
 
 def _arm(name: str = "arm", steps: int = 3) -> Arm:
@@ -114,7 +115,7 @@ def test_what_is_recorded_is_not_run_again(tmp_path: Path) -> None:
     study = [Experiment(small, arm, (0, 1)), Experiment(small, arm, (7,), (0, 1))]
     records = Records(tmp_path / "records")
     assert [len(job.members) for job in jobs(study, records)] == [4]
-    run_all(study, records, tmp_path)
+    run_all(study, records, Snapshots(tmp_path / "snapshots"))
     assert len(records.rows) == 2 * len(tried(records, small, arm, (0, 1))) + 1
     assert not list(jobs(study, Records(tmp_path / "records")))
 

@@ -91,7 +91,19 @@ def test_a_run_is_recorded_reported_and_not_run_again(tmp_path: Path, monkeypatc
     text = path.read_text()
     study.run(path)
     assert path.read_text() == text
+    assert study.at_tuned_rate(study.read(path, VARIANTS[0]))
     assert all(row["machine"] for row in map(json.loads, text.splitlines()))
     said = report_planted.section(tmp_path)
     assert "| planted four |" in said
     assert "| residual, best four |" in said
+    with monkeypatch.context() as other:
+        other.setattr(students, "STEPS", 7)
+        assert not study.read(path, VARIANTS[0])
+    path.write_text(text + json.dumps({"variant": VARIANTS[0].name, "rate": _other_rate(text), "tuned": 0.0}) + "\n")
+    assert not study.at_tuned_rate(study.read(path, VARIANTS[0]))
+
+
+def _other_rate(text: str) -> float:
+    """Return a rate of the grid that was not the best."""
+    used = {row["rate"] for row in map(json.loads, text.splitlines()) if "arm" in row}
+    return next(rate for rate in study.RATES if rate not in used)

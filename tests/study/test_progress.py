@@ -33,11 +33,22 @@ def test_a_terminal_is_drawn_over_and_a_log_gets_lines() -> None:
     terminal, log = _Terminal(), io.StringIO()
     for stream in (terminal, log):
         bar = Bar(10.0, stream=stream)
+        bar.show("zero", 1.0)
         bar.show("one", 5.0)
         bar.clear()
     assert terminal.getvalue().startswith("\r[")
     assert "\n" not in terminal.getvalue()
-    assert log.getvalue().endswith("one\n")
+    assert log.getvalue().endswith(" min left: one\n")
+
+
+def test_the_first_line_of_a_log_comes_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, log = [0.0], io.StringIO()
+    monkeypatch.setattr(progress.time, "monotonic", lambda: clock[0])
+    bar = Bar(1000.0, stream=log)
+    for second in range(700):
+        clock[0] = float(second)
+        bar.show(f"second {second}", second)
+    assert [line.split("second ")[1] for line in log.getvalue().splitlines()] == ["30", "330", "630"]
 
 
 def test_a_log_is_not_flooded() -> None:

@@ -1,10 +1,16 @@
 """The page says what the records say, and nothing about what has not run."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
+import study.records
+from study import claims
+from study.arms import Arm
+from study.claims import Reached
 from study.groups import FRONTIERS, GATES, GROUPS
 from study.plan import fresh_seeds, gate
 from study.records import Records
@@ -12,9 +18,12 @@ from study.report import page
 from study.saddles import ALONG
 from study.tasks import TASKS
 
+from fxgrow.demo.claim import Claim
 
-def _row(rate: float, seed: int, loss: float, cost: float = 100.0) -> dict[str, object]:
-    numbers = {"loss": loss, "accuracy": 0.5, "cost": cost, "flops": cost, "seconds": cost, "parameters": 7}
+
+def _row(rate: float, seed: int, loss: float, cost: float = 100.0, seconds: float | None = None) -> dict[str, object]:
+    spent = {"cost": cost, "flops": cost, "seconds": seconds or cost}
+    numbers = {"loss": loss, "accuracy": 0.5, "parameters": 7, **spent}
     return {"rate": rate, "seed": seed, **numbers}
 
 
@@ -71,6 +80,28 @@ def test_a_cost_that_lies_outside_of_what_was_tried_is_said_so(
     assert f"| scratch 8 | {said} | {said} |" in line
 
 
+def _batches(records: Records, arm: Arm, sizes: dict[int, float]) -> None:
+    """Record fresh seeds of an arm, in batches of so many networks that take so many seconds each."""
+    seeds = iter(fresh_seeds(sum(sizes)))
+    for size, seconds in sizes.items():
+        records.add(TASKS["text"], arm, [_row(0.016, next(seeds), 1.5, 100.0, seconds) for _ in range(size)])
+
+
+def test_seconds_are_compared_between_batches_of_one_size(tmp_path: Path) -> None:
+    records = Records(tmp_path)
+    group = next(group for group in GROUPS if group.task.name == "text" and group.fresh == 4)
+    one, other, *_ = group.arms
+    for arm, sizes in ((group.baseline, {3: 10.0, 1: 30.0}), (one, {1: 15.0, 3: 6.0}), (other, {4: 8.0})):
+        tuning = [_row(rate, 0, 1 + abs(place - 1)) for place, rate in enumerate(group.task.rates)]
+        records.add(group.task, arm, tuning)
+        _batches(records, arm, sizes)
+    known = [line.split(" | ") for line in page(records).splitlines() if " fresh |" not in line]
+    cells = {line[0][2:]: line[5] for line in known if len(line) == 12}
+    assert cells[group.baseline.name] == "1.00"
+    assert cells[one.name] == "0.60"
+    assert cells[other.name] == ""
+
+
 def test_grown_networks_are_held_against_shorter_runs_at_their_cost(tmp_path: Path) -> None:
     records = Records(tmp_path)
     grown, plain = [f for f in FRONTIERS if f.task.name == "text"][:2]
@@ -100,9 +131,10 @@ def test_tables_of_fresh_seeds_have_corrected_p_values_and_commands(tmp_path: Pa
 def test_places_are_held_against_the_best_of_them(tmp_path: Path) -> None:
     records = Records(tmp_path)
     group = next(group for group in GROUPS if group.places)
-    _record(records, group.task.name, group.baseline, 1.5, fresh=group.fresh)
+    seeds = group.after + group.fresh
+    _record(records, group.task.name, group.baseline, 1.5, fresh=seeds)
     for place, arm in enumerate(group.arms):
-        _record(records, group.task.name, arm, 1.4 + 0.1 * place, fresh=group.fresh)
+        _record(records, group.task.name, arm, 1.4 + 0.1 * place, fresh=seeds)
     (line,) = [line for line in page(records).splitlines() if line.startswith("| the best place")]
     assert "-0.1" in line
 
@@ -114,10 +146,15 @@ def test_a_score_of_blocks_has_the_loss_of_what_it_chooses(tmp_path: Path) -> No
     for place, arm in enumerate(group.arms):
         _record(records, "text", arm, 1.5 + 0.1 * place, fresh=group.fresh)
     found = {"knows": [1.0, 2.0, 3.0, 4.0], "is wrong": [4.0, 3.0, 2.0, 1.0]}
-    rows = [{"seed": s, "score": n, "blocks": b, "seconds": 2} for n, b in found.items() for s in range(group.fresh)]
+    common = {"rate": group.task.rates[1], "seconds": 2}
+    seeds = group.seeds
+    rows = [{"seed": seed, "score": name, "blocks": own, **common} for name, own in found.items() for seed in seeds]
+    rows += [{"seed": seed, "score": "half-run", "blocks": [0.0] * 4, **common} for seed in seeds[:2]]
+    rows += [{**row, "rate": 0.5, "blocks": [9.0] * 4} for row in rows]
     (tmp_path / "blocks").mkdir()
     (tmp_path / "blocks" / "text.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     lines = page(records).split("## Does a score know the blocks?")[1].splitlines()
+    assert f"{group.task.title}: not on all 6 seeds, and so not shown: half-run (2)." in lines
     (right,), (wrong,) = ([line.split(" | ") for line in lines if line.startswith(f"| {name} |")] for name in found)
     assert (right[1], wrong[1]) == ("+1.00 ± 0.00", "-1.00 ± 0.00")
     assert [float(line[2].split(" ±")[0]) for line in (right, wrong)] == pytest.approx([0.0, 0.3], abs=0.002)
@@ -129,8 +166,46 @@ def test_the_saddle_section_says_how_far_the_loss_falls_along_the_escape_directi
     down = [abs(t) + (-0.5 if t == 0.25 else 0.0) for t in ALONG]
     curves = {"escape_probe": down, "escape_test": [abs(t) for t in ALONG], "gradient_test": down}
     rows = [{"arm": "not grown", "step": 0, "seed": seed, **numbers, **curves} for seed in (0, 1)]
+    rows[1] |= {"loss": 1.2, "escape_probe": [1.4 * t for t in down], "gradient_test": [1.4 * t for t in down]}
     path = tmp_path / "saddles" / "mnist1d-mlp.jsonl"
     path.parent.mkdir()
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     (line,) = [line for line in page(Records(tmp_path)).splitlines() if line.startswith("| not grown | +0 |")]
-    assert line.endswith("| -0.2500 at +0.25 | 0 | -0.2500 at +0.25 |")
+    assert line.endswith("| -0.3000 ± 0.0500 at +0.25 | 0 | -0.3000 ± 0.0500 at +0.25 |")
+    assert "| 1.1000 ± 0.1000 |" in line
+
+
+@pytest.fixture
+def claimed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(claims, "TARGET", tmp_path / "study.json")
+    frontier = next(f for f in FRONTIERS if f.task.name == "mnist1d-mlp" and f.title == "1-2-4-8 by half-steps")
+    records = Records(tmp_path / "records")
+    grown = zip(frontier.arms, (0.2, 0.3), (80.0, 20.0), strict=False)
+    for arm, loss, cost in ((frontier.baseline, 0.25, 100.0), *grown):
+        _record(records, "mnist1d-mlp", arm, loss, cost, frontier.fresh)
+    return tmp_path / "records"
+
+
+def test_what_the_library_claims_comes_from_the_records_of_the_repository_only(
+    claimed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    claims.write(Records(claimed))
+    assert not claims.TARGET.exists()
+    monkeypatch.setattr(study.records, "FOLDER", claimed)
+    claims.write(Records(claimed))
+    claim = msgspec.json.decode(claims.TARGET.read_bytes(), type=Claim)
+    assert claim.cost == pytest.approx(0.4, abs=0.01)
+    assert claim.high is not None
+    assert claim.low <= claim.cost <= claim.high
+
+
+def test_what_is_not_known_is_no_number_in_the_claim(claimed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(study.records, "FOLDER", claimed)
+    reached = Reached({"cost": 0.7, "flops": 0.7}, {}, (0.6, float("inf")))
+    monkeypatch.setattr(claims, "reached", lambda *_: reached)
+    claims.write(Records(claimed))
+    claim = msgspec.json.decode(claims.TARGET.read_bytes(), type=Claim)
+    assert (claim.high, claim.seconds) == (None, None)
+    assert "0.60 and more)." in str(claim)
+    monkeypatch.setattr(claims, "reached", lambda *_: replace(reached, points={"cost": float("nan")}))
+    assert claims.claim(Records(claimed)) is None

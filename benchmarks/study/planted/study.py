@@ -1,28 +1,30 @@
 """Run the planted task: some seeds of a variant at a time, all arms in one batch; what is recorded is not run again."""
 
-import json
+import hashlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import torch
 
+from study import jsonl
+from study.jsonl import Row
 from study.planted import arms, students
 from study.planted.teacher import VARIANTS, Teacher, Variant
 from study.progress import Bar
 from study.records import circumstances
 
-RATES, TUNING, FRESH, TOGETHER = (0.003, 0.01, 0.03), (0, 1, 2), 12, 4
-
-Row = dict[str, object]
+RATES, TUNING, FRESH, TOGETHER = (0.003, 0.01, 0.03, 0.1), (0, 1, 2), 12, 4
 
 
 def run(path: Path) -> None:
     """Tune the rate for even growth, and then run every arm at it on fresh seeds."""
-    missing = [(variant, seeds) for variant in VARIANTS for seeds in _chunks() if not _has(path, variant, seeds)]
+    peaks = {variant: tuned(path, variant) for variant in VARIANTS}
+    chunks = [(variant, seeds) for variant in VARIANTS for seeds in _chunks()]
+    missing = [(variant, seeds) for variant, seeds in chunks if not set(seeds) <= _done(path, variant)]
     bar = Bar(len(missing) * students.STEPS)
     for variant, seeds in missing:
-        peak = tuned(path, variant)
-        _add(path, _rows(variant, seeds, peak, lambda step, said=variant.name: bar.show(f"planted, {said}", step)))
+        said = f"planted, {variant.name}"
+        jsonl.append(path, _rows(variant, seeds, peaks[variant], lambda step, said=said: bar.show(said, step)))
         bar.done += students.STEPS
 
 
@@ -33,13 +35,17 @@ def _chunks() -> list[tuple[int, ...]]:
 
 def tuned(path: Path, variant: Variant) -> float:
     """Return the rate that is best for even growth on the tuning seeds; measure it if that is not recorded."""
-    known = {float(str(row["rate"])): row for row in read(path) if row["variant"] == variant.name and "tuned" in row}
+    known = _losses(read(path, variant))
     for rate in RATES:
         if rate not in known:
-            loss = _even(variant, rate)
-            known[rate] = {"variant": variant.name, "rate": rate, "tuned": loss, **circumstances()}
-            _add(path, [known[rate]])
-    return min(known, key=lambda rate: float(str(known[rate]["tuned"])))
+            known[rate] = _even(variant, rate)
+            jsonl.append(path, [{"tuned": known[rate], **_common(variant, rate)}])
+    return min(known, key=known.__getitem__)
+
+
+def _losses(rows: Sequence[Row]) -> dict[float, float]:
+    """Return the loss of even growth at each rate of the grid that has run."""
+    return {row["rate"]: row["tuned"] for row in rows if "tuned" in row and row["rate"] in RATES}
 
 
 def _even(variant: Variant, rate: float) -> float:
@@ -66,7 +72,7 @@ def _rows(variant: Variant, seeds: Sequence[int], rate: float, report: students.
     grown = students.grow(base, seeds, torch.stack(list(given.values())))
     students.train(grown, teachers, seeds, range(students.GROWTH, students.STEPS), rate, report)
     losses = students.errors(grown, teachers, seeds).mean(1).view(len(given), len(seeds))
-    common = {"variant": variant.name, "rate": rate, **circumstances()}
+    common = _common(variant, rate)
     for index, seed in enumerate(seeds):
         hard = teachers[index].hard
         for name, loss in zip(given, losses[:, index].tolist(), strict=True):
@@ -76,19 +82,27 @@ def _rows(variant: Variant, seeds: Sequence[int], rate: float, report: students.
             yield {"score": name, "seed": seed, "priorities": found[index].tolist(), **common}
 
 
-def read(path: Path) -> list[Row]:
-    """Return what is recorded."""
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+def read(path: Path, variant: Variant) -> list[Row]:
+    """Return what is recorded of a variant with the settings as they are; the first records do not say theirs."""
+    digest = _digest(variant)
+    own = [row for row in jsonl.read(path) if row["variant"] == variant.name]
+    return [row for row in own if row.get("digest", digest) == digest]
 
 
-def _has(path: Path, variant: Variant, seeds: Sequence[int]) -> bool:
-    found = {row["seed"] for row in read(path) if row["variant"] == variant.name and "arm" in row}
-    return set(seeds) <= found
+def at_tuned_rate(rows: Sequence[Row]) -> list[Row]:
+    """Return the rows of arms and scores at the rate that is best for even growth."""
+    losses = _losses(rows)
+    return [row for row in rows if losses and "tuned" not in row and row["rate"] == min(losses, key=losses.__getitem__)]
 
 
-def _add(path: Path, rows: Iterable[Row]) -> None:
-    """Append rows in one write, so that a run that is stopped leaves all of a batch or nothing."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    text = "".join(json.dumps(row) + "\n" for row in rows)
-    with open(path, "a") as file:
-        file.write(text)
+def _done(path: Path, variant: Variant) -> set[int]:
+    return {row["seed"] for row in at_tuned_rate(read(path, variant)) if "arm" in row}
+
+
+def _common(variant: Variant, rate: float) -> Row:
+    return {"variant": variant.name, "digest": _digest(variant), "rate": rate, **circumstances()}
+
+
+def _digest(variant: Variant) -> str:
+    sizes = students.STEPS, students.GROWTH, students.BATCH, students.HIDDEN, students.UNITS
+    return hashlib.sha256(repr((variant, sizes, arms.SCORES)).encode()).hexdigest()[:12]
