@@ -120,12 +120,12 @@ _SILENT = [
     for task, arms, fresh in (
         (_TEXT, [*core(_TEXT, scales=(1.25, 1.0, 0.8)), scratch(_TEXT, 8, 0.6)], 4),
         (_MLP, _MLP_CORE, 18),
-        (_WARPED, _WARPED_CORE, 3),
+        (_WARPED, core(_WARPED, scales=(1.25, 1.0, 0.7)), 3),
     )
 ]
 
 #: rates that are held at their peak: better for runs that are short
-_MLP_HELD = core_held(_MLP, scales=(1.25, 1.0, 0.7, 0.5))
+_MLP_HELD = core_held(_MLP, scales=(1.25, 1.0, 0.7))
 
 FRONTIERS: tuple[Frontier, ...] = (
     *_frontiers(_MLP, _MLP_CORE, 18),
@@ -228,5 +228,4 @@ GROUPS: tuple[Group, ...] = (
     *(_group("Cost, rates held", _MLP, [GATES[_MLP.name][1], *_MLP_HELD[1:]], _MLP_HELD[0]).on(n) for n in (0, 18)),
     *(group.on(fresh) for group in (_WIDTH, _STEPS) for fresh in (0, 12)),
     *(_silent(task, arms, fresh) for task, arms, confirming in _SILENT for fresh in (0, confirming)),
-    *_moments(_MLP_LONG, 1.0, 6),
 )
