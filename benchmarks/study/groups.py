@@ -45,6 +45,11 @@ class Group:
     after: int = 0
 
     @property
+    def members(self) -> tuple[Arm, ...]:
+        """The baseline and what is compared with it."""
+        return (self.baseline, *self.arms)
+
+    @property
     def seeds(self) -> tuple[int, ...]:
         """The fresh seeds."""
         return fresh_seeds(self.fresh, self.after)

@@ -25,6 +25,7 @@ class Experiment:
     tuning: tuple[int, ...] = ()  #: seeds of the experiment that tuned the rate; none: this one does
     is_gate: bool = False  #: one of the two networks that show whether capacity binds
     rate_of: Arm | None = None  #: the arm whose tuned rate it takes, where that is not its own
+    explores: bool = False  #: nothing is claimed of it on fresh seeds, so that its grid ends where it ends
 
     @property
     def confirms(self) -> bool:
@@ -38,6 +39,8 @@ class Experiment:
 
     def rates(self, records: Records) -> tuple[float, ...]:
         """Return the rates to run: the grid, or the one that was tuned; none while the tuning is not finished."""
+        if self.explores:
+            return self.task.rates
         if not self.confirms:
             return grid(records, self.task, self.arm, self.seeds)
         best = tuned(records, self.task, self.rate_of or self.arm, self.tuning)
@@ -78,14 +81,17 @@ def tried(records: Records, task: Task, arm: Arm, seeds: tuple[int, ...]) -> dic
 def experiments() -> Iterator[Experiment]:
     """Yield the study: before the first arms of a task its gate, tuned and then on fresh seeds."""
     opened = set()
+    claimed = {(group.task.name, group.rate_of or arm) for group in GROUPS if group.fresh for arm in group.members}
+    claimed |= {(name, arm) for name, gates in GATES.items() for arm in gates}
     for group in GROUPS:
         if group.task.name not in opened:
             opened.add(group.task.name)
             for fresh in (0, GATE_SEEDS):
                 for arm in GATES[group.task.name]:
                     yield replace(_experiment(group.task, arm, fresh_seeds(fresh)), is_gate=True)
-        for arm in (group.baseline, *group.arms):
-            yield replace(_experiment(group.task, arm, group.seeds), rate_of=group.rate_of)
+        for arm in group.members:
+            explores = (group.task.name, arm) not in claimed and not group.fresh
+            yield replace(_experiment(group.task, arm, group.seeds), rate_of=group.rate_of, explores=explores)
 
 
 def _experiment(task: Task, arm: Arm, fresh: tuple[int, ...]) -> Experiment:

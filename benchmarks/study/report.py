@@ -19,9 +19,10 @@ _INTRODUCTION = """# Results of the study
 Made by `python benchmarks/study report` from `benchmarks/study/records/`: one line there for each task, arm,
 learning rate and seed. Do not edit; `study.md` says what the tasks and arms are, and what is true.
 
-- Every arm is tuned over the same rates on the same seeds, and where an end of them is best, beyond it, by halves or
-  doubles, until it is not; * marks a rate behind which nothing has run yet. Tables on *fresh seeds* use no seed on
-  which a rate was tuned or an arm was chosen. Tables on *tuning seeds* are exploration: no p-value stands there.
+- Every arm is tuned over the same rates on the same seeds, and where an end of them is best for an arm that is to run
+  on fresh seeds, beyond it, by halves or doubles, until it is not; * marks a rate behind which nothing has run. Tables
+  on *fresh seeds* use no seed on which a rate was tuned or an arm was chosen. Tables on *tuning seeds* are exploration:
+  no p-value stands there.
 - *Cost* is parameters x steps, *FLOPs* counts all products, attention's too; *seconds* is processor time for one seed,
   compiling included. All three with the baseline = 1. Networks train in batches, and a seed takes less time in a bigger
   batch: seconds are compared between batches of as many networks only, and where there are none, none stand there.
@@ -68,8 +69,7 @@ def _gates(records: Records) -> str:
 
 
 def _section(group: Group, records: Records) -> Iterator[str]:
-    arms = (group.baseline, *group.arms)
-    found = [line(records, group.task, arm, group.fresh, group.rate_of, group.after) for arm in arms]
+    found = [line(records, group.task, arm, group.fresh, group.rate_of, group.after) for arm in group.members]
     known = [one for one in found if one is not None]
     if found[0] is None or len(known) < 2:
         return

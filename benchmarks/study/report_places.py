@@ -91,8 +91,7 @@ def _unfinished(group: Group, scores: Mapping[str, np.ndarray]) -> str:
 
 def _choices(records: Records, group: Group) -> Iterator[Choice]:
     """Yield the decisions of a group whose runs are complete."""
-    arms = (group.baseline, *group.arms)
-    base, *lines = [line(records, group.task, arm, group.fresh, group.rate_of, group.after) for arm in arms]
+    base, *lines = [line(records, group.task, arm, group.fresh, group.rate_of, group.after) for arm in group.members]
     parts = {"one block is left out": lines[:_BLOCKS], "one block gets all": lines[_BLOCKS:]}
     if group.places == "kinds":
         parts = {"one kind gets all": lines}

@@ -88,6 +88,13 @@ def test_a_grid_goes_on_beyond_the_end_that_is_best_until_it_is_not(
     )
 
 
+def test_arms_of_which_something_is_claimed_are_tuned_beyond_an_end() -> None:
+    claimed = {(e.task.name, (e.rate_of or e.arm)) for e in experiments() if e.confirms}
+    for experiment in experiments():
+        if not experiment.confirms:
+            assert experiment.explores == ((experiment.task.name, experiment.arm) not in claimed)
+
+
 def test_a_rate_at_which_a_run_diverges_is_not_chosen(tmp_path: Path) -> None:
     small, arm, records = task(MLP), _arm(), Records(tmp_path)
     records.add(small, arm, _rows({(0.01, 0): float("nan"), (0.02, 0): 9.0}))
