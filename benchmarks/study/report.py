@@ -17,7 +17,7 @@ from study.tasks import TASKS
 
 _INTRODUCTION = """# Results of the study
 Made by `python benchmarks/study report` from `benchmarks/study/records/`: one line there for each task, arm,
-learning rate and seed. Do not edit; `study.md` says what the tasks and arms are, and what is true.
+learning rate and seed. Do not edit; `study.md` says what is true, `running_the_study.md` what the tasks and arms are.
 
 - Every arm is tuned over the same rates on the same seeds, and where an end of them is best for an arm that is to run
   on fresh seeds, beyond it, by halves or doubles, until it is not; * marks a rate behind which nothing has run. Tables
