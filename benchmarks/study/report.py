@@ -61,10 +61,12 @@ def _gates(records: Records) -> str:
     for name, (small, big) in GATES.items():
         task, found = TASKS[name], gate(records, TASKS[name])
         verdict = "not run" if found is None else "yes" if binds(found) else "no"
-        lines.append(
-            [task.title, small.name, big.name, signed(found), verdict + (" (none expected)" if task.negative else "")]
-        )
-    head = ["task", "smaller", "bigger", "loss, bigger - smaller", "better by more than 3 errors"]
+        both = [
+            one and f"{one.mean('loss'):.4f}" for one in (line(records, task, arm, GATE_SEEDS) for arm in (small, big))
+        ]
+        said = [f"{arm.name}: {loss}" if loss else arm.name for arm, loss in zip((small, big), both, strict=True)]
+        lines.append([task.title, *said, signed(found), verdict + (" (none expected)" if task.negative else "")])
+    head = ["task", "smaller, its loss", "bigger, its loss", "bigger - smaller", "better by more than 3 errors"]
     return table(head, lines) + f"\n\nBoth at their tuned rates, on {GATE_SEEDS} fresh seeds."
 
 
