@@ -5,6 +5,7 @@ seed. torch uses one thread, unless FXGROW_TEST_THREADS asks for more: the tests
 processes already share the cores. Nor do the processes that tests start take more.
 """
 
+import gc
 import os
 import secrets
 
@@ -33,6 +34,18 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     if _PROFILE == "explore" and config.option.hypothesis_seed is None:
         config.option.hypothesis_seed = secrets.randbelow(2**32)
+
+
+def pytest_collection_finish() -> None:
+    """Take off each test what the libraries that are loaded by now would cost it.
+
+    lightning, once imported, has torch ask the driver, and not its own runtime, whether there is a GPU. Where there is
+    no driver it is looked for each time, and torch asks whenever it enters a mode of fake tensors. And the objects of
+    all these modules need not be gone through whenever garbage is collected: none of them goes.
+    """
+    os.environ.pop("PYTORCH_NVML_BASED_CUDA_CHECK", None)
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_runtest_setup() -> None:

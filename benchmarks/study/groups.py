@@ -60,7 +60,7 @@ class Group:
 
 
 #: tasks on which two cosine cycles, the second with twice the peak, are better for everybody
-_CYCLES = {"mnist1d-mlp": 2, "mnist1d-mlp-long": 2, "mnist1d-transformer": 2, "mnist1d-convnet": 2}
+_CYCLES = {"mnist1d-mlp": 2, "mnist1d-transformer": 2, "mnist1d-convnet": 2}
 
 _MLP, _TEXT, _WARPED = TASKS["mnist1d-mlp"], TASKS["text"], TASKS["warped-digits"]
 
@@ -115,8 +115,6 @@ _LONG_CORE = [
     *(grown(_LONG, FULL, EARLY, scale) for scale in (1.0, 0.75, 0.55)),
     scratch(_LONG, 8, 0.55),
 ]
-_MLP_LONG = TASKS["mnist1d-mlp-long"]
-_MLP_LONG_CORE = core(_MLP_LONG, 2, scales=(1.0, 0.6))
 _OTHERS = tuple(TASKS[name] for name in ("mnist1d-transformer", "mnist1d-convnet"))
 
 #: the same with blocks that add nothing at first, which is better for networks from scratch too: the stronger baseline
@@ -125,7 +123,7 @@ _SILENT = [
     for task, arms, fresh in (
         (_TEXT, [*core(_TEXT, scales=(1.25, 1.0, 0.8)), scratch(_TEXT, 8, 0.6)], 4),
         (_MLP, _MLP_CORE, 18),
-        (_WARPED, core(_WARPED, scales=(1.25, 1.0, 0.7)), 3),
+        (_WARPED, core(_WARPED, scales=(1.25, 1.0)), 3),
     )
 ]
 
@@ -139,7 +137,6 @@ FRONTIERS: tuple[Frontier, ...] = (
     *_frontiers(_WARPED, _WARPED_CORE, 3),
     *(frontier for task in _OTHERS for frontier in _frontiers(task, core(task, cycles=2), 12)),
     *_frontiers(_LONG, _LONG_CORE, 3),
-    *_frontiers(_MLP_LONG, _MLP_LONG_CORE, 6),
     *(frontier for task, arms, fresh in _SILENT for frontier in _frontiers(task, arms, fresh, ", last maps zero")),
     *_frontiers(_MLP, _MLP_HELD, 18, ", rate held"),
 )
@@ -206,7 +203,7 @@ GROUPS: tuple[Group, ...] = (
     _group("Cost", _SHORT, _SHORT_CORE).on(6),
     _group("Cost", _TEXT, _TEXT_CORE),
     _group("Cost", _MLP, _MLP_CORE).on(18),
-    _OPERATORS.on(18),
+    _OPERATORS.on(12),
     _UNITS.on(18),
     *_places(_MLP, PLACED["mnist1d-mlp"], after=_SEEN, alone=True),
     _group("Cost", _TEXT, _TEXT_CORE).on(4),
@@ -229,7 +226,6 @@ GROUPS: tuple[Group, ...] = (
     *(group for task in (_TEXT, _WARPED) for group in _places(task, PLACED[task.name])),
     *_kinds(_WARPED, PLACED[_WARPED.name]),
     *(group for scale in (0.5, 1.0) for group in _moments(_MLP, scale, 12)),
-    *(_group("Cost", _MLP_LONG, _MLP_LONG_CORE).on(fresh) for fresh in (0, 6)),
     *(_group("Cost, rates held", _MLP, [GATES[_MLP.name][1], *_MLP_HELD[1:]], _MLP_HELD[0]).on(n) for n in (0, 18)),
     *(group.on(fresh) for group in (_WIDTH, _STEPS) for fresh in (0, 12)),
     *(_silent(task, arms, fresh) for task, arms, confirming in _SILENT for fresh in (0, confirming)),

@@ -163,11 +163,3 @@ TASKS["text-long"] = replace(
 TASKS["text-short"] = replace(
     TASKS["text"], name="text-short", title="The same text, 1,000 steps: what fits into an hour", steps=1000
 )
-TASKS["mnist1d-mlp-long"] = replace(
-    TASKS["mnist1d-mlp"],
-    name="mnist1d-mlp-long",
-    title="The same MNIST-1D, four times as many steps",
-    steps=16_000,
-    rates=(0.0025, 0.005, 0.01),
-    tuning=2,
-)

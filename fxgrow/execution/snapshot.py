@@ -18,6 +18,8 @@ _Restore = Callable[[], object]
 _CLOSED = (fx.Proxy, type, FunctionType, BuiltinFunctionType, ModuleType, str, bytes, int, float, complex, type(None))
 #: the most frequent of them, told by their type alone: most attributes of a module are one of these
 _PLAIN = frozenset({FunctionType, BuiltinFunctionType, type, str, bool, int, float, type(None)})
+#: containers that can be told by their type alone; nearly all that a module holds are empty ones, for its hooks
+_CONTAINERS = frozenset({dict, OrderedDict, list, set})
 
 
 class Snapshot:
@@ -34,11 +36,15 @@ class Snapshot:
         self._copies_values = values
         self._seen: dict[int, object] = {}  # keeps what it has seen alive, so that no address is used twice
         self._restores: list[_Restore] = []
+        self._empty: list[Any] = []
         for module in modules:
             self._visit(module)
 
     def restore(self) -> None:
         """Put everything back that is not as it was."""
+        for container in self._empty:
+            if container:
+                container.clear()
         for restore in self._restores:
             restore()
 
@@ -63,9 +69,12 @@ class Snapshot:
 
     def _visit_contents(self, value: Any, contents: Any, *, into_objects: bool) -> None:
         for item in contents.values() if isinstance(contents, dict) else contents:
-            if type(item) not in _PLAIN:
+            kind = type(item)
+            if kind in _CONTAINERS and not item:
+                self._empty.append(item)
+            elif kind not in _PLAIN:
                 self._visit(item, into_objects=into_objects)
-        self._restores.append(lambda: _refill(value, contents))
+        self._restores.append(partial(_refill, value, contents))
 
     def _visit_module(self, module: nn.Module) -> None:
         self._visit_contents(module.__dict__, dict(module.__dict__), into_objects=True)

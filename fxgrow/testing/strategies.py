@@ -1,6 +1,8 @@
 """Random networks, as hypothesis strategies. They shrink towards few and small steps that read the latest value."""
 
+import functools
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from hypothesis import strategies as st
@@ -86,73 +88,78 @@ class _RecipeBuilder:
     def _candidates(self, read: int) -> Iterator[SearchStrategy[Layer]]:
         """Yield strategies for the steps that can read value `read`, simple ones first."""
         yield from (self._convolutions if is_image(self.shapes[read]) else self._dense_layers)(read)
-        yield _steps(st.sampled_from(ACTIVATIONS), read)
+        yield _steps(ACTIVATIONS, read)
         if read in self.mutable:  # more often than others: only a value that nothing has read yet qualifies
-            yield from 3 * [_steps(st.sampled_from(IN_PLACE_ACTIVATIONS), read)]
-        yield _steps(st.sampled_from(("dropout", "functional-dropout")), read)
+            yield from 3 * [_steps(IN_PLACE_ACTIVATIONS, read)]
+        yield _steps(("dropout", "functional-dropout"), read)
         yield from self._joins(read)
-        reusable = [
+        reusable = tuple(
             index
             for index, step in enumerate(self.steps)
             if step.kind in _REUSABLE and self.shapes[step.reads[0]] == self.shapes[read]
-        ]
+        )
         if reusable:
-            yield _steps("reuse", read, of=st.sampled_from(reusable))
+            yield _steps("reuse", read, of=reusable)
 
     def _dense_layers(self, read: int) -> Iterator[SearchStrategy[Layer]]:
         width = self.shapes[read][-1]
-        yield _steps(st.sampled_from(("linear", "functional-linear")), read, size=st.integers(2, 6))
+        yield _steps(("linear", "functional-linear"), read, size=range(2, 7))
         yield _steps("layer-norm", read)
         for index, step in enumerate(self.steps):
             if step.kind == "linear" and channels(self.shapes[step.reads[0]]) == width:
-                yield _steps("tied-linear", read, size=st.just(step.size), of=st.just(index))
+                yield _steps("tied-linear", read, size=step.size, of=index)
         if len(self.shapes[read]) == 1:
             yield _steps("batch-norm", read)
         else:
-            heads = [heads for heads in (1, 2) if width % heads == 0]
-            kinds = st.sampled_from(("attention", "attention-dropout"))
-            yield _steps(kinds, read, groups=st.sampled_from(heads))
+            heads = tuple(heads for heads in (1, 2) if width % heads == 0)
+            yield _steps(("attention", "attention-dropout"), read, groups=heads)
             yield _steps("mean", read)
 
     def _convolutions(self, read: int) -> Iterator[SearchStrategy[Layer]]:
         width, *extent = self.shapes[read]
-        strides = st.integers(1, 2 if max(extent) < 10 else 1)
+        strides = range(1, 3 if max(extent) < 10 else 2)
         for groups in sorted({1, 2, width}):
             if width % groups == 0:
-                sizes = st.sampled_from([size for size in range(groups, 13, groups) if size <= max(6, groups)])
-                kinds = st.sampled_from(("conv", "transposed-conv"))
-                yield _steps(kinds, read, size=sizes, groups=st.just(groups), stride=strides)
-        yield _steps(st.sampled_from(("batch-norm", "group-norm", "pool", "tokens")), read)
+                sizes = tuple(size for size in range(groups, 13, groups) if size <= max(6, groups))
+                yield _steps(("conv", "transposed-conv"), read, size=sizes, groups=groups, stride=strides)
+        yield _steps(("batch-norm", "group-norm", "pool", "tokens"), read)
 
     def _joins(self, read: int) -> Iterator[SearchStrategy[Layer]]:
         shape = self.shapes[read]
         others = {index: other for index, other in enumerate(self.shapes) if index != read}
-        alike = [index for index, other in others.items() if other == shape]
+        alike = tuple(index for index, other in others.items() if other == shape)
         if alike:
             kinds = ("add", "multiply", "add_") if read in self.mutable else ("add", "multiply")
-            yield _steps(st.sampled_from(kinds), read, st.sampled_from(alike))
+            yield _steps(kinds, read, alike)
         if read and self.steps[read - 1].kind in (*IN_PLACE_ACTIVATIONS, "add_"):  # who reads what was overwritten?
             overwritten = self.steps[read - 1].reads[0]
-            yield _steps(st.sampled_from(("add", "concat")), read, st.just(overwritten))
-        stackable = [
+            yield _steps(("add", "concat"), read, overwritten)
+        stackable = tuple(
             index
             for index, other in enumerate(self.shapes)
             if _without_channels(other) == _without_channels(shape) and channels(other) + channels(shape) <= 12
-        ]
+        )
         if stackable:
-            yield _steps("concat", read, st.sampled_from(stackable))
+            yield _steps("concat", read, stackable)
 
 
+#: a value, some to choose from, or the whole numbers of a range, the least being the simplest
+_Choice = str | int | tuple[str, ...] | tuple[int, ...] | range
+
+
+@functools.cache  # hypothesis checks each strategy that is made, which takes longer than to draw from it
 def _steps(
-    kinds: str | SearchStrategy[str],
-    read: int,
-    other: SearchStrategy[int] | None = None,
-    **details: SearchStrategy[int],
+    kinds: str | tuple[str, ...], read: int, other: int | tuple[int, ...] | None = None, **details: _Choice
 ) -> SearchStrategy[Layer]:
     """Return a strategy for steps of some kinds that read value `read`, and an other one if given."""
-    kinds = st.just(kinds) if isinstance(kinds, str) else kinds
-    reads = st.just((read,)) if other is None else st.tuples(st.just(read), other)
-    return st.builds(Layer, kinds, reads, **details)
+    reads = st.just((read,)) if other is None else st.tuples(st.just(read), _one_of(other))
+    return st.builds(Layer, _one_of(kinds), reads, **{name: _one_of(choice) for name, choice in details.items()})
+
+
+def _one_of(choice: _Choice) -> SearchStrategy[Any]:
+    if isinstance(choice, range):
+        return st.integers(choice[0], choice[-1])
+    return st.sampled_from(choice) if isinstance(choice, tuple) else st.just(choice)
 
 
 def _without_channels(shape: Shape) -> tuple[int, Shape]:

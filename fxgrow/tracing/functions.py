@@ -107,7 +107,7 @@ def _homes(functions: Collection[Function], model: nn.Module) -> Iterator[dict[s
     homes = {type(module).__module__ for module in model.modules()} | {function.__module__ for function in functions}
     packages = {home.partition(".")[0] for home in homes} - _OURS
     for name, module in list(sys.modules.items()):
-        if isinstance(module, ModuleType) and name.partition(".")[0] in packages:
+        if name.partition(".")[0] in packages and isinstance(module, ModuleType):
             yield vars(module)
 
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from fxgrow.execution.preservation import preserved
+from fxgrow.tracing.untraced import untraced
 
 _PLAIN = (bool, int, float, str, type(None))
 
@@ -54,7 +55,7 @@ def _work_of_train(module: nn.Module) -> str | None:
     kind = type(module)
     if kind.train is nn.Module.train and kind.eval is nn.Module.eval:
         return None
-    with preserved(module), torch.no_grad():
+    with untraced(), preserved(module), torch.no_grad():
         before = _state(module)
         for mode in (not module.training, module.training):
             module.train(mode)

@@ -25,7 +25,6 @@ from fxgrow.tracing.interception import contexts, interception, replace_in_torch
 from fxgrow.tracing.leaves import COMPOSITES, is_closed, untraceable_classes
 from fxgrow.tracing.obstacles import obstacle, watched_hooks
 from fxgrow.tracing.proxies import holds_proxy, is_own_dict, proxy_of
-from fxgrow.tracing.untraced import untraced
 from fxgrow.tracing.values import IntegerFromDataError, UnknownValueError, Values
 
 #: written on nodes that were recorded under torch.no_grad
@@ -220,8 +219,7 @@ class ModelTracer(fx.Tracer):
 
     def _find_obstacles(self, module: nn.Module, stack: tuple[str, ...]) -> None:
         if module not in self.obstacles:
-            with untraced():
-                self.obstacles[module] = obstacle(module)
+            self.obstacles[module] = obstacle(module)
         reason = self.obstacles[module]
         if reason is not None:
             self.find(reason, stack)

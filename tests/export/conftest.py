@@ -1,5 +1,7 @@
 """Models that grew twice, by an operator that reads outputs and by one that reads inputs, and were trained a bit."""
 
+from collections.abc import Iterator
+
 import pytest
 import torch
 import torch.fx as fx
@@ -7,6 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import fxgrow
+from fxgrow.execution.snapshot import Snapshot
 
 BATCH = 3
 
@@ -41,25 +44,25 @@ def grow(graph_module: fx.GraphModule, inputs: torch.Tensor, operator: str) -> f
     return fxgrow.grow(graph_module, scores, budget=0.2, operator=operator)
 
 
-@pytest.fixture(params=MODELS)
-def inputs(request) -> torch.Tensor:
-    return torch.randn(BATCH, *MODELS[request.param][1], generator=torch.Generator().manual_seed(1))
+@pytest.fixture(scope="session", params=MODELS)
+def architecture(request) -> str:
+    return request.param
 
 
-@pytest.fixture
-def model(request, inputs) -> nn.Module:
+@pytest.fixture(scope="session")
+def inputs(architecture) -> torch.Tensor:
+    return torch.randn(BATCH, *MODELS[architecture][1], generator=torch.Generator().manual_seed(1))
+
+
+@pytest.fixture(scope="session")
+def model(architecture) -> nn.Module:
     torch.manual_seed(0)
-    return MODELS[request.node.callspec.params["inputs"]][0]()
+    return MODELS[architecture][0]()
 
 
-@pytest.fixture
-def traced(model, inputs) -> fx.GraphModule:
-    return fxgrow.trace(model, inputs)
-
-
-@pytest.fixture
-def grown(traced, inputs) -> fx.GraphModule:
-    once = grow(traced, inputs, "serial")
+@pytest.fixture(scope="session")
+def grown_once(model, inputs) -> fx.GraphModule:
+    once = grow(fxgrow.trace(model, inputs), inputs, "serial")
     twice = grow(once, inputs, "branch")
     optimizer = torch.optim.SGD(twice.parameters(), lr=0.05)
     for _ in range(3):
@@ -67,3 +70,11 @@ def grown(traced, inputs) -> fx.GraphModule:
         F.cross_entropy(twice(inputs), torch.arange(BATCH)).backward()
         optimizer.step()
     return twice.eval()
+
+
+@pytest.fixture
+def grown(grown_once, model) -> Iterator[fx.GraphModule]:
+    """What has grown, for a test to do with as it likes: the next one finds it as it was."""
+    before = Snapshot((model, grown_once))
+    yield grown_once
+    before.restore()

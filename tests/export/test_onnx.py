@@ -10,15 +10,16 @@ pytest.importorskip("onnxscript", reason="needs the extra `export`")
 onnxruntime = pytest.importorskip("onnxruntime", reason="needs the extra `export`")
 
 
-@pytest.fixture
-def path(grown, inputs, tmp_path):
+@pytest.fixture(scope="module")
+def path(grown_once, inputs, tmp_path_factory):
+    path = tmp_path_factory.mktemp("onnx") / "grown.onnx"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter's own libraries deprecate each other
         program = torch.onnx.export(
-            grown, (inputs,), dynamo=True, dynamic_shapes=({0: torch.export.Dim("batch")},), verbose=False
+            grown_once, (inputs,), dynamo=True, dynamic_shapes=({0: torch.export.Dim("batch")},), verbose=False
         )
-        program.save(tmp_path / "grown.onnx")
-    return tmp_path / "grown.onnx"
+        program.save(path)
+    return path
 
 
 def test_onnxruntime_agrees_to_1e_4_at_every_batch_size(grown, inputs, path) -> None:

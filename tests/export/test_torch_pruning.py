@@ -36,8 +36,8 @@ def prune(graph_module: fx.GraphModule, inputs: torch.Tensor, path: str, channel
 PATHS = {"convolutions": ["stem", "conv", "down", "fc1"], "transformer": ["blocks.0.mlp.fc1", "blocks.1.mlp.fc1"]}
 
 
-def test_layers_that_grew_can_be_pruned(request, spread, inputs) -> None:
-    for path in PATHS[request.node.callspec.params["inputs"]]:
+def test_layers_that_grew_can_be_pruned(architecture, spread, inputs) -> None:
+    for path in PATHS[architecture]:
         before = spread.get_submodule(path).weight.shape[0]
         prune(spread, inputs, path, [0, 2])
         assert spread.get_submodule(path).weight.shape[0] == before - 2
@@ -61,8 +61,8 @@ def test_a_hidden_unit_of_a_pseudo_layer_goes_with_what_reads_it_and_with_nothin
     torch.testing.assert_close(spread(inputs), without(inputs), rtol=1e-5, atol=1e-5)
 
 
-def test_a_whole_grown_model_can_be_pruned_by_magnitude(request, spread, inputs) -> None:
-    convolutions = request.node.callspec.params["inputs"] == "convolutions"
+def test_a_whole_grown_model_can_be_pruned_by_magnitude(architecture, spread, inputs) -> None:
+    convolutions = architecture == "convolutions"
     layers = {name: m for name, m in spread.named_modules() if isinstance(m, nn.Linear | nn.Conv2d)}
     # A transformer's residual width stays: its norms and heads have their sizes written into the graph.
     free = [m for name, m in layers.items() if (name != "fc2" if convolutions else ".mlp.fc1" in name)]

@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ import torch.nn.functional as F
 
 import fxgrow
 from fxgrow.errors import PlanError
+from fxgrow.execution.snapshot import Snapshot
 from fxgrow.growth import plan
 from fxgrow.inspection import to_plain_text, view_node
 from fxgrow.primitives.modules import parameter_count
@@ -21,10 +23,18 @@ from fxgrow.widths.branch_units import find_branch_units
 Samples = tuple[torch.nn.Module, fx.GraphModule, torch.Tensor]
 
 
-@pytest.fixture
-def vit() -> Samples:
+@pytest.fixture(scope="module")
+def traced_once() -> Samples:
     model, (x,) = sample_models()["vit"].make(dtype=torch.float64)
     return model, fxgrow.trace(model, x), x
+
+
+@pytest.fixture
+def vit(traced_once: Samples) -> Iterator[Samples]:
+    """A model and its trace, for a test to do with as it likes: the next one finds them as they were."""
+    before = Snapshot(traced_once[:2])
+    yield traced_once
+    before.restore()
 
 
 @pytest.mark.parametrize("allocation", ["even", "proportional", "greedy"])
