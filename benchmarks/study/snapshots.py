@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import time
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from study.tasks import Members, Task
 if TYPE_CHECKING:
     from study.running import Progress
 
+_ABANDONED = 3_600.0  #: seconds after which an unfinished file is nobody's
 _ENGINE = 2  #: to be raised when the same data would be trained differently
 
 
@@ -38,7 +40,9 @@ class Snapshots:
         unfinished = path.with_suffix(f".{os.getpid()}.tmp")
         torch.save(progress, unfinished)
         unfinished.rename(path)
-        for old in sorted(self.folder.iterdir(), key=_written, reverse=True)[self.limit :]:
+        kept = sorted(self.folder.glob("*.pt"), key=_written, reverse=True)
+        left = [old for old in self.folder.glob("*.tmp") if _written(old) < time.time() - _ABANDONED]
+        for old in (*kept[self.limit :], *left):
             old.unlink(missing_ok=True)
 
     def latest(self, task: Task, arm: Arm, members: Members, until: int | None = None) -> Optional["Progress"]:

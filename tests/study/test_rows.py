@@ -16,10 +16,11 @@ from study.locks import held
 from study.plan import Experiment, experiments
 from study.records import Records
 from study.rewrites import HalfSteps
-from study.running import run
+from study.running import Progress
 from study.running_all import jobs, run_all
 from study.schedules import Cycle
 from study.snapshots import Snapshots
+from study.state import initial
 
 MEMBERS = ((0.01, 0), (0.01, 1))
 
@@ -148,8 +149,11 @@ def test_a_lock_is_gone_after_an_error(tmp_path: Path) -> None:
 
 
 def _save(folder: Path) -> None:
-    for _ in range(3):
-        run(task(MLP, steps=6), _arm(), MEMBERS, Snapshots(folder, limit=1))
+    small, snapshots = task(MLP), Snapshots(folder, limit=1)
+    state = initial(MLP, _arm().start, (0, 1))
+    for step in (1, 2, 3) * 10:
+        snapshots.save(Progress(state, step), small, _arm(), MEMBERS)
+        snapshots.latest(small, _arm(), MEMBERS)
 
 
 def test_two_processes_save_the_same_states(tmp_path: Path) -> None:
