@@ -11,6 +11,8 @@ from study.groups import FRONTIERS, Frontier
 from study.lines import line, prices
 from study.records import Records
 
+#: what the demo trains, against the schedule that is best for the network from scratch
+CLAIMED = next(f for f in FRONTIERS if (f.task.name, f.title) == ("mnist1d-mlp", "1-2-4-8 by half-steps, rate held"))
 TARGET = Path(__file__).parents[2] / "fxgrow" / "demo" / "study.json"
 PRICES = ("cost", "flops", "seconds")
 
@@ -54,13 +56,12 @@ def claim(records: Records) -> dict[str, object] | None:
 
     An end of the interval that is not reached, and seconds that cannot be compared, are None.
     """
-    frontier = next(f for f in FRONTIERS if f.task.name == "mnist1d-mlp" and f.title == "1-2-4-8 by half-steps")
-    found = reached(frontier, records, frontier.fresh)
+    found = reached(CLAIMED, records, CLAIMED.fresh)
     if found is None or found.interval is None or not np.isfinite(found.points["cost"]):
         return None
     cost, low, high = (_rounded(number) for number in (found.points["cost"], *found.interval))
     seconds = _rounded(found.points.get("seconds"))
-    return {"seeds": frontier.fresh, "cost": cost, "low": low, "high": high, "seconds": seconds}
+    return {"seeds": CLAIMED.fresh, "cost": cost, "low": low, "high": high, "seconds": seconds}
 
 
 def _rounded(number: float | None) -> float | None:

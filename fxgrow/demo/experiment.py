@@ -40,7 +40,7 @@ def run_demo(settings: Settings, out: Path, console: Console) -> dict[str, Seque
     grown = Run(settings, GROWN)
     console.print(introduction(grown))
     seconds = {GROWN: _train(grown, console)}
-    console.print("\nThe same network from scratch: all blocks from the first step, the same steps and cycles.")
+    console.print("\nThe same network from scratch: all blocks from the first step, the same steps and schedule.")
     scratch = Run(from_scratch(settings), SCRATCH)
     seconds[SCRATCH] = _train(scratch, console)
     assert isinstance(grown.growing, WakingBlocks)

@@ -66,6 +66,7 @@ class Schedule:
 
     cycles: Annotated[tuple[Rate, ...], Meta(min_length=1)] = (1.0,)  #: the peak of each, in units of the rate
     warm_up: Share = 0.1  #: share of a cycle
+    hold: Share = 0.0  #: share of a cycle, its warm-up included, before the rate falls
     last: Share = 0.01  #: what is left of a cycle's peak at its end
 
 

@@ -178,7 +178,7 @@ def test_the_saddle_section_says_how_far_the_loss_falls_along_the_escape_directi
 @pytest.fixture
 def claimed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(claims, "TARGET", tmp_path / "study.json")
-    frontier = next(f for f in FRONTIERS if f.task.name == "mnist1d-mlp" and f.title == "1-2-4-8 by half-steps")
+    frontier = claims.CLAIMED
     records = Records(tmp_path / "records")
     grown = zip(frontier.arms, (0.2, 0.3), (80.0, 20.0), strict=False)
     for arm, loss, cost in ((frontier.baseline, 0.25, 100.0), *grown):

@@ -28,6 +28,23 @@ def test_one_cycle_warms_up_and_falls() -> None:
     assert all(before >= after for before, after in pairwise(found[10:]))
 
 
+def test_a_rate_that_is_held_stays_at_its_peak_before_it_falls() -> None:
+    found = rates(100, hold=0.7, last=0.0)
+    assert found[:10] == rates(100)[:10]
+    assert found[10:71] == [1.0] * 61
+    assert found[85] == pytest.approx(0.5)
+    assert all(before > after for before, after in pairwise(found[70:]))
+    assert rates(100, hold=0.05) == rates(100)  # inside the warm-up
+    assert rates(100, hold=1.0)[10:] == [1.0] * 90
+    assert rates(200, hold=0.7, peaks=(1, 2)) == rates(100, hold=0.7) + [2 * rate for rate in rates(100, hold=0.7)]
+
+
+@pytest.mark.parametrize("shares", [{"hold": 1.5}, {"hold": -0.1}, {"warm_up": 2}, {"last": -1}])
+def test_shares_are_between_zero_and_one(shares: dict[str, float]) -> None:
+    with pytest.raises(PlanError, match=f"{next(iter(shares))}="):
+        rates(10, **shares)
+
+
 def test_two_cycles_are_one_after_the_other_at_their_own_peaks() -> None:
     assert rates(200, peaks=(1, 2)) == rates(100) + [2 * rate for rate in rates(100)]
 
