@@ -124,7 +124,6 @@ _SILENT = [
     for task, arms, fresh in (
         (_TEXT, [*core(_TEXT, scales=(1.25, 1.0, 0.8)), scratch(_TEXT, 8, 0.6)], 4),
         (_MLP, _MLP_CORE, 18),
-        (_WARPED, core(_WARPED, scales=(1.25, 1.0)), 3),
     )
 ]
 
@@ -218,6 +217,7 @@ GROUPS: tuple[Group, ...] = (
     _group("Cost", _WARPED, _WARPED_CORE),
     _group("Cost", _WARPED, _WARPED_CORE).on(3),
     _group("Stages", _WARPED, stages(_WARPED)),
+    _group("Last maps zero at first", _WARPED, [silent(GATES[_WARPED.name][1])]),
     _group("Operators", _MLP, operators(_MLP, cycles=2)),
     _group("Uniform networks", _TEXT, uniform(_TEXT)),
     _group("Operators", _TEXT, operators(_TEXT)),
