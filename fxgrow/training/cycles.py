@@ -21,7 +21,7 @@ class CosineCycles(LRScheduler):
 
         p (last + (1 - last) (1 + cos(pi (t - h) / (n - h))) / 2).
 
-    One cycle without `hold` is the usual recipe of transformers, one with `hold` is known as warm-up, stable, decay. For
+    One cycle without `hold` is the usual recipe of transformers, one with it is known as warm-up, stable, decay. For
     a residual MLP on MNIST-1D, grown or not, one cycle with ``hold=0.7`` was better than two cycles, the second from
     twice the first's peak, and these better than one without `hold` (`docs/half_steps.md`): a model that wakes or grows
     while the rate is high can use what is new.
