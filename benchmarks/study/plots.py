@@ -87,13 +87,13 @@ def _draw_steps(found: report_saddles.Seen, target: Path) -> Path:
 
 
 def _figure(curves: list[Curve], path: Path) -> Path:
-    with _saved(path, 1, 1, (5, 3.2)) as (_, axes):
+    with _saved(path, 1, 1, (5.6, 3.8)) as (figure, axes):
         for frontier, points in curves:
             cost, loss, spread = zip(*points, strict=True)
             axes.errorbar(cost, loss, yerr=spread, marker="o", capsize=2, label=frontier.title + frontier.said)
         axes.set(xlabel="cost, the baseline = 1", ylabel="test loss", title=curves[0][0].task.title)
         axes.title.set_fontsize("small")
-        axes.legend(frameon=False, fontsize="small")
+        figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize="small")
     return path
 
 
