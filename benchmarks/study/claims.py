@@ -12,7 +12,7 @@ from study.lines import line, prices
 from study.records import Records
 
 #: what the demo trains, against the schedule that is best for the network from scratch
-CLAIMED = next(f for f in FRONTIERS if (f.task.name, f.title) == ("mnist1d-mlp", "1-2-4-8 by half-steps, rate held"))
+CLAIMED = next(f for f in FRONTIERS if (f.task.name, f.said) == ("mnist1d-mlp", ", rate held"))
 TARGET = Path(__file__).parents[2] / "fxgrow" / "demo" / "study.json"
 PRICES = ("cost", "flops", "seconds")
 

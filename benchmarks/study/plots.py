@@ -90,7 +90,7 @@ def _figure(curves: list[Curve], path: Path) -> Path:
     with _saved(path, 1, 1, (5, 3.2)) as (_, axes):
         for frontier, points in curves:
             cost, loss, spread = zip(*points, strict=True)
-            axes.errorbar(cost, loss, yerr=spread, marker="o", capsize=2, label=frontier.title)
+            axes.errorbar(cost, loss, yerr=spread, marker="o", capsize=2, label=frontier.title + frontier.said)
         axes.set(xlabel="cost, the baseline = 1", ylabel="test loss", title=curves[0][0].task.title)
         axes.title.set_fontsize("small")
         axes.legend(frameon=False, fontsize="small")

@@ -38,7 +38,8 @@ def _point(frontier: Frontier, records: Records) -> Iterator[list[str]]:
         seeds = f"{fresh} fresh" if fresh else f"{frontier.task.tuning} tuning"
         ends = dict.fromkeys(_ratio(end, found.least["cost"]) for end in found.interval or ())
         cost, *others = [_ratio(found.points[key], found.least[key]) if key in found.points else "" for key in PRICES]
-        yield [frontier.task.title, frontier.title, seeds, frontier.baseline.name, cost, " to ".join(ends), *others]
+        said = [frontier.task.title, frontier.title + frontier.said, seeds, frontier.baseline.name]
+        yield [*said, cost, " to ".join(ends), *others]
         return
 
 
@@ -97,7 +98,7 @@ def _compared(grown: Frontier, plain: Frontier, records: Records) -> Iterator[_C
 def _spelled(compared: _Compared, p: float) -> list[str]:
     loss, accuracy = compared.loss, compared.accuracy
     return [
-        compared.plain.task.title,
+        compared.plain.task.title + compared.plain.said,
         f"{compared.plain.fresh}",
         f"{compared.cost:.2f}",
         signed(loss),
