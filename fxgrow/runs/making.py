@@ -152,8 +152,9 @@ def make_optimizer(settings: Settings, model: nn.Module, trained: nn.Module) -> 
 def make_schedule(settings: Settings, optimizer: torch.optim.Optimizer, steps: int) -> CosineCycles:
     """Return the learning-rate schedule of a run of so many steps."""
     chosen = settings.schedule
-    shares = {"warm_up": chosen.warm_up, "hold": chosen.hold, "last": chosen.last}
-    return CosineCycles(optimizer, steps, peaks=chosen.cycles, **shares)
+    return CosineCycles(
+        optimizer, steps, peaks=chosen.cycles, warm_up=chosen.warm_up, hold=chosen.hold, last=chosen.last
+    )
 
 
 def make_average(settings: Settings, trained: nn.Module) -> AveragedModel | None:
