@@ -51,7 +51,9 @@ def grid(records: Records, task: Task, arm: Arm, seeds: tuple[int, ...]) -> tupl
     """Return the rates over which an arm is tuned: the task's, and on beyond an end for as long as it is the best."""
     losses = tried(records, task, arm, seeds)
     rates = sorted(losses or task.rates)
-    best = min(losses, key=losses.__getitem__) if losses else None
+    best = tuned(records, task, arm, seeds)
+    if best is None:
+        return tuple(rates)
     if best == rates[0] and best > min(task.rates) / 2**_BEYOND:
         rates.insert(0, best / 2)
     elif best == rates[-1] and best < max(task.rates) * 2**_BEYOND:

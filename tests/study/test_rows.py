@@ -132,8 +132,10 @@ with held(Path({str(lock)!r})) as other:
 def test_what_another_process_has_recorded_is_not_run_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     mine, study = Records(tmp_path), _study()
     run_all(study, Records(tmp_path), Snapshots(tmp_path / "snapshots"), gated=False)
-    monkeypatch.setattr(running_all, "run", None)
+    monkeypatch.setattr(running_all, "run", None)  # to call it is an error
+    assert not mine.rows
     run_all(study, mine, Snapshots(tmp_path / "snapshots"), gated=False)
+    assert mine.rows == Records(tmp_path).rows
 
 
 def test_a_lock_is_gone_after_an_error(tmp_path: Path) -> None:
