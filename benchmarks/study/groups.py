@@ -225,7 +225,7 @@ GROUPS: tuple[Group, ...] = (
     *(_group("Cost", _LONG, _LONG_CORE).on(fresh) for fresh in (0, 3)),
     *(_group("Cost", _PLAIN, core(_PLAIN)).on(fresh) for fresh in (0, 3)),
     *(group for task in (_TEXT, _WARPED) for group in _places(task, PLACED[task.name])),
-    *_kinds(_WARPED, PLACED[_WARPED.name]),
+    *(group for task in (_TEXT, _WARPED) for group in _kinds(task, PLACED[task.name])),
     *(group for scale in (0.5, 1.0) for group in _moments(_MLP, scale, 12)),
     *(_group("Cost, rates held", _MLP, [GATES[_MLP.name][1], *_MLP_HELD[1:]], _MLP_HELD[0]).on(n) for n in (0, 18)),
     *(group.on(fresh) for group in (_WIDTH, _STEPS) for fresh in (0, 12)),
