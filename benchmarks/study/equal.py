@@ -1,100 +1,213 @@
 """Arms of equal parameters and equal cost: which operator, and which units."""
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from study.arms import Arm, Event, depth
 from study.families import HALF
 from study.networks import Shape
 from study.newton import NewtonStep
 from study.pseudo import AlongEigenvectors, PseudoLayers
-from study.rewrites import HalfSteps, Rewrite, Widen
+from study.rewrites import AtOwnRate, HalfSteps, Rewrite, Widen
 from study.schedules import Cycle
 from study.tasks import Task
-from study.units import HalfUnits, NewUnits, SilentUnits
+from study.units import HalfShare, HalfUnits, NewUnits, SilentUnits
 
-_HALF = depth(Shape(hidden=32), 4)  #: 10,410 parameters, from which the arms grow
-_UNIFORM = depth(Shape(hidden=56), 4)  #: 16,650: 0.9 of the full network's
-_UNITS = 22  #: thin blocks of so many units behind all four: 16,514
+
+@dataclass(frozen=True)
+class Uniform:
+    """Four equal blocks, and how many parameters the network has."""
+
+    block: Shape
+    parameters: int
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """At which sizes networks of four blocks are equal: half of the hidden units, grown to 0.9 of the full parameters.
+
+    Attributes:
+        half: from which the arms grow.
+        nine_tenths: has 0.9 of the full network's parameters.
+        grown: parameters of what grows by thin blocks, and within 1 % of what grows in other ways.
+        units: hidden units of a thin block behind each of the four.
+        more: hidden units by which each block is widened.
+        rows: of the pseudo-layers at both maps of each MLP, by their kind.
+        cycles: of the learning rate, by their peaks; growth comes in the middle.
+    """
+
+    half: Uniform
+    nine_tenths: Uniform
+    full: Uniform
+    grown: int
+    units: int
+    more: int
+    rows: Mapping[str, int] = field(hash=False)
+    cycles: tuple[float, ...] = (1.0,)
+
+    @property
+    def start(self) -> tuple[Shape, ...]:
+        """Return the blocks that grow."""
+        return depth(self.half.block, 4)
+
+    @property
+    def pseudo_layers(self) -> dict[str, Rewrite]:
+        """Return growth by each kind of pseudo-layer."""
+        return {kind: PseudoLayers(kind, count) for kind, count in self.rows.items()}
+
+
+_MORE = {"units": 41, "more": 42, "rows": {"serial": 20, "branch": 28, "gated": 28}}
+
+SIZES = {
+    "mnist1d-mlp": Sizes(
+        half=Uniform(Shape(hidden=32), 10_410),
+        nine_tenths=Uniform(Shape(hidden=56), 16_650),
+        full=Uniform(Shape(hidden=64), 18_730),
+        grown=16_514,
+        units=22,
+        more=24,
+        rows={"serial": 16, "branch": 24, "gated": 23},
+        cycles=(1.0, 2.0),
+    ),
+    "text": Sizes(
+        half=Uniform(Shape(4, 64), 41_569),
+        nine_tenths=Uniform(Shape(4, 107), 52_749),
+        full=Uniform(Shape(4, 128), 58_209),
+        grown=52_613,
+        **_MORE,
+    ),
+    "warped-digits": Sizes(
+        half=Uniform(Shape(4, 64), 36_682),
+        nine_tenths=Uniform(Shape(4, 107), 47_862),
+        full=Uniform(Shape(4, 128), 53_322),
+        grown=47_726,
+        **_MORE,
+    ),
+}
 
 
 def _cost(task: Task) -> float:
     """Return parameters x steps of the uniform network of 0.9 of the full one's parameters."""
-    return task.steps * 18_730 * 0.9
+    return task.steps * SIZES[task.name].full.parameters * 0.9
 
 
-def _arm(name: str, start: tuple[Shape, ...], steps: int, events: Sequence[tuple[int, Rewrite]] = ()) -> Arm:
-    """Return an arm with two cycles of so many steps each."""
-    cycles = (Cycle(steps), Cycle(steps, peak=2.0))
-    return Arm(name, start, cycles, tuple(Event(at, rewrite) for at, rewrite in events))
+def _arm(
+    task: Task, name: str, start: tuple[Shape, ...], parameters: float, events: Sequence[tuple[float, Rewrite]] = ()
+) -> Arm:
+    """Return an arm that has so many parameters in the mean over its steps, at the cost of all; events at shares."""
+    peaks = SIZES[task.name].cycles
+    steps = round(_cost(task) / parameters / len(peaks))
+    cycles = tuple(Cycle(steps, peak=peak) for peak in peaks)
+    whole = len(peaks) * steps
+    return Arm(name, start, cycles, tuple(Event(max(1, round(at * whole)), rewrite) for at, rewrite in events))
 
 
 def uniform(task: Task) -> Arm:
     """Return the baseline: the uniform network of 0.9 of the full one's parameters, from scratch."""
-    return _arm("uniform 0.9", _UNIFORM, round(_cost(task) / 16_650 / 2))
+    sizes = SIZES[task.name].nine_tenths
+    return _arm(task, "uniform 0.9", depth(sizes.block, 4), sizes.parameters)
 
 
-def _grown(task: Task, name: str, rewrite: Rewrite, parameters: int = 16_514) -> Arm:
-    """Begin with half of the hidden units, and grow to so many parameters when the second cycle begins."""
-    steps = round(_cost(task) / (10_410 + parameters))
-    return _arm(name, _HALF, steps, [(steps, rewrite)])
+def _grown(task: Task, name: str, rewrite: Rewrite, parameters: int | None = None) -> Arm:
+    """Begin with half of the hidden units, and grow to so many parameters in the middle."""
+    sizes = SIZES[task.name]
+    mean = (sizes.half.parameters + (parameters or sizes.grown)) / 2
+    return _arm(task, name, sizes.start, mean, [(0.5, rewrite)])
 
 
 def growing(task: Task) -> list[Arm]:
     """Return what grows by each operator to the baseline's parameters, at its cost."""
+    sizes = SIZES[task.name]
     return [
         half_units(task, "size", ""),
-        *(_grown(task, f"{kind} pseudo-layers", rewrite) for kind, rewrite in _pseudo_layers().items()),
-        _grown(task, "silent copies of 22 units", SilentUnits(_UNITS)),
-        _grown(task, "new blocks of 22 units", NewUnits(_UNITS)),
-        _grown(task, "widen by 24 units", Widen(24)),
-        _grown(task, "widen by 12 pairs", Widen(24, "pairs")),
+        *(_grown(task, f"{kind} pseudo-layers", rewrite) for kind, rewrite in sizes.pseudo_layers.items()),
+        _grown(task, f"silent copies of {sizes.units} units", SilentUnits(sizes.units)),
+        _grown(task, f"new blocks of {sizes.units} units", NewUnits(sizes.units)),
+        _grown(task, f"widen by {sizes.more} units", Widen(sizes.more)),
+        _grown(task, f"widen by {sizes.more // 2} pairs", Widen(sizes.more, "pairs")),
     ]
+
+
+def not_grown(task: Task) -> list[Arm]:
+    """Return what does not grow, at equal cost: the start, what half-steps of units end with, and the full network."""
+    sizes = SIZES[task.name]
+    return [
+        _arm(task, "half, not grown", sizes.start, sizes.half.parameters),
+        _arm(task, f"grown by {sizes.units} units, from scratch", _thin_pairs(task), sizes.grown),
+        full_width(task)[0],
+    ]
+
+
+def along_eigenvectors(task: Task) -> Arm:
+    """Return gated pseudo-layers along the eigenvectors of the eigen-score."""
+    rewrite = AlongEigenvectors("gated", SIZES[task.name].rows["gated"])
+    return _grown(task, "gated pseudo-layers along eigenvectors", rewrite)
 
 
 def operators(task: Task) -> list[Arm]:
     """Return what grows by each operator, from other starts too, and what does not grow."""
-    cost = _cost(task)
+    sizes = SIZES[task.name]
     return [
         *growing(task),
-        _arm("half, not grown", _HALF, round(cost / 10_410 / 2)),
-        _arm("grown by 22 units, from scratch", _thin_pairs(), round(cost / 16_514 / 2)),
-        full_width(task)[0],
+        *not_grown(task),
         deep_from_scratch(task),
-        _grown(task, "gated pseudo-layers along eigenvectors", AlongEigenvectors("gated", 23)),
-        _grown(task, "serial pseudo-layers, a Newton step", NewtonStep(PseudoLayers("serial", 16))),
-        _grown(task, "silent copies of 22 units, a Newton step", NewtonStep(SilentUnits(_UNITS))),
+        along_eigenvectors(task),
+        _grown(task, "serial pseudo-layers, a Newton step", NewtonStep(sizes.pseudo_layers["serial"])),
+        _grown(task, f"silent copies of {sizes.units} units, a Newton step", NewtonStep(SilentUnits(sizes.units))),
         *(
-            _arm(f"{kind} pseudo-layers from the first step", _HALF, round(cost / 16_700 / 2), [(1, rewrite)])
-            for kind, rewrite in _pseudo_layers().items()
+            _arm(task, f"{kind} pseudo-layers from the first step", sizes.start, 16_700, [(0.0, rewrite)])
+            for kind, rewrite in sizes.pseudo_layers.items()
         ),
     ]
 
 
-def _pseudo_layers() -> dict[str, Rewrite]:
-    rows = {"serial": 16, "branch": 24, "gated": 23}
-    return {kind: PseudoLayers(kind, count) for kind, count in rows.items()}
+def with_attention(task: Task) -> list[Arm]:
+    """Return the same for networks with attention, which can grow by heads too."""
+    return [
+        *growing(task),
+        _grown(task, "half-steps of 2 heads and 8 units", HalfShare(8, heads=2)),
+        along_eigenvectors(task),
+        *not_grown(task),
+    ]
+
+
+def own_rates(task: Task) -> list[Arm]:
+    """Return growth whose newcomers have a learning rate of their own."""
+    sizes = SIZES[task.name]
+    ways: dict[str, Rewrite] = {
+        f"half-steps of {sizes.units} units": HalfUnits(sizes.units),
+        f"silent copies of {sizes.units} units": SilentUnits(sizes.units),
+        f"new blocks of {sizes.units} units": NewUnits(sizes.units),
+        "serial pseudo-layers": sizes.pseudo_layers["serial"],
+        "gated pseudo-layers": sizes.pseudo_layers["gated"],
+    }
+    return [
+        _grown(task, f"{name}, at {factor:g} of the rate", AtOwnRate(rewrite, factor))
+        for name, rewrite in ways.items()
+        for factor in (0.5, 2.0, 4.0)
+    ]
 
 
 def full_width(task: Task) -> list[Arm]:
     """Return the full network of four blocks, and what grows back to its width, at equal cost."""
-    full = depth(Shape(hidden=64), 4)
+    sizes = SIZES[task.name]
+    full, missing = sizes.full, sizes.full.block.hidden - sizes.half.block.hidden
     return [
-        _arm("uniform 1.0", full, round(_cost(task) / 18_730 / 2)),
-        _grown(task, "widen to full width", Widen(32), 18_730),
-        _grown(task, "widen to full width by pairs", Widen(32, "pairs"), 18_730),
+        _arm(task, "uniform 1.0", depth(full.block, 4), full.parameters),
+        _grown(task, "widen to full width", Widen(missing), full.parameters),
+        _grown(task, "widen to full width by pairs", Widen(missing, "pairs"), full.parameters),
     ]
 
 
 def at_equal_steps(arms: Sequence[Arm], baseline: Arm) -> list[Arm]:
     """Return the arms with as many steps as the baseline, in place of as much cost."""
-    length = baseline.cycles[0].steps
+    middle = baseline.steps // 2
     return [
         replace(
             arm,
             name=f"{arm.name}, at equal steps",
             cycles=baseline.cycles,
-            events=tuple(replace(event, at=min(event.at, length)) for event in arm.events),
+            events=tuple(replace(event, at=min(event.at, middle)) for event in arm.events),
         )
         for arm in arms
         if arm.cycles != baseline.cycles
@@ -103,17 +216,19 @@ def at_equal_steps(arms: Sequence[Arm], baseline: Arm) -> list[Arm]:
 
 def deep_from_scratch(task: Task) -> Arm:
     """Return the deep, thin uniform network of as many parameters."""
-    return _arm("scratch 7 of 31 units", depth(Shape(hidden=31), 7), round(_cost(task) / 16_483 / 2))
+    return _arm(task, "scratch 7 of 31 units", depth(Shape(hidden=31), 7), 16_483)
 
 
-def _thin_pairs() -> tuple[Shape, ...]:
+def _thin_pairs(task: Task) -> tuple[Shape, ...]:
     """Return the architecture that half-steps of units end with."""
-    return tuple(Shape(hidden=hidden) for _ in _HALF for hidden in (32, _UNITS))
+    sizes = SIZES[task.name]
+    return tuple(shape for own in sizes.start for shape in (own, Shape(hidden=sizes.units)))
 
 
 def half_units(task: Task, by: str, said: str) -> Arm:
     """Return half-steps of some units in every block, chosen by their size, at random, or by a score."""
-    return _grown(task, f"half-steps of 22 {said}units", HalfUnits(_UNITS, by))
+    count = SIZES[task.name].units
+    return _grown(task, f"half-steps of {count} {said}units", HalfUnits(count, by))
 
 
 def units(task: Task) -> list[Arm]:
@@ -131,25 +246,21 @@ def units(task: Task) -> list[Arm]:
 
 def deep(task: Task) -> list[Arm]:
     """Return nets that begin with one block and end deep and thin, and one that is so from the start."""
-    cost = _cost(task)
-    thin, whole = round(cost / 24_100), round(cost / 24_320)
-    early, middle = 0.2, 0.5
+    sizes = SIZES[task.name]
     return [
         deep_from_scratch(task),
         _arm(
+            task,
             "half 1-2-4-7 of 31 units",
             depth(Shape(hidden=31), 1),
-            thin,
-            [(round(early * thin), HALF), (round(middle * thin), HALF), (thin, HalfSteps((0, 1, 2)))],
+            12_050,
+            [(0.1, HALF), (0.25, HALF), (0.5, HalfSteps((0, 1, 2)))],
         ),
         _arm(
+            task,
             "half 1-2-4 of 32 units, then 22 units",
-            _HALF[:1],
-            whole,
-            [
-                (round(early * cost / 24_320), HALF),
-                (round(middle * cost / 24_320), HALF),
-                (whole, HalfUnits(_UNITS)),
-            ],
+            sizes.start[:1],
+            12_160,
+            [(0.1, HALF), (0.25, HALF), (0.5, HalfUnits(sizes.units))],
         ),
     ]

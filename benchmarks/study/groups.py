@@ -110,6 +110,8 @@ _MLP_CORE = core(_MLP, 2, scales=(1.25, 1.0, 0.7, 0.5))
 _WARPED_CORE = core(_WARPED, scales=(1.25, 1.0, 0.7, 0.5))
 _TEXT_CORE = core(_TEXT, scales=(1.0, 0.8, 0.6))
 _LONG, _PLAIN, _SHORT = TASKS["text-long"], TASKS["digits"], TASKS["text-short"]
+_CONVOLVED = TASKS["warped-digits-convolved"]
+_CONVOLVED_CORE = core(_CONVOLVED, scales=(1.0, 0.7))
 _SHORT_CORE = [scratch(_SHORT, 8), *(grown(_SHORT, FULL, MIDDLE, scale) for scale in (1.0, 0.7))]
 _LONG_CORE = [
     scratch(_LONG, 8),
@@ -137,6 +139,7 @@ FRONTIERS: tuple[Frontier, ...] = (
     *_frontiers(_WARPED, _WARPED_CORE, 3),
     *(frontier for task in _OTHERS for frontier in _frontiers(task, core(task, cycles=2), 12)),
     *_frontiers(_LONG, _LONG_CORE, 3),
+    *_frontiers(_CONVOLVED, _CONVOLVED_CORE, 3),
     *(frontier for task, arms, fresh in _SILENT for frontier in _frontiers(task, arms, fresh, ", last maps zero")),
     *_frontiers(_MLP, _MLP_HELD, 18, ", rate held"),
 )
@@ -184,17 +187,39 @@ def _places(task: Task, fresh: int, after: int = 0, alone: bool = False) -> tupl
     )
 
 
-def _kinds(task: Task, fresh: int) -> tuple[Group, Group]:
+def _kinds(task: Task, fresh: int) -> tuple[Group, ...]:
     """Return half-steps of one kind of branch in all blocks against as much of both, all at the rate best for that."""
     both, *alone = placing.kinds(task)
     group = _group("Which kind of branch, at equal parameters and equal cost", task, alone, both)
-    return _group("Rate of the kinds", task, (), both), replace(group, rate_of=both, places="kinds", fresh=fresh)
+    by_flops = _group(
+        "Which kind of branch, at equal parameters and equal FLOPs", task, placing.kinds_at_equal_flops(task), both
+    )
+    return (
+        _group("Rate of the kinds", task, (), both),
+        replace(group, rate_of=both, places="kinds", fresh=fresh),
+        replace(by_flops, rate_of=both, fresh=fresh),
+    )
 
 
 #: tasks on which scores are held against what came out, and on how many fresh seeds; on the first 12 of MNIST-1D it was
 #: seen which scores lead there, so that they prove nothing of them
 PLACED = {"mnist1d-mlp": 24, "text": 6, "warped-digits": 6}
 _SEEN = 12
+
+
+def _with_attention(task: Task) -> tuple[Group, ...]:
+    """Return operators and units, tuned and on fresh seeds."""
+    baseline, units = equal.uniform(task), equal.half_units(task, "random", "random ")
+    operators = _group("Operators, at equal parameters and equal cost", task, equal.with_attention(task), baseline)
+    chosen = [
+        equal.half_units(task, *by) for by in (("size", ""), ("smallest", "smallest "), ("eigen", "most negative "))
+    ]
+    which = _group("Which units, at equal parameters and equal cost", task, chosen, units)
+    tuned = _group("Rate of the units", task, (), units)
+    return operators, operators.on(6), tuned, replace(which, rate_of=units, fresh=6)
+
+
+_OWN_RATES = _group("Newcomers at a rate of their own", _MLP, equal.own_rates(_MLP), _UNIFORM)
 
 GROUPS: tuple[Group, ...] = (
     _group("Cost", _MLP, _MLP_CORE),
@@ -224,8 +249,11 @@ GROUPS: tuple[Group, ...] = (
     *(_group("Cost", task, core(task, cycles=2)).on(fresh) for task in _OTHERS for fresh in (0, 12)),
     *(_group("Cost", _LONG, _LONG_CORE).on(fresh) for fresh in (0, 3)),
     *(_group("Cost", _PLAIN, core(_PLAIN)).on(fresh) for fresh in (0, 3)),
-    *(group for task in (_TEXT, _WARPED) for group in _places(task, PLACED[task.name])),
+    *(group for task in (_TEXT, _WARPED) for group in _places(task, PLACED[task.name], alone=True)),
     *(group for task in (_TEXT, _WARPED) for group in _kinds(task, PLACED[task.name])),
+    *_with_attention(_WARPED),
+    _OWN_RATES,
+    *(_group("Cost", _CONVOLVED, _CONVOLVED_CORE).on(fresh) for fresh in (0, 3)),
     *(group for scale in (0.5, 1.0) for group in _moments(_MLP, scale, 12)),
     *(_group("Cost, rates held", _MLP, [GATES[_MLP.name][1], *_MLP_HELD[1:]], _MLP_HELD[0]).on(n) for n in (0, 18)),
     *(group.on(fresh) for group in (_WIDTH, _STEPS) for fresh in (0, 12)),

@@ -14,6 +14,7 @@ from pathlib import Path
 from torch import Tensor
 
 from study import block_scores, jsonl, kind_scores
+from study.arms import Arm
 from study.block_scores import Score, trial_names, trials
 from study.groups import GROUPS, Group
 from study.plan import tuned
@@ -59,9 +60,14 @@ def _file(records: Records, group: Group) -> Path:
 
 
 def _digest(group: Group) -> str:
-    """Return a digest of what is measured; the first records have none."""
-    said = [cell(group.task, arm, 0.0, 0).digest for arm in group.arms], _PROBE
+    """Return a digest of what is measured, with the arms that are tried; the first records have none."""
+    said = [cell(group.task, arm, 0.0, 0).digest for arm in _tried(group)], _PROBE
     return hashlib.sha256(repr(said).encode()).hexdigest()[:12]
+
+
+def _tried(group: Group) -> tuple[Arm, ...]:
+    """Return the arms between which the trials decide: a block each is left out, or a kind each grows."""
+    return group.arms[:4]
 
 
 def _rate(group: Group, records: Records) -> float | None:
@@ -77,7 +83,7 @@ def _chunks(group: Group) -> Iterator[tuple[int, ...]]:
 
 def _rows(group: Group, members: Members, snapshots: Snapshots, known: set[str]) -> Iterator[jsonl.Row]:
     """Yield a row for each seed and each score that is not known."""
-    task, arms, source = group.task, group.arms[:4], group.task.source()
+    task, arms, source = group.task, _tried(group), group.task.source()
     scores = block_scores.scores(source) if group.places == "blocks" else kind_scores.scores(source, arms)
     wanted = {name: score for name, score in scores.items() if name not in known}
     tried = trial_names() <= known

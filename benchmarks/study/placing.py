@@ -1,7 +1,11 @@
 """Arms of equal parameters and equal cost: which blocks grow, and which kind of branch."""
 
+from dataclasses import replace
+
 from study.arms import Arm, Event, depth, evenly
-from study.rewrites import HalfSteps, Rewrite, Then
+from study.costs import flops
+from study.rewrites import HalfSteps, Rewrite, Site, Then
+from study.state import initial
 from study.tasks import Task
 from study.units import HalfShare, HalfUnits
 
@@ -40,6 +44,24 @@ def kinds(task: Task) -> list[Arm]:
         "half-steps of 64 random units in each block": HalfShare(64),
     }
     return [_place(task, name, rewrite, cycles=1) for name, rewrite in ways.items()]
+
+
+def kinds_at_equal_flops(task: Task) -> list[Arm]:
+    """Return the attention alone and the MLPs alone, as many FLOPs as both kinds take: longer or shorter runs."""
+    both, *alone = kinds(task)
+    found = []
+    for arm in alone:
+        steps = round(arm.steps * _flops(task, both) / _flops(task, arm))
+        events = tuple(replace(event, at=steps // 2) for event in arm.events)
+        found.append(replace(arm, name=f"{arm.name}, at equal FLOPs", cycles=evenly(steps, 1), events=events))
+    return found
+
+
+def _flops(task: Task, arm: Arm) -> int:
+    """Return the FLOPs of a sample before and behind the one event in the middle of an arm, added up."""
+    state = initial(task.architecture, arm.start, (0,))
+    grown = arm.events[0].rewrite(state, Site(task.architecture, (0,), 0, task.source))
+    return sum(flops(task.architecture, shapes) for shapes in (arm.start, grown.shapes))
 
 
 def _place(task: Task, name: str, rewrite: Rewrite, cycles: int) -> Arm:

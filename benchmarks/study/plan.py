@@ -11,7 +11,6 @@ from study.groups import GATES, GROUPS
 from study.records import Records
 from study.tasks import Task, fresh_seeds
 
-GATE_SEEDS = 3
 _BEYOND = 3  #: a grid goes on for so many doublings at most
 
 
@@ -88,7 +87,7 @@ def experiments() -> Iterator[Experiment]:
     for group in GROUPS:
         if group.task.name not in opened:
             opened.add(group.task.name)
-            for fresh in (0, GATE_SEEDS):
+            for fresh in (0, group.task.gate_seeds):
                 for arm in GATES[group.task.name]:
                     yield replace(_experiment(group.task, arm, fresh_seeds(fresh)), is_gate=True)
         for arm in group.members:
@@ -109,7 +108,7 @@ def gate(records: Records, task: Task) -> Difference | None:
     found = []
     for arm in reversed(GATES[task.name]):
         rate = tuned(records, task, arm, tuple(range(task.tuning)))
-        rows = rate and records.of(task, arm, rate, fresh_seeds(GATE_SEEDS))
+        rows = rate and records.of(task, arm, rate, fresh_seeds(task.gate_seeds))
         if not rows:
             return None
         found.append([float(str(row["loss"])) for row in rows])

@@ -52,7 +52,7 @@ class HalfSteps:
         if self.moments == "fresh":
             return Leaf.fresh(value)
         scale = 0.5 if self.moments == "scaled" and not last else 1.0
-        return Leaf(value, leaf.mean * scale, leaf.square * scale**2, leaf.steps)
+        return replace(leaf, value=value, mean=leaf.mean * scale, square=leaf.square * scale**2)
 
 
 @dataclass(frozen=True)
@@ -133,6 +133,27 @@ class Then:
         return state
 
 
+@dataclass(frozen=True)
+class AtOwnRate:
+    """A rewrite whose newcomers have a learning rate of their own: all that begins with fresh moments.
+
+    That is ``new_lr_factor`` of ``fxgrow.Grower``. Of half-steps both halves are newcomers, as in `fxgrow.deepen`.
+    """
+
+    rewrite: Rewrite
+    factor: float
+
+    def __call__(self, state: State, site: Site) -> State:
+        """Return the grown state; what began anew before this event keeps its rate."""
+        grown = self.rewrite(state, site)
+        known = {id(leaf) for leaf in state.leaves().values()}
+        own = {
+            name: leaf if leaf.steps or id(leaf) in known else replace(leaf, factor=self.factor)
+            for name, leaf in grown.leaves().items()
+        }
+        return grown.with_leaves(own)
+
+
 def is_last(name: str) -> bool:
     """Tell whether a parameter belongs to the linear map that ends a branch."""
     return name.split(".")[-2] == "out"
@@ -142,7 +163,7 @@ def joined(leaf: Leaf, new: Tensor, dim: int) -> Leaf:
     """Return a parameter with new rows or columns behind the old ones, their moments zero."""
     zeros = torch.zeros_like(new)
     mean, square = torch.cat([leaf.mean, zeros], dim), torch.cat([leaf.square, zeros], dim)
-    return Leaf(torch.cat([leaf.value, new], dim), mean, square, leaf.steps)
+    return replace(leaf, value=torch.cat([leaf.value, new], dim), mean=mean, square=square)
 
 
 def _doubled(shapes: Sequence[Shape], chosen: Sequence[int]) -> tuple[Shape, ...]:

@@ -1,5 +1,6 @@
 """The networks of many seeds as one state: stacked parameters, each with its Adam moments beside it."""
 
+import math
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -19,6 +20,7 @@ class Leaf:
     mean: Tensor
     square: Tensor
     steps: int = 0
+    factor: float = 1.0  #: its learning rate, in units of the others'
 
     @classmethod
     def fresh(cls, value: Tensor) -> "Leaf":
@@ -60,7 +62,7 @@ class State:
     def map(self, function: Callable[[Tensor], Tensor]) -> "State":
         """Return the state with a function applied to every tensor: to choose seeds, or to copy."""
         changed = {
-            name: Leaf(function(leaf.value), function(leaf.mean), function(leaf.square), leaf.steps)
+            name: replace(leaf, **{part: function(getattr(leaf, part)) for part in ("value", "mean", "square")})
             for name, leaf in self.leaves().items()
         }
         return self.with_leaves(changed)
@@ -104,5 +106,5 @@ def _draw(name: str, shape: tuple[int, ...], seed: int) -> Tensor:
         return torch.zeros(shape)
     if kind == "position":
         return torch.from_numpy(generator.normal(0, 0.02, shape)).float()
-    bound = shape[-1] ** -0.5
+    bound = math.prod(shape[1:] or shape) ** -0.5
     return torch.from_numpy(generator.uniform(-bound, bound, shape)).float()

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from study.networks import Architecture, Shape
+from study.networks import Architecture, ConvolutionalArchitecture, Shape
 from study.sources import Source, digits, language, mnist1d, warped
 
 #: the networks of one batch: the learning rate and the seed of each
@@ -38,6 +38,7 @@ class Task:
     rates: tuple[float, ...]
     together: int
     tuning: int  #: so many seeds tune the rates and choose arms; fresh ones confirm
+    gate_seeds: int = 3  #: fresh ones, on which the bigger uniform network must be better than the smaller one
     compiled: bool = False  #: by torch.compile: worth it where a run takes many minutes
     negative: bool = False  #: capacity does not bind, and no gain is expected: shown for that
 
@@ -65,6 +66,7 @@ _MNIST1D_PATCHES = Architecture(tokens=10, features=4, outputs=10)
 _MNIST1D_SAMPLES = Architecture(tokens=20, features=2, outputs=10, width=16, kernel=3)
 _TEXT = Architecture(tokens=32, features=97, outputs=97, text=True)
 _DIGITS = Architecture(tokens=16, features=49, outputs=10)
+_DIGITS_CONVOLVED = ConvolutionalArchitecture(tokens=16, features=49, outputs=10)
 
 _ALL = (
     Task(
@@ -79,6 +81,7 @@ _ALL = (
         rates=(0.0025, 0.005, 0.01, 0.02),
         together=12,
         tuning=3,
+        gate_seeds=12,
     ),
     Task(
         name="mnist1d-transformer",
@@ -92,6 +95,7 @@ _ALL = (
         rates=(0.0025, 0.005, 0.01),
         together=9,
         tuning=3,
+        gate_seeds=12,
         compiled=True,
     ),
     Task(
@@ -106,6 +110,7 @@ _ALL = (
         rates=(0.0025, 0.005, 0.01),
         together=9,
         tuning=3,
+        gate_seeds=12,
         compiled=True,
     ),
     Task(
@@ -159,6 +164,12 @@ TASKS["text-long"] = replace(
     title="The same text, four times as many steps",
     steps=9600,
     rates=(0.004, 0.008, 0.016),  # long runs want lower ones
+)
+TASKS["warped-digits-convolved"] = replace(
+    TASKS["warped-digits"],
+    name="warped-digits-convolved",
+    title="The same digits, ViT with a convolutional stem",
+    architecture=_DIGITS_CONVOLVED,
 )
 TASKS["text-short"] = replace(
     TASKS["text"], name="text-short", title="The same text, 1,000 steps: what fits into an hour", steps=1000

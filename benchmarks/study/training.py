@@ -1,6 +1,7 @@
 """Training the networks of many seeds in one batch: ``torch.func`` over stacked parameters, and AdamW."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
@@ -8,7 +9,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad_and_value, vmap
 
 from study.networks import Network
-from study.state import Leaf, State
+from study.state import State
 
 BETAS = (0.9, 0.999)
 EPSILON = 1e-8
@@ -37,6 +38,8 @@ def gradient(network: Network, compiled: bool = False) -> Gradient:
 def adamw(state: State, gradients: Values, rates: Tensor) -> State:
     """Return the state after one step of AdamW, each network at its own rate, (networks,); parameters change in place.
 
+    A parameter's own factor multiplies that rate.
+
     Loshchilov and Hutter, ICLR 2019. Every parameter counts its own steps, so that one that begins anew has its bias
     corrected as at the start.
     """
@@ -56,12 +59,10 @@ def adamw(state: State, gradients: Values, rates: Tensor) -> State:
     torch._foreach_mul_(changes, means)
     torch._foreach_div_(changes, [1 - BETAS[0] ** step for step in steps])
     torch._foreach_add_(changes, values, alpha=DECAY)
-    torch._foreach_mul_(changes, [-rates.view(-1, *[1] * (value.dim() - 1)) for value in values])
+    own = {factor: -rates * factor for factor in {leaf.factor for leaf in leaves.values()}}
+    torch._foreach_mul_(changes, [own[leaf.factor].view(-1, *[1] * (leaf.value.dim() - 1)) for leaf in leaves.values()])
     torch._foreach_add_(values, changes)
-    stepped = {
-        name: Leaf(leaf.value, leaf.mean, leaf.square, step)
-        for (name, leaf), step in zip(leaves.items(), steps, strict=True)
-    }
+    stepped = {name: replace(leaf, steps=step) for (name, leaf), step in zip(leaves.items(), steps, strict=True)}
     return state.with_leaves(stepped)
 
 

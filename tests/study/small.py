@@ -2,7 +2,7 @@
 
 import numpy as np
 import torch
-from study.networks import Architecture, Shape
+from study.networks import Architecture, ConvolutionalArchitecture, Shape
 from study.sources import Source
 from study.tasks import Task
 
@@ -10,8 +10,15 @@ MLP = Architecture(tokens=1, features=5, outputs=3, width=8, head_width=4)
 TEXT = Architecture(tokens=6, features=7, outputs=7, width=8, head_width=4, text=True)
 IMAGES = Architecture(tokens=4, features=3, outputs=3, width=8, head_width=4)
 CONVOLUTION = Architecture(tokens=6, features=2, outputs=3, width=8, kernel=3)
+STEM = ConvolutionalArchitecture(tokens=4, features=36, outputs=3, width=8, head_width=4)
 
-BLOCKS = {MLP: Shape(hidden=12), TEXT: Shape(2, 12), IMAGES: Shape(2, 12), CONVOLUTION: Shape(hidden=12)}
+BLOCKS = {
+    MLP: Shape(hidden=12),
+    TEXT: Shape(2, 12),
+    IMAGES: Shape(2, 12),
+    CONVOLUTION: Shape(hidden=12),
+    STEM: Shape(2, 12),
+}
 
 
 def source(architecture: Architecture) -> Source:

@@ -129,7 +129,7 @@ def test_what_is_recorded_is_not_run_again(tmp_path: Path) -> None:
 
 def _gate_rows(losses: Callable[[int], float]) -> list[dict[str, object]]:
     tuning = {(rate, seed): 1.0 for rate in task(MLP).rates for seed in (0, 1)}
-    fresh = {(task(MLP).rates[0], seed): losses(seed) for seed in fresh_seeds(plan.GATE_SEEDS)}
+    fresh = {(task(MLP).rates[0], seed): losses(seed) for seed in fresh_seeds(task(MLP).gate_seeds)}
     return _rows(tuning | fresh)
 
 
@@ -143,7 +143,7 @@ def test_arms_wait_for_a_gate_that_is_open(
     study = [Experiment(small, _arm(), (0,))]
     assert gate(records, small) is None
     assert not list(jobs(study, records))
-    luck = np.random.default_rng(0).normal(0, 0.01, plan.GATE_SEEDS)
+    luck = np.random.default_rng(0).normal(0, 0.01, task(MLP).gate_seeds)
     records.add(small, less, _gate_rows(lambda seed: 1 + luck[seed - 1000]))
     records.add(small, more, _gate_rows(lambda seed: 1 - gain + luck[-1 - (seed - 1000)]))
     assert binds(gate(records, small)) == open_

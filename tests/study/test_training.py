@@ -1,20 +1,22 @@
 """Batched training is the training of each network by itself, and a run that was cut off ends as if it had not been."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from small import BLOCKS, CONVOLUTION, IMAGES, MLP, TEXT, source, task
+from small import BLOCKS, CONVOLUTION, IMAGES, MLP, STEM, TEXT, source, task
 from study.arms import Arm, Event, depth
-from study.networks import Architecture, Network
-from study.rewrites import HalfSteps
+from study.networks import Architecture, Convolution, ConvolutionalStem, Network
+from study.rewrites import AtOwnRate, HalfSteps, Site
 from study.running import run
 from study.schedules import Cycle
 from study.snapshots import Snapshots, beginning
 from study.state import State, initial
 from study.tasks import batch
 from study.training import DECAY, adamw, evaluate, gradient
+from study.units import SilentUnits
 
 MEMBERS = ((0.01, 0), (0.01, 1), (0.03, 1))
 
@@ -29,7 +31,7 @@ def _single(network: Network, state: State, index: int) -> Network:
     return network
 
 
-@pytest.mark.parametrize("architecture", [MLP, TEXT, IMAGES, CONVOLUTION])
+@pytest.mark.parametrize("architecture", [MLP, TEXT, IMAGES, CONVOLUTION, STEM])
 def test_a_batch_of_networks_is_trained_as_each_by_itself(architecture: Architecture, tmp_path: Path) -> None:
     small, arm = task(architecture), _arm(architecture)
     together = run(small, arm, MEMBERS, Snapshots(tmp_path))
@@ -62,6 +64,56 @@ def test_a_batched_step_is_that_of_torch(architecture: Architecture) -> None:
     for index, one in enumerate(own):
         for name, parameter in one.named_parameters():
             torch.testing.assert_close(state.values()[name][index], parameter.detach(), rtol=1e-7, atol=1e-9)
+
+
+def test_newcomers_have_the_rate_of_a_parameter_group_of_their_own() -> None:
+    small, seeds = task(MLP), (3, 4)
+    state = initial(MLP, depth(small.block, 1), seeds).map(torch.Tensor.double)
+    trained = state.with_leaves({name: replace(leaf, steps=5) for name, leaf in state.leaves().items()})
+    grown = AtOwnRate(SilentUnits(3), 4.0)(trained, Site(MLP, seeds, 1, lambda: pytest.fail("nothing is drawn")))
+    new = [name for name, leaf in grown.leaves().items() if leaf.factor == 4.0]
+    assert new == [name for name in grown.leaves() if name.startswith("blocks.1.")]
+    network = _single(Network(MLP, grown.shapes).double(), grown, 0)
+    groups = [
+        {"params": [p for name, p in network.named_parameters() if (name in new) == own], "lr": rate}
+        for own, rate in ((False, 0.01), (True, 0.04))
+    ]
+    optimizer = torch.optim.AdamW(groups, weight_decay=DECAY)
+    for parameter in network.parameters():
+        optimizer.state[parameter] = {
+            "step": torch.tensor(5.0 if parameter in set(groups[0]["params"]) else 0.0),
+            "exp_avg": torch.zeros_like(parameter),
+            "exp_avg_sq": torch.zeros_like(parameter),
+        }
+    for step in range(3):
+        x, y = batch(source(MLP), small, seeds, step, 1.0)
+        found = gradient(Network(MLP, grown.shapes))(grown.values(), x.double(), y)[0]
+        grown = adamw(grown, found, torch.tensor([0.01, 0.01], dtype=torch.float64))
+        optimizer.zero_grad()
+        torch.nn.functional.cross_entropy(network(x[0].double()), y[0]).backward()
+        optimizer.step()
+    for name, parameter in network.named_parameters():
+        torch.testing.assert_close(grown.values()[name][0], parameter.detach(), rtol=1e-7, atol=1e-9)
+
+
+@pytest.mark.parametrize("size", [6, 7])
+def test_a_convolution_is_that_of_torch(size: int) -> None:
+    own, conv = Convolution(2, 3), torch.nn.Conv2d(2, 3, 3, stride=2, padding=1)
+    with torch.no_grad():
+        own.weight.copy_(conv.weight.permute(0, 2, 3, 1).flatten(1))
+        own.bias.copy_(conv.bias)
+    x = torch.linspace(-1, 1, 4 * size * size * 2).view(4, size, size, 2).sin()
+    torch.testing.assert_close(own(x), conv(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1))
+
+
+def test_a_stem_sees_the_image_that_was_cut_into_patches() -> None:
+    image = torch.arange(144.0).view(1, 12, 12)
+    cut = image.unfold(1, 6, 6).unfold(2, 6, 6).reshape(1, 4, 36)
+    seen: list[torch.Tensor] = []
+    stem = ConvolutionalStem(tokens=4, features=36, width=8)
+    stem.convolutions[0].register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    assert stem(cut).shape == (1, 4, 8)
+    assert torch.equal(seen[0][..., 0], image)
 
 
 def test_losses_and_accuracies_are_those_of_each_network() -> None:

@@ -1,0 +1,47 @@
+"""Arms that differ only in where they grow have equal parameters, and equal cost or equal FLOPs."""
+
+import pytest
+from study import equal, placing
+from study.arms import Arm
+from study.costs import flops
+from study.rewrites import Site
+from study.state import State, initial
+from study.tasks import TASKS, Task
+
+WITH_ATTENTION = [TASKS["text"], TASKS["warped-digits"]]
+
+
+def _stages(task: Task, arm: Arm) -> list[State]:
+    state = initial(task.architecture, arm.start, (0,))
+    (event,) = arm.events
+    return [state, event.rewrite(state, Site(task.architecture, (0,), event.at, lambda: pytest.fail("nothing drawn")))]
+
+
+def _spent(task: Task, arm: Arm, price: str) -> float:
+    (event,) = arm.events
+    steps = (event.at, arm.steps - event.at)
+    each = [
+        state.parameters() if price == "cost" else flops(task.architecture, state.shapes)
+        for state in _stages(task, arm)
+    ]
+    return sum(own * count for own, count in zip(each, steps, strict=True))
+
+
+@pytest.mark.parametrize("task", WITH_ATTENTION, ids=lambda task: task.name)
+def test_kinds_of_branches_are_equal_in_cost_or_in_flops(task: Task) -> None:
+    both, *alone = placing.kinds(task)
+    by_flops = placing.kinds_at_equal_flops(task)
+    assert [arm.events[0].rewrite for arm in by_flops] == [arm.events[0].rewrite for arm in alone]
+    for price, arms in (("cost", alone), ("flops", by_flops)):
+        assert [_spent(task, arm, price) for arm in arms] == pytest.approx([_spent(task, both, price)] * 2, rel=0.002)
+
+
+@pytest.mark.parametrize("task", WITH_ATTENTION, ids=lambda task: task.name)
+def test_operators_with_attention_end_with_equal_parameters_at_equal_cost(task: Task) -> None:
+    wanted = equal.SIZES[task.name].nine_tenths.parameters
+    base = equal.uniform(task)
+    assert initial(task.architecture, base.start, (0,)).parameters() == wanted
+    for arm in equal.with_attention(task):
+        if arm.events and "eigenvectors" not in arm.name:  # these look at data, and have the shape of gated ones
+            assert _stages(task, arm)[-1].parameters() == pytest.approx(wanted, rel=0.01), arm.name
+            assert _spent(task, arm, "cost") == pytest.approx(wanted * base.steps, rel=0.01), arm.name
