@@ -20,8 +20,8 @@ from study.state import Leaf, Leaves, State, fresh_block
 class HalfUnits:
     """Some hidden units of each MLP are copied into a thin block right behind it.
 
-    The copy has the block's norm; the outgoing weights of the units are halved in both places, and all that the two
-    blocks hold starts with fresh moments. ``by`` is "size" (the largest |w1| |w2|), "smallest", "random", or a score of
+    The copy has the MLP's norm; the outgoing weights of the units are halved in both places, and the MLP and its copy
+    start with fresh moments: the pass ``insert-half-steps`` of fxgrow. ``by`` is "size" (the largest |w1| |w2|), "smallest", "random", or a score of
     fxgrow, which is measured on training data.
     """
 
@@ -48,8 +48,8 @@ class HalfUnits:
         return [score.argsort(dim=1, descending=True) for score in scored(state, site, self.by)]
 
     def _front(self, block: Leaves, chosen: Tensor) -> Leaves:
-        """Return the block with the outgoing weights of the chosen units halved, and fresh moments."""
-        fresh = {name: Leaf.fresh(leaf.value) for name, leaf in block.items()}
+        """Return the block with the outgoing weights of the chosen units halved, its MLP with fresh moments."""
+        fresh = {n: Leaf.fresh(leaf.value) if n.startswith("mlp.") else leaf for n, leaf in block.items()}
         return _half_columns(fresh, "mlp.out.weight", chosen)
 
     def _behind(self, block: Leaves, chosen: Tensor, index: int, site: Site) -> Leaves:
@@ -82,7 +82,10 @@ class NewUnits(SilentUnits):
 
 @dataclass(frozen=True)
 class HalfShare(HalfUnits):
-    """Random units of each MLP and random heads of each attention, as many of every block; none of one is possible."""
+    """Random units of each MLP and random heads of each attention, as many of every block; none of one is possible.
+
+    All that the block and its copy hold starts with fresh moments.
+    """
 
     by: str = "random"
     heads: int = 0
@@ -95,7 +98,8 @@ class HalfShare(HalfUnits):
         for index, (shape, block) in enumerate(zip(state.shapes, state.blocks, strict=True)):
             units = _random(shape.hidden, index, site)[:, : self.units]
             columns = _columns(_random(shape.heads, index, site)[:, : self.heads], width)
-            front = _half_columns(self._front(block, units), "attention.out.weight", columns)
+            fresh = {name: Leaf.fresh(leaf.value) for name, leaf in block.items()}
+            front = _half_columns(self._front(fresh, units), "attention.out.weight", columns)
             shapes += [shape, Shape(self.heads, self.units)]
             blocks += [front, self._thin(block, units, columns, shape.heads * width)]
         return replace(state, shapes=tuple(shapes), blocks=tuple(blocks))
