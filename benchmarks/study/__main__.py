@@ -3,6 +3,7 @@
     python benchmarks/study run                         # what is not recorded yet; goes on where it was stopped
     python benchmarks/study run --tasks text            # one task
     python benchmarks/study run --records runs/again --tasks text --arms 'scratch 8'    # repeat a row of the page
+    python benchmarks/study single --arms 'half 1-2-4-8*'        # the same networks one by one, by fxgrow's public API
     python benchmarks/study status                      # what is done and what is left
     python benchmarks/study saddles                     # least eigenvalues while a network trains and grows
     python benchmarks/study places                      # what scores say, where places of growth are tried
@@ -52,6 +53,11 @@ def _do(options: argparse.Namespace) -> None:
         asked = chosen(experiments(), options.tasks, options.arms)
         run_all(with_rates(asked), records, Snapshots.of(records), gated=options.arms == ["*"])
         print(summary(asked, records))
+    elif options.what == "single":
+        from study.repeats import alone
+
+        for line in alone(chosen(experiments(), options.tasks, options.arms), records, options.seeds):
+            print(line, flush=True)
     elif options.what == "status":
         from study.running_all import status
 
@@ -83,9 +89,10 @@ def _do(options: argparse.Namespace) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("run", "status", "report", "saddles", "planted", "places"))
+    parser.add_argument("what", choices=("run", "single", "status", "report", "saddles", "planted", "places"))
     parser.add_argument("--tasks", nargs="+", default=["*"], help="names or patterns")
     parser.add_argument("--arms", nargs="+", default=["*"], help="names or patterns")
+    parser.add_argument("--seeds", type=int, default=3, help="of single networks, for each arm (%(default)s)")
     parser.add_argument("--threads", type=int, default=1, help="of torch (%(default)s)")
     parser.add_argument(
         "--records", type=Path, default=Path(__file__).parent / "records", help="folder; a new one repeats rows"

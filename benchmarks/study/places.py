@@ -7,7 +7,6 @@ stands in their records.
 import hashlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -20,10 +19,10 @@ from study.groups import GROUPS, Group
 from study.plan import tuned
 from study.records import Records, cell, circumstances
 from study.rewrites import Site
-from study.running import reach
+from study.running import probe, reach
 from study.snapshots import Snapshots
 from study.state import State
-from study.tasks import Members, batch
+from study.tasks import Members
 
 _PROBE = 1_024  #: samples that a score sees
 
@@ -91,11 +90,7 @@ def _rows(group: Group, members: Members, snapshots: Snapshots, known: set[str])
         return
     seeds, step = tuple(seed for _, seed in members), arms[0].events[0].at
     progress = reach(task, arms[0], members, step, snapshots)
-
-    def probe() -> tuple[Tensor, Tensor]:
-        return batch(source, replace(task, batch=_PROBE), seeds, -step, 1.0)
-
-    site = Site(task.architecture, seeds, step, probe)
+    site = Site(task.architecture, seeds, step, probe(task, source, seeds, step, _PROBE))
     measures: dict[str, Callable[[], Mapping[str, Tensor]]] = {
         name: partial(_one, name, score, progress.state, site) for name, score in wanted.items()
     }

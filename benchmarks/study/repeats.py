@@ -1,11 +1,12 @@
 """What came out of the arms that were asked for, and beside a repeat what the repository has recorded."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from study.analysis import mean_and_error
 from study.lines import Line, line
 from study.plan import Experiment
 from study.records import Records
+from study.single import NotPublicError, measure, train
 from study.tasks import fresh_seeds
 
 
@@ -21,6 +22,27 @@ def summary(experiments: Sequence[Experiment], records: Records) -> str:
             seeds = f"{len(each.seeds)} {kind} seed{'s' * (len(each.seeds) > 1)}"
             lines.append(f"{each.task.name}: {each.arm.name}, {seeds}: {_loss(own)}{compared}")
     return "\n".join(dict.fromkeys(lines))
+
+
+def alone(experiments: Sequence[Experiment], records: Records, count: int) -> Iterator[str]:
+    """Train recorded networks again, each by itself through fxgrow's public API; yield a line for each.
+
+    Of the arms that have run on fresh seeds, so many seeds each.
+    """
+    asked = {(each.task.name, each.arm.name): each for each in experiments if each.confirms and not each.is_gate}
+    for each in asked.values():
+        said = f"{each.task.name}: {each.arm.name}"
+        for rate in each.rates(records):
+            seeds = each.seeds[:count]
+            for seed, row in zip(seeds, records.of(each.task, each.arm, rate, seeds) or [], strict=False):
+                try:
+                    loss, accuracy = measure(each.task, train(each.task, each.arm, rate, seed))
+                except NotPublicError as error:
+                    yield f"{said}: left out: {error}"
+                    break
+                batched, right = float(str(row["loss"])), float(str(row["accuracy"]))
+                numbers = f"loss {loss:.4f}, recorded {batched:.4f}, difference {loss - batched:+.4f}"
+                yield f"{said}, seed {seed}, rate {rate:g}: {numbers}; {accuracy:.2%}, recorded {right:.2%}"
 
 
 def _line(each: Experiment, records: Records) -> Line | None:

@@ -43,7 +43,7 @@ def run(
     """Train, and return one record for each network: what came out and what it took."""
     seeds = tuple(seed for _, seed in members)
     source = task.source()
-    progress = snapshots.latest(task, arm, members) or Progress(_start(task, arm, seeds))
+    progress = snapshots.latest(task, arm, members) or Progress(start(task, arm, seeds))
     for until, event in _parts(arm, progress.step):
         if event is not None:
             progress = _grow(progress, event, task, source, seeds)
@@ -55,14 +55,15 @@ def run(
 
 def reach(task: Task, arm: Arm, members: Members, step: int, snapshots: Snapshots) -> Progress:
     """Return what a run has right before a step, where none of its events is behind it yet."""
-    progress = snapshots.latest(task, arm, members, step) or Progress(_start(task, arm, tuple(s for _, s in members)))
+    progress = snapshots.latest(task, arm, members, step) or Progress(start(task, arm, tuple(s for _, s in members)))
     for reached in train(progress, step, task, arm, members, task.source()):
         snapshots.save(reached, task, arm, members)
         progress = reached
     return progress
 
 
-def _start(task: Task, arm: Arm, seeds: tuple[int, ...]) -> State:
+def start(task: Task, arm: Arm, seeds: tuple[int, ...]) -> State:
+    """Return the networks of an arm before the first step."""
     state = initial(task.architecture, arm.start, seeds)
     if not arm.zero:
         return state
@@ -127,16 +128,20 @@ def _gradient(architecture: Architecture, shapes: tuple[Shape, ...], compiled: b
 
 def _grow(progress: Progress, event: Event, task: Task, source: Source, seeds: tuple[int, ...]) -> Progress:
     """Apply an event, and note the test losses on both sides of it."""
-
-    def probe() -> tuple[torch.Tensor, torch.Tensor]:
-        return batch(source, replace(task, batch=_PROBE), seeds, -event.at, 1.0)
-
     before = _test(progress.state, task, source)[0]
     with torch.no_grad():
-        state = event.rewrite(progress.state, Site(task.architecture, seeds, event.at, probe))
+        site = Site(task.architecture, seeds, event.at, probe(task, source, seeds, event.at))
+        state = event.rewrite(progress.state, site)
     after = _test(state, task, source)[0]
     jump = {"step": event.at, "before": before.tolist(), "after": after.tolist(), "parameters": state.parameters()}
     return replace(progress, state=state, jumps=(*progress.jumps, jump))
+
+
+def probe(
+    task: Task, source: Source, seeds: tuple[int, ...], step: int, size: int = _PROBE
+) -> Callable[[], tuple[torch.Tensor, torch.Tensor]]:
+    """Return what draws training data for all seeds, which no step has seen as a batch."""
+    return lambda: batch(source, replace(task, batch=size), seeds, -step, 1.0)
 
 
 def _test(state: State, task: Task, source: Source) -> tuple[torch.Tensor, torch.Tensor]:

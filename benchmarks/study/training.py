@@ -19,10 +19,14 @@ Values = dict[str, Tensor]
 Gradient = Callable[[Values, Tensor, Tensor], tuple[Values, Tensor]]
 
 
+def mean_loss(logits: Tensor, y: Tensor) -> Tensor:
+    """Return the mean cross-entropy over samples, and over positions of text."""
+    return F.cross_entropy(logits.flatten(0, -2), y.flatten())
+
+
 def cross_entropy(network: nn.Module, values: Values, x: Tensor, y: Tensor) -> Tensor:
     """Return the mean cross-entropy of one network, over samples and positions."""
-    logits = functional_call(network, values, (x,))
-    return F.cross_entropy(logits.flatten(0, -2), y.flatten())
+    return mean_loss(functional_call(network, values, (x,)), y)
 
 
 def gradient(network: Network, compiled: bool = False) -> Gradient:

@@ -5,7 +5,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 import fxgrow
@@ -14,6 +13,7 @@ from fxgrow.curvature.scores import SiteScores
 from study.networks import Network, Shape, plain
 from study.rewrites import Site, is_last
 from study.state import Leaf, Leaves, State, fresh_block
+from study.training import mean_loss
 
 
 @dataclass(frozen=True)
@@ -21,8 +21,8 @@ class HalfUnits:
     """Some hidden units of each MLP are copied into a thin block right behind it.
 
     The copy has the MLP's norm; the outgoing weights of the units are halved in both places, and the MLP and its copy
-    start with fresh moments: the pass ``insert-half-steps`` of fxgrow. ``by`` is "size" (the largest |w1| |w2|), "smallest", "random", or a score of
-    fxgrow, which is measured on training data.
+    start with fresh moments: the pass ``insert-half-steps`` of fxgrow. ``by`` is "size" (the largest |w1| |w2|),
+    "smallest", "random", or a score of fxgrow, which is measured on training data.
     """
 
     units: int
@@ -32,14 +32,14 @@ class HalfUnits:
         """Return the state with a thin block behind each block that has an MLP."""
         shapes: list[Shape] = []
         blocks: list[Leaves] = []
-        orders = self._orders(state, site)
+        orders = self.orders(state, site)
         for index, (shape, block) in enumerate(zip(state.shapes, state.blocks, strict=True)):
             chosen = orders[index][:, : self.units]
             shapes += [shape, Shape(hidden=self.units)]
             blocks += [self._front(block, chosen), self._behind(block, chosen, index, site)]
         return replace(state, shapes=tuple(shapes), blocks=tuple(blocks))
 
-    def _orders(self, state: State, site: Site) -> list[Tensor]:
+    def orders(self, state: State, site: Site) -> list[Tensor]:
         """Return for each block its units in the order in which they are chosen, (seeds, units)."""
         if self.by == "random":
             return [_random(shape.hidden, index, site) for index, shape in enumerate(state.shapes)]
@@ -139,14 +139,9 @@ def _analyzed(
         batches = [(x[index, part::4], y[index, part::4]) for part in range(4)]
         traced = fxgrow.trace(plain(network), x[index, :4])
         with torch.enable_grad():
-            scores = fxgrow.analyze(traced, _loss, batches, score=score, sites=names)
+            scores = fxgrow.analyze(traced, mean_loss, batches, score=score, sites=names)
         found.append([what(scores[name]) for name in names])
     return [torch.stack(own) for own in zip(*found, strict=True)]
-
-
-def _loss(logits: Tensor, y: Tensor) -> Tensor:
-    """Return the mean cross-entropy over samples, and over positions of text."""
-    return F.cross_entropy(logits.flatten(0, -2), y.flatten())
 
 
 def _random(units: int, index: int, site: Site) -> Tensor:
