@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from study.arms import Arm, Event, depth, evenly
 from study.fitting import FittedHalfSteps
-from study.rewrites import Copies, FreshBlocks, HalfSteps, Rewrite
+from study.rewrites import Copies, FreshBlocks, HalfSteps, Rewrite, Stack
 from study.schedules import Cycle
 from study.tasks import Task
 
@@ -93,6 +93,12 @@ def operators(task: Task, cycles: int = 1) -> list[Arm]:
         "fresh blocks, half": FreshBlocks(0.5),
     }
     return [grown(task, (4, 8), (0.5,), cycles=cycles, how=how, named=name) for name, how in named.items()]
+
+
+def stacking(task: Task, scale: float, cycles: int = 1) -> list[Arm]:
+    """Return the same stages by half-steps, by silent copies, and by stacking."""
+    ways: dict[str, Rewrite] = {"half": HALF, "silent copies": Copies(), "stacked": Stack()}
+    return [grown(task, FULL, MIDDLE, scale, cycles, how=how, named=name) for name, how in ways.items()]
 
 
 def schedules(task: Task, cycles: int = 1, scale: float = 0.7) -> list[Arm]:

@@ -17,6 +17,7 @@ from study.families import (
     schedules,
     scratch,
     silent,
+    stacking,
     stages,
     uniform,
 )
@@ -201,6 +202,13 @@ def _kinds(task: Task, fresh: int) -> tuple[Group, ...]:
     )
 
 
+def _stacking(task: Task, fresh: int) -> tuple[Group, Group]:
+    """Return whole blocks added in other ways at the same moments and the same cost, tuned and on fresh seeds."""
+    arms = stacking(task, 0.7, _CYCLES.get(task.name, 1))
+    group = _group("Whole blocks by other operators", task, arms[1:], arms[0])
+    return group, group.on(fresh)
+
+
 #: tasks on which scores are held against what came out, and on how many fresh seeds; on the first 12 of MNIST-1D it was
 #: seen which scores lead there, so that they prove nothing of them
 PLACED = {"mnist1d-mlp": 24, "text": 6, "warped-digits": 6}
@@ -251,6 +259,7 @@ GROUPS: tuple[Group, ...] = (
     *(_group("Cost", _PLAIN, core(_PLAIN)).on(fresh) for fresh in (0, 3)),
     *(group for task in (_TEXT, _WARPED) for group in _places(task, PLACED[task.name], alone=True)),
     *(group for task in (_TEXT, _WARPED) for group in _kinds(task, PLACED[task.name])),
+    *(group for task, fresh in ((_MLP, 12), (_WARPED, 3), (_TEXT, 4)) for group in _stacking(task, fresh)),
     *_with_attention(_WARPED),
     _OWN_RATES,
     *(_group("Cost", _CONVOLVED, _CONVOLVED_CORE).on(fresh) for fresh in (0, 3)),

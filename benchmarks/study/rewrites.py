@@ -57,7 +57,10 @@ class HalfSteps:
 
 @dataclass(frozen=True)
 class Copies:
-    """Behind each block a copy whose last maps are multiplied by ``scale``: 0 keeps the function."""
+    """Behind each block a copy whose last maps are multiplied by ``scale``.
+
+    0 keeps the function: ``fxgrow.insert_block``.
+    """
 
     blocks: tuple[int, ...] | None = None
     scale: float = 0.0
@@ -72,6 +75,16 @@ class Copies:
 
     def _copy(self, name: str, leaf: Leaf) -> Leaf:
         return Leaf.fresh(leaf.value * self.scale if is_last(name) else leaf.value.clone())
+
+
+@dataclass(frozen=True)
+class Stack:
+    """The whole stack of blocks once more behind itself, as it is: Du et al., NeurIPS 2024 (arXiv 2405.15319)."""
+
+    def __call__(self, state: State, site: Site) -> State:
+        """Return the state with twice the blocks; all of them begin with fresh moments."""
+        blocks = [{name: Leaf.fresh(leaf.value.clone()) for name, leaf in block.items()} for block in state.blocks * 2]
+        return replace(state, shapes=state.shapes * 2, blocks=tuple(blocks))
 
 
 @dataclass(frozen=True)

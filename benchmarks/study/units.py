@@ -59,7 +59,10 @@ class HalfUnits:
 
 @dataclass(frozen=True)
 class SilentUnits(HalfUnits):
-    """The same thin blocks with zero outgoing weights: the function is kept, and so is what was there."""
+    """The same thin blocks with zero outgoing weights: the function is kept, and so is what was there.
+
+    What ``fxgrow.insert_block`` does with whole blocks.
+    """
 
     def _front(self, block: Leaves, chosen: Tensor) -> Leaves:
         return block
@@ -70,7 +73,7 @@ class SilentUnits(HalfUnits):
 
 @dataclass(frozen=True)
 class NewUnits(SilentUnits):
-    """Thin blocks that are drawn anew, with zero outgoing weights: what ``fxgrow.insert_block`` makes."""
+    """Thin blocks that are drawn anew, with zero outgoing weights."""
 
     by: str = "random"
 

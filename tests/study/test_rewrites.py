@@ -10,7 +10,7 @@ from study.groups import GROUPS
 from study.networks import Architecture, Block, Network, Shape
 from study.newton import NewtonStep
 from study.pseudo import AlongEigenvectors, PseudoLayers
-from study.rewrites import Copies, FreshBlocks, HalfSteps, Rewrite, Site, Widen
+from study.rewrites import Copies, FreshBlocks, HalfSteps, Rewrite, Site, Stack, Widen
 from study.state import Leaf, State, initial
 from study.tasks import batch
 from study.units import HalfShare, HalfUnits, NewUnits, SilentUnits, directions, scored
@@ -63,6 +63,17 @@ def test_half_steps_of_one_block_leave_the_others() -> None:
     grown = HalfSteps(blocks=(1,))(state, _site(MLP))
     assert len(grown.blocks) == 3
     assert grown.blocks[0] is state.blocks[0]
+
+
+def test_a_stack_is_the_same_blocks_twice_in_their_order() -> None:
+    state = _trained(MLP)
+    grown = Stack()(state, _site(MLP))
+    assert [block["mlp.fc1.weight"].value.sum() for block in grown.blocks] == [
+        block["mlp.fc1.weight"].value.sum() for block in state.blocks * 2
+    ]
+    assert not any(leaf.steps for block in grown.blocks for leaf in block.values())
+    addresses = {leaf.value.data_ptr() for block in grown.blocks for leaf in block.values()}
+    assert len(addresses) == sum(map(len, grown.blocks))
 
 
 KEEP = [
