@@ -114,7 +114,7 @@ _WARPED_CORE = core(_WARPED, scales=(1.25, 1.0, 0.7, 0.5))
 _TEXT_CORE = core(_TEXT, scales=(1.0, 0.8, 0.6))
 _LONG, _PLAIN, _SHORT = TASKS["text-long"], TASKS["digits"], TASKS["text-short"]
 _CONVOLVED = TASKS["warped-digits-convolved"]
-_CONVOLVED_CORE = core(_CONVOLVED, scales=(1.0, 0.7))
+_CONVOLVED_CORE = [scratch(_CONVOLVED, 8), *(grown(_CONVOLVED, FULL, MIDDLE, scale) for scale in (1.0, 0.7))]
 _SHORT_CORE = [scratch(_SHORT, 8), *(grown(_SHORT, FULL, MIDDLE, scale) for scale in (1.0, 0.7))]
 _LONG_CORE = [
     scratch(_LONG, 8),
