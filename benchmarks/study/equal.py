@@ -177,7 +177,6 @@ def own_rates(task: Task) -> list[Arm]:
     ways: dict[str, Rewrite] = {
         f"half-steps of {sizes.units} units": HalfUnits(sizes.units),
         f"silent copies of {sizes.units} units": SilentUnits(sizes.units),
-        f"new blocks of {sizes.units} units": NewUnits(sizes.units),
         "serial pseudo-layers": sizes.pseudo_layers["serial"],
         "gated pseudo-layers": sizes.pseudo_layers["gated"],
     }

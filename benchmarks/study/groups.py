@@ -34,6 +34,7 @@ class Group:
         fresh: on how many fresh seeds they run at their tuned rates; 0: over the grid of rates, on the tuning seeds.
         rate_of: an arm whose tuned rate all take, for arms that differ only in what they choose; else each has its own.
         places: the arms are places of growth, "blocks" or "kinds", and the page says what the best of them would gain.
+        per: what growth costs as much of at all places, "parameter" or "FLOP": a score chooses by what it says of one.
     """
 
     title: str
@@ -43,6 +44,7 @@ class Group:
     fresh: int = 0
     rate_of: Arm | None = None
     places: str = ""
+    per: str = "parameter"
     after: int = 0
 
     @property
@@ -112,7 +114,7 @@ _WARPED_CORE = core(_WARPED, scales=(1.25, 1.0, 0.7, 0.5))
 _TEXT_CORE = core(_TEXT, scales=(1.0, 0.8, 0.6))
 _LONG, _PLAIN, _SHORT = TASKS["text-long"], TASKS["digits"], TASKS["text-short"]
 _CONVOLVED = TASKS["warped-digits-convolved"]
-_CONVOLVED_CORE = core(_CONVOLVED, scales=(1.0, 0.7))
+_CONVOLVED_CORE = [scratch(_CONVOLVED, 8), *(grown(_CONVOLVED, FULL, MIDDLE, scale) for scale in (1.0, 0.7))]
 _SHORT_CORE = [scratch(_SHORT, 8), *(grown(_SHORT, FULL, MIDDLE, scale) for scale in (1.0, 0.7))]
 _LONG_CORE = [
     scratch(_LONG, 8),
@@ -198,7 +200,7 @@ def _kinds(task: Task, fresh: int) -> tuple[Group, ...]:
     return (
         _group("Rate of the kinds", task, (), both),
         replace(group, rate_of=both, places="kinds", fresh=fresh),
-        replace(by_flops, rate_of=both, fresh=fresh),
+        replace(by_flops, rate_of=both, places="kinds", per="FLOP", fresh=fresh),
     )
 
 

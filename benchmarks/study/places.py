@@ -29,7 +29,7 @@ _PROBE = 1_024  #: samples that a score sees
 
 def run(tasks: Sequence[str], records: Records, snapshots: Snapshots) -> None:
     """Measure for every group of places whose rate is tuned; scores that are recorded are not measured again."""
-    for group in (group for group in GROUPS if group.places and group.task.name in tasks):
+    for group in (group for group in scored_groups() if group.task.name in tasks):
         rate = _rate(group, records)
         if rate is None:
             arm = group.rate_of or group.baseline
@@ -39,6 +39,11 @@ def run(tasks: Sequence[str], records: Records, snapshots: Snapshots) -> None:
             known = _scores_of_all(read(records, group), seeds)
             members = tuple((rate, seed) for seed in seeds)
             jsonl.append(_file(records, group), _rows(group, members, snapshots, known))
+
+
+def scored_groups() -> list[Group]:
+    """Return the groups of places for which scores are measured; what a score says of a FLOP follows from these."""
+    return [group for group in GROUPS if group.places and group.per == "parameter"]
 
 
 def _scores_of_all(rows: Sequence[jsonl.Row], seeds: Sequence[int]) -> set[str]:

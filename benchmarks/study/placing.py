@@ -57,6 +57,11 @@ def kinds_at_equal_flops(task: Task) -> list[Arm]:
     return found
 
 
+def added_flops(task: Task, arm: Arm) -> int:
+    """Return by how many FLOPs of a sample the one event of an arm makes its network dearer."""
+    return _flops(task, arm) - 2 * flops(task.architecture, arm.start)
+
+
 def _flops(task: Task, arm: Arm) -> int:
     """Return the FLOPs of a sample before and behind the one event in the middle of an arm, added up."""
     state = initial(task.architecture, arm.start, (0,))

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
-from study import jsonl, places
+from study import jsonl, kind_scores, places, placing
 from study.analysis import Difference, holm, mean_and_error, oracle, paired
 from study.groups import GROUPS, Group
 from study.lines import line
@@ -14,7 +14,7 @@ from study.records import Records
 from study.tables import probability, signed, table
 
 _BLOCKS = 4
-_SECOND_ORDER = "eigen"  #: what the others are held against, too
+_SECOND_ORDER = ("eigen", "eigen per FLOP")  #: what the others are held against, too
 _INTRODUCTIONS = {
     "blocks": """## Does a score know the blocks?
 
@@ -28,8 +28,9 @@ time of the score, for one network. Command, behind that of the even growth abov
     "kinds": """## Does a score know the kind of branch?
 
 Four blocks, half-steps of all of their attentions, or of as many parameters of their MLPs. Everything else is as above;
-scores of fxgrow are added up over the outputs of the maps of a kind where they are positive. Command, behind that
-of both kinds above: `python benchmarks/study places --records runs/again`.""",
+scores of fxgrow are added up over the outputs of the maps of a kind where they are positive. At equal FLOPs a score
+chooses by what it says of a FLOP. Command, behind that of both kinds above:
+`python benchmarks/study places --records runs/again`.""",
 }
 
 
@@ -64,7 +65,7 @@ def section(records: Records) -> str:
     for kind, introduction in _INTRODUCTIONS.items():
         found = []
         for group in (group for group in GROUPS if group.places == kind):
-            scores, seconds = _scores(records, group)
+            scores, seconds = (_per_flop if group.per == "FLOP" else _scores)(records, group)
             whole = {name: found for name, found in scores.items() if found.shape[1] == group.fresh}
             found += [_table(choice, whole, seconds) for choice in _choices(records, group) if whole]
             found += [_unfinished(group, scores)] if len(whole) < len(scores) else []
@@ -80,6 +81,17 @@ def _scores(records: Records, group: Group) -> tuple[dict[str, np.ndarray], dict
             rows.setdefault(row["score"], {})[row["seed"]] = row
     values = {name: np.array([row[group.places] for row in own.values()], float).T for name, own in rows.items()}
     return values, {name: float(np.mean([row["seconds"] for row in own.values()])) for name, own in rows.items()}
+
+
+def _per_flop(records: Records, group: Group) -> tuple[dict[str, np.ndarray], dict[str, float]]:
+    """Return what fxgrow's scores say of a FLOP of each kind, (kinds, seeds), and their seconds."""
+    (whole,) = (each for each in places.scored_groups() if (each.task, each.places) == (group.task, group.places))
+    scores, seconds = _scores(records, whole)
+    flops = np.array([placing.added_flops(group.task, arm) for arm in group.arms])[:, None]
+    names = (*kind_scores.SUMMED, "gain")
+    return {f"{name} per FLOP": scores[name] / flops for name in names if name in scores}, {
+        f"{name} per FLOP": seconds[name] for name in names if name in scores
+    }
 
 
 def _unfinished(group: Group, scores: Mapping[str, np.ndarray]) -> str:
@@ -98,7 +110,8 @@ def _choices(records: Records, group: Group) -> Iterator[Choice]:
     for said, part in parts.items():
         known = [one.numbers("loss") for one in part if one]
         if base and known and len(known) == len(part):
-            title = f"{group.task.title}, {group.fresh} fresh seeds: {said}"
+            at = " at equal FLOPs" if group.per == "FLOP" else ""
+            title = f"{group.task.title}, {group.fresh} fresh seeds: {said}{at}"
             yield Choice(title, np.array(known), np.array(base.numbers("loss")), said == "one block is left out")
 
 
@@ -106,9 +119,8 @@ def _table(choice: Choice, scores: Mapping[str, np.ndarray], seconds: Mapping[st
     at_random = choice.losses.mean(0)
     grown = {name: choice.losses[choice.chosen(score), range(len(at_random))] for name, score in scores.items()}
     against_random = {name: paired(losses, at_random) for name, losses in grown.items()}
-    against_eigen = {
-        name: paired(grown[_SECOND_ORDER], losses) for name, losses in grown.items() if _SECOND_ORDER in grown
-    }
+    (eigen,) = [losses for name, losses in grown.items() if name in _SECOND_ORDER] or [None]
+    against_eigen = {name: paired(eigen, losses) for name, losses in grown.items() if eigen is not None}
     p, own = _corrected(against_random), _corrected(against_eigen)
     best = oracle(choice.losses)
     lines = [["*the best for the other half of the seeds*", "", *_said(best, choice.even, at_random), *[""] * 4]]
@@ -121,7 +133,7 @@ def _table(choice: Choice, scores: Mapping[str, np.ndarray], seconds: Mapping[st
         lines.append([name, f"{mean:+.2f} ± {error:.2f}", *numbers, *compared, spent])
     lines.append(["*random*", "", *_said(at_random, choice.even, at_random), *[""] * 4])
     head = ["chosen by", "rank correlation", "loss, against even", "against random", "p"]
-    return f"### {choice.title}\n\n{table([*head, f'{_SECOND_ORDER} against it', 'p', 'seconds'], lines)}"
+    return f"### {choice.title}\n\n{table([*head, 'eigen against it', 'p', 'seconds'], lines)}"
 
 
 def _corrected(differences: Mapping[str, Difference]) -> dict[str, float]:
