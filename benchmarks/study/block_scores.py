@@ -106,7 +106,7 @@ def _after(state: State, site: Site, source: Source) -> Tensor:
 
 
 def trials(progress: Progress, task: Task, arms: Sequence[Arm], members: Members, site: Site) -> dict[str, Tensor]:
-    """Return the loss of each arm some steps behind its event: what it is without half-steps of the block left out."""
+    """Return the loss of each arm some steps behind its event, (seeds, arms), by what the trial is called."""
     source = task.source()
     losses: dict[int, list[Tensor]] = {steps: [] for steps in TRIALS}
     for arm in arms:

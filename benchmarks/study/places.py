@@ -19,7 +19,7 @@ from study.groups import GROUPS, Group
 from study.plan import tuned
 from study.records import Records, cell, circumstances
 from study.rewrites import Site
-from study.running import probe, reach
+from study.running import Progress, probe, reach
 from study.snapshots import Snapshots
 from study.state import State
 from study.tasks import Members
@@ -100,7 +100,7 @@ def _rows(group: Group, members: Members, snapshots: Snapshots, known: set[str])
         name: partial(_one, name, score, progress.state, site) for name, score in wanted.items()
     }
     if not tried:
-        measures["trials"] = partial(trials, progress, task, arms, members, site)
+        measures["trials"] = partial(_tried_for_a_while, group, progress, members, site)
     for measure in measures.values():
         begun = time.process_time()
         found = measure()
@@ -110,6 +110,13 @@ def _rows(group: Group, members: Members, snapshots: Snapshots, known: set[str])
                 said = {"score": name, "seed": seed, group.places: values[index].tolist(), "seconds": seconds}
                 settings = {"task": task.name, "digest": _digest(group), "rate": rate, "step": step}
                 yield {**settings, **said, **circumstances()}
+
+
+def _tried_for_a_while(group: Group, progress: Progress, members: Members, site: Site) -> dict[str, Tensor]:
+    """Return what trials say for growth: the loss where a block does not grow, the less loss where a kind does."""
+    sign = 1 if group.places == "blocks" else -1
+    found = trials(progress, group.task, _tried(group), members, site)
+    return {name: sign * losses for name, losses in found.items()}
 
 
 def _one(name: str, score: Score, state: State, site: Site) -> dict[str, Tensor]:

@@ -106,6 +106,20 @@ def test_a_trial_is_the_beginning_of_the_run_that_it_judges(tmp_path: Path, monk
         assert found[:, index].tolist() == pytest.approx(whole, rel=1e-5)
 
 
+def test_a_trial_of_kinds_asks_for_the_one_with_the_least_loss(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    group, records, data = _kinds(IMAGES), Records(tmp_path), source(IMAGES)
+    monkeypatch.setattr(places, "GROUPS", (group,))
+    monkeypatch.setattr(places, "tuned", lambda *_: 0.01)
+    monkeypatch.setattr(block_scores, "TRIALS", (4,))
+    monkeypatch.setattr(block_scores, "_held_out", lambda _: (data.test_x, data.test_y))
+    places.run(["small"], records, Snapshots(tmp_path / "snapshots"))
+    losses = [
+        [row["loss"] for row in run(group.task, arm, MEMBERS, Snapshots(tmp_path / "snapshots"))] for arm in group.arms
+    ]
+    (first, second) = [row["kinds"] for row in places.read(records, group) if row["score"] == "trial of 4 steps"]
+    assert [first, second] == [pytest.approx([-own[seed] for own in losses], rel=1e-5) for seed in range(2)]
+
+
 @pytest.mark.parametrize("architecture", [MLP, IMAGES])
 def test_losses_without_a_block_and_right_after_it_grew_are_those_of_such_networks(
     architecture: Architecture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
