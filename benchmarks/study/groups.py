@@ -195,14 +195,21 @@ def _kinds(task: Task, fresh: int) -> tuple[Group, ...]:
     """Return half-steps of one kind of branch in all blocks against as much of both, all at the rate best for that."""
     both, *alone = placing.kinds(task)
     group = _group("Which kind of branch, at equal parameters and equal cost", task, alone, both)
-    by_flops = _group(
-        "Which kind of branch, at equal parameters and equal FLOPs", task, placing.kinds_at_equal_flops(task), both
-    )
+    cheaper, *arms = placing.kinds_at_equal_flops(task)
+    by_flops = _group("Which kind of branch, at equal parameters and equal FLOPs", task, arms, cheaper)
     return (
         _group("Rate of the kinds", task, (), both),
         replace(group, rate_of=both, places="kinds", fresh=fresh),
         replace(by_flops, rate_of=both, places="kinds", per="FLOP", fresh=fresh),
     )
+
+
+def _kinds_in_equal_time(task: Task, fresh: int) -> Group:
+    """Return the same at equal FLOPs by the length of the run, where nothing but the seed is shared."""
+    both = placing.kinds(task)[0]
+    arms = placing.kinds_in_equal_time(task)
+    group = _group("Which kind of branch, in runs of equal FLOPs", task, arms, both)
+    return replace(group, rate_of=both, fresh=fresh)
 
 
 def _stacking(task: Task, fresh: int) -> tuple[Group, Group]:
@@ -263,6 +270,7 @@ GROUPS: tuple[Group, ...] = (
     *(_group("Cost", _SMALL, core(_SMALL, scales=(1.0,))).on(fresh) for fresh in (0, 3)),
     *(group for task in (_TEXT, _WARPED) for group in _places(task, PLACED[task.name], alone=True)),
     *(group for task in (_TEXT, _WARPED) for group in _kinds(task, PLACED[task.name])),
+    _kinds_in_equal_time(_WARPED, PLACED[_WARPED.name]),
     *(group for task, fresh in ((_MLP, 12), (_WARPED, 3), (_TEXT, 4)) for group in _stacking(task, fresh)),
     *_with_attention(_WARPED),
     _OWN_RATES,

@@ -47,7 +47,24 @@ def kinds(task: Task) -> list[Arm]:
 
 
 def kinds_at_equal_flops(task: Task) -> list[Arm]:
-    """Return the attention alone and the MLPs alone, as many FLOPs as both kinds take: longer or shorter runs."""
+    """Return both kinds, the attention and the MLPs, at the FLOPs of the cheapest: the others see less of each batch.
+
+    From the event on, so that all go on from the very same networks, by the same rates.
+    """
+    arms = kinds(task)
+    cheapest = min(_grown_flops(task, arm) for arm in arms)
+    return [_with_share(arm, cheapest / _grown_flops(task, arm)) for arm in arms]
+
+
+def _with_share(arm: Arm, share: float) -> Arm:
+    if share == 1:
+        return arm
+    (event,) = arm.events
+    return replace(arm, name=f"{arm.name}, {share:.3f} of the batch", share=((0, 1.0), (event.at, share)))
+
+
+def kinds_in_equal_time(task: Task) -> list[Arm]:
+    """Return the attention and the MLPs at the FLOPs of both kinds: longer or shorter runs."""
     both, *alone = kinds(task)
     found = []
     for arm in alone:
@@ -59,14 +76,19 @@ def kinds_at_equal_flops(task: Task) -> list[Arm]:
 
 def added_flops(task: Task, arm: Arm) -> int:
     """Return by how many FLOPs of a sample the one event of an arm makes its network dearer."""
-    return _flops(task, arm) - 2 * flops(task.architecture, arm.start)
+    return _grown_flops(task, arm) - flops(task.architecture, arm.start)
 
 
 def _flops(task: Task, arm: Arm) -> int:
     """Return the FLOPs of a sample before and behind the one event in the middle of an arm, added up."""
+    return flops(task.architecture, arm.start) + _grown_flops(task, arm)
+
+
+def _grown_flops(task: Task, arm: Arm) -> int:
+    """Return the FLOPs of a sample behind the one event of an arm."""
     state = initial(task.architecture, arm.start, (0,))
     grown = arm.events[0].rewrite(state, Site(task.architecture, (0,), 0, task.source))
-    return sum(flops(task.architecture, shapes) for shapes in (arm.start, grown.shapes))
+    return flops(task.architecture, grown.shapes)
 
 
 def _place(task: Task, name: str, rewrite: Rewrite, cycles: int) -> Arm:
