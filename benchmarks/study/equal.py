@@ -8,7 +8,7 @@ from study.families import HALF
 from study.networks import Shape
 from study.newton import NewtonStep
 from study.pseudo import AlongEigenvectors, PseudoLayers
-from study.rewrites import AtOwnRate, HalfSteps, Rewrite, Widen
+from study.rewrites import AtOwnRate, HalfSteps, Rewrite, Then, Widen
 from study.schedules import Cycle
 from study.tasks import Task
 from study.units import HalfShare, HalfUnits, NewUnits, SilentUnits
@@ -171,20 +171,30 @@ def with_attention(task: Task) -> list[Arm]:
     ]
 
 
-def own_rates(task: Task) -> list[Arm]:
-    """Return growth whose newcomers have a learning rate of their own."""
+def own_rates(task: Task, factors: Mapping[str, Sequence[float]]) -> list[Arm]:
+    """Return growth whose newcomers have a learning rate of their own, for some factors of each operator.
+
+    "uniform" does not grow: all of it has another rate from the middle on.
+    """
     sizes = SIZES[task.name]
-    ways: dict[str, Rewrite] = {
-        f"half-steps of {sizes.units} units": HalfUnits(sizes.units),
-        f"silent copies of {sizes.units} units": SilentUnits(sizes.units),
-        "serial pseudo-layers": sizes.pseudo_layers["serial"],
-        "gated pseudo-layers": sizes.pseudo_layers["gated"],
+    ways: dict[str, tuple[str, Rewrite]] = {
+        "half-steps": (f"half-steps of {sizes.units} units", HalfUnits(sizes.units)),
+        "silent": (f"silent copies of {sizes.units} units", SilentUnits(sizes.units)),
+        "serial": ("serial pseudo-layers", sizes.pseudo_layers["serial"]),
+        "gated": ("gated pseudo-layers", sizes.pseudo_layers["gated"]),
     }
-    return [
+    found = [_faster(uniform(task), factor) for factor in factors.get("uniform", ())]
+    return found + [
         _grown(task, f"{name}, at {factor:g} of the rate", AtOwnRate(rewrite, factor))
-        for name, rewrite in ways.items()
-        for factor in (0.5, 2.0, 4.0)
+        for key, (name, rewrite) in ways.items()
+        for factor in factors.get(key, ())
     ]
+
+
+def _faster(arm: Arm, factor: float) -> Arm:
+    """Return an arm whose rate is multiplied in the middle; nothing grows there."""
+    event = Event(arm.steps // 2, Then(()), factor)
+    return replace(arm, name=f"{arm.name}, at {factor:g} of the rate from the middle on", events=(event,))
 
 
 def full_width(task: Task) -> list[Arm]:

@@ -1,6 +1,6 @@
 """What is compared with what: groups of arms, each with its baseline, in the order in which they run."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from study import equal, placing
@@ -246,7 +246,22 @@ def _with_attention(task: Task) -> tuple[Group, ...]:
     return operators, operators.on(6), tuned, replace(which, rate_of=units, fresh=6)
 
 
-_OWN_RATES = _group("Newcomers at a rate of their own", _MLP, equal.own_rates(_MLP), _UNIFORM)
+_FEWER = (0.25, 0.5, 2.0, 4.0)
+_OWN_RATES = {
+    _MLP: {
+        "uniform": (2.0, 4.0),
+        "half-steps": (0.5, 2.0, 4.0, 8.0),
+        **dict.fromkeys(("silent", "serial", "gated"), _FEWER),
+    },
+    _WARPED: {"uniform": (2.0,), "half-steps": (2.0,), "silent": (0.5,)},
+}
+
+
+def _own_rates(task: Task, factors: Mapping[str, Sequence[float]]) -> Group:
+    """Return newcomers at rates of their own, some factors of each operator."""
+    arms = equal.own_rates(task, factors)
+    return _group("Newcomers at a rate of their own", task, arms, equal.uniform(task))
+
 
 GROUPS: tuple[Group, ...] = (
     _group("Cost", _MLP, _MLP_CORE),
@@ -282,7 +297,7 @@ GROUPS: tuple[Group, ...] = (
     _kinds_in_equal_time(_WARPED, PLACED[_WARPED.name]),
     *(group for task, fresh in ((_MLP, 12), (_WARPED, 3), (_TEXT, 4)) for group in _stacking(task, fresh)),
     *_with_attention(_WARPED),
-    _OWN_RATES,
+    *(_own_rates(task, factors) for task, factors in _OWN_RATES.items()),
     *(_group("Cost", _CONVOLVED, _CONVOLVED_CORE).on(fresh) for fresh in (0, 3)),
     *(group for scale in (0.5, 1.0) for group in _moments(_MLP, scale, 12)),
     *(_group("Cost, rates held", _MLP, [GATES[_MLP.name][1], *_MLP_HELD[1:]], _MLP_HELD[0]).on(n) for n in (0, 18)),
