@@ -8,7 +8,7 @@ from study.families import HALF
 from study.networks import Shape
 from study.newton import NewtonStep
 from study.pseudo import AlongEigenvectors, PseudoLayers
-from study.rewrites import AtOwnRate, HalfSteps, Rewrite, Then, Widen
+from study.rewrites import AtOwnRate, HalfSteps, Restart, Rewrite, Then, Widen
 from study.schedules import Cycle
 from study.tasks import Task
 from study.units import HalfShare, HalfUnits, NewUnits, SilentUnits
@@ -174,7 +174,7 @@ def with_attention(task: Task) -> list[Arm]:
 def own_rates(task: Task, factors: Mapping[str, Sequence[float]]) -> list[Arm]:
     """Return growth whose newcomers have a learning rate of their own, for some factors of each operator.
 
-    "uniform" does not grow: all of it has another rate from the middle on.
+    "uniform" does not grow: all of it has another rate from the middle on, or ("blocks") its blocks, begun anew.
     """
     sizes = SIZES[task.name]
     ways: dict[str, tuple[str, Rewrite]] = {
@@ -183,7 +183,11 @@ def own_rates(task: Task, factors: Mapping[str, Sequence[float]]) -> list[Arm]:
         "serial": ("serial pseudo-layers", sizes.pseudo_layers["serial"]),
         "gated": ("gated pseudo-layers", sizes.pseudo_layers["gated"]),
     }
-    found = [_faster(uniform(task), factor) for factor in factors.get("uniform", ())]
+    found = [_changed(uniform(task), "", factor, Then(())) for factor in factors.get("uniform", ())]
+    found += [
+        _changed(uniform(task), "blocks ", 1.0, AtOwnRate(Restart(), factor), factor)
+        for factor in factors.get("blocks", ())
+    ]
     return found + [
         _grown(task, f"{name}, at {factor:g} of the rate", AtOwnRate(rewrite, factor))
         for key, (name, rewrite) in ways.items()
@@ -191,10 +195,10 @@ def own_rates(task: Task, factors: Mapping[str, Sequence[float]]) -> list[Arm]:
     ]
 
 
-def _faster(arm: Arm, factor: float) -> Arm:
-    """Return an arm whose rate is multiplied in the middle; nothing grows there."""
-    event = Event(arm.steps // 2, Then(()), factor)
-    return replace(arm, name=f"{arm.name}, at {factor:g} of the rate from the middle on", events=(event,))
+def _changed(arm: Arm, whose: str, factor: float, rewrite: Rewrite, said: float | None = None) -> Arm:
+    """Return an arm with other rates from the middle on; nothing grows there."""
+    name = f"{arm.name}, {whose}at {said or factor:g} of the rate from the middle on"
+    return replace(arm, name=name, events=(Event(arm.steps // 2, rewrite, factor),))
 
 
 def full_width(task: Task) -> list[Arm]:

@@ -250,10 +250,19 @@ _FEWER = (0.25, 0.5, 2.0, 4.0)
 _OWN_RATES = {
     _MLP: {
         "uniform": (2.0, 4.0),
+        "blocks": (2.0, 4.0),
         "half-steps": (0.5, 2.0, 4.0, 8.0),
         **dict.fromkeys(("silent", "serial", "gated"), _FEWER),
     },
     _WARPED: {"uniform": (2.0,), "half-steps": (2.0,), "silent": (0.5,)},
+}
+#: for each operator the best of them on the tuning seeds
+_OWN_RATES_CHOSEN = {
+    "uniform": (2.0,),
+    "half-steps": (2.0, 4.0),
+    "silent": (0.5,),
+    "serial": (0.25,),
+    "gated": (0.25,),
 }
 
 
@@ -298,6 +307,7 @@ GROUPS: tuple[Group, ...] = (
     *(group for task, fresh in ((_MLP, 12), (_WARPED, 3), (_TEXT, 4)) for group in _stacking(task, fresh)),
     *_with_attention(_WARPED),
     *(_own_rates(task, factors) for task, factors in _OWN_RATES.items()),
+    _own_rates(_MLP, _OWN_RATES_CHOSEN).on(12),
     *(_group("Cost", _CONVOLVED, _CONVOLVED_CORE).on(fresh) for fresh in (0, 3)),
     *(group for scale in (0.5, 1.0) for group in _moments(_MLP, scale, 12)),
     *(_group("Cost, rates held", _MLP, [GATES[_MLP.name][1], *_MLP_HELD[1:]], _MLP_HELD[0]).on(n) for n in (0, 18)),

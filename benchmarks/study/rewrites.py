@@ -147,6 +147,16 @@ class Then:
 
 
 @dataclass(frozen=True)
+class Restart:
+    """Nothing grows; the blocks begin with fresh moments, as if they had."""
+
+    def __call__(self, state: State, site: Site) -> State:
+        """Return the state with those moments."""
+        blocks = [{name: Leaf.fresh(leaf.value) for name, leaf in block.items()} for block in state.blocks]
+        return replace(state, blocks=tuple(blocks))
+
+
+@dataclass(frozen=True)
 class AtOwnRate:
     """A rewrite whose newcomers have a learning rate of their own: all that begins with fresh moments.
 
