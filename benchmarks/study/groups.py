@@ -238,12 +238,20 @@ def _with_attention(task: Task) -> tuple[Group, ...]:
     """Return operators and units, tuned and on fresh seeds."""
     baseline, units = equal.uniform(task), equal.half_units(task, "random", "random ")
     operators = _group("Operators, at equal parameters and equal cost", task, equal.with_attention(task), baseline)
+    against = _against_default(task, 6)
     chosen = [
         equal.half_units(task, *by) for by in (("size", ""), ("smallest", "smallest "), ("eigen", "most negative "))
     ]
     which = _group("Which units, at equal parameters and equal cost", task, chosen, units)
     tuned = _group("Rate of the units", task, (), units)
-    return operators, operators.on(6), tuned, replace(which, rate_of=units, fresh=6)
+    return operators, operators.on(6), against, tuned, replace(which, rate_of=units, fresh=6)
+
+
+def _against_default(task: Task, fresh: int) -> Group:
+    """Return what grows, against the default of ``fxgrow.grow``: all of it goes on from the very same networks."""
+    arms = equal.growing(task)
+    (default,) = [arm for arm in arms if arm.name == "serial pseudo-layers"]
+    return _group("Operators, against serial pseudo-layers", task, arms, default).on(fresh)
 
 
 _FEWER = (0.25, 0.5, 2.0, 4.0)
@@ -280,6 +288,7 @@ GROUPS: tuple[Group, ...] = (
     _group("Cost", _TEXT, _TEXT_CORE),
     _group("Cost", _MLP, _MLP_CORE).on(18),
     _OPERATORS.on(12),
+    _against_default(_MLP, 12),
     _UNITS.on(18),
     *_places(_MLP, PLACED["mnist1d-mlp"], after=_SEEN, alone=True),
     _group("Cost", _TEXT, _TEXT_CORE).on(4),
