@@ -264,13 +264,10 @@ _OWN_RATES = {
     },
     _WARPED: {"uniform": (2.0,), "half-steps": (2.0,), "silent": (0.5,)},
 }
-#: for each operator the best of them on the tuning seeds
+#: for each operator the best of them on the tuning seeds, the uniform network first
 _OWN_RATES_CHOSEN = {
-    "uniform": (2.0,),
-    "half-steps": (2.0, 4.0),
-    "silent": (0.5,),
-    "serial": (0.25,),
-    "gated": (0.25,),
+    _MLP: {"uniform": (2.0,), "half-steps": (2.0, 4.0), "silent": (0.5,), "serial": (0.25,), "gated": (0.25,)},
+    _WARPED: {"uniform": (2.0,), "half-steps": (2.0,)},
 }
 
 
@@ -278,6 +275,12 @@ def _own_rates(task: Task, factors: Mapping[str, Sequence[float]]) -> Group:
     """Return newcomers at rates of their own, some factors of each operator."""
     arms = equal.own_rates(task, factors)
     return _group("Newcomers at a rate of their own", task, arms, equal.uniform(task))
+
+
+def _own_rates_chosen(task: Task, fresh: int) -> Group:
+    """Return the best of them, against the uniform network whose rate is changed at that moment too."""
+    changed, *arms = equal.own_rates(task, _OWN_RATES_CHOSEN[task])
+    return _group("Newcomers at the best rate of their own", task, [equal.uniform(task), *arms], changed).on(fresh)
 
 
 GROUPS: tuple[Group, ...] = (
@@ -316,7 +319,7 @@ GROUPS: tuple[Group, ...] = (
     *(group for task, fresh in ((_MLP, 12), (_WARPED, 3), (_TEXT, 4)) for group in _stacking(task, fresh)),
     *_with_attention(_WARPED),
     *(_own_rates(task, factors) for task, factors in _OWN_RATES.items()),
-    _own_rates(_MLP, _OWN_RATES_CHOSEN).on(12),
+    *(_own_rates_chosen(task, fresh) for task, fresh in ((_MLP, 12), (_WARPED, 6))),
     *(_group("Cost", _CONVOLVED, _CONVOLVED_CORE).on(fresh) for fresh in (0, 3)),
     *(group for scale in (0.5, 1.0) for group in _moments(_MLP, scale, 12)),
     *(_group("Cost, rates held", _MLP, [GATES[_MLP.name][1], *_MLP_HELD[1:]], _MLP_HELD[0]).on(n) for n in (0, 18)),
