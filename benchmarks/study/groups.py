@@ -238,12 +238,20 @@ def _with_attention(task: Task) -> tuple[Group, ...]:
     """Return operators and units, tuned and on fresh seeds."""
     baseline, units = equal.uniform(task), equal.half_units(task, "random", "random ")
     operators = _group("Operators, at equal parameters and equal cost", task, equal.with_attention(task), baseline)
+    against = _against_default(task, 6)
     chosen = [
         equal.half_units(task, *by) for by in (("size", ""), ("smallest", "smallest "), ("eigen", "most negative "))
     ]
     which = _group("Which units, at equal parameters and equal cost", task, chosen, units)
     tuned = _group("Rate of the units", task, (), units)
-    return operators, operators.on(6), tuned, replace(which, rate_of=units, fresh=6)
+    return operators, operators.on(6), against, tuned, replace(which, rate_of=units, fresh=6)
+
+
+def _against_default(task: Task, fresh: int) -> Group:
+    """Return what grows, against the default of ``fxgrow.grow``: all of it goes on from the very same networks."""
+    arms = equal.growing(task)
+    (default,) = [arm for arm in arms if arm.name == "serial pseudo-layers"]
+    return _group("Operators, against serial pseudo-layers", task, arms, default).on(fresh)
 
 
 _FEWER = (0.25, 0.5, 2.0, 4.0)
@@ -256,13 +264,10 @@ _OWN_RATES = {
     },
     _WARPED: {"uniform": (2.0,), "half-steps": (2.0,), "silent": (0.5,)},
 }
-#: for each operator the best of them on the tuning seeds
+#: for each operator the best of them on the tuning seeds, the uniform network first
 _OWN_RATES_CHOSEN = {
-    "uniform": (2.0,),
-    "half-steps": (2.0, 4.0),
-    "silent": (0.5,),
-    "serial": (0.25,),
-    "gated": (0.25,),
+    _MLP: {"uniform": (2.0,), "half-steps": (2.0, 4.0), "silent": (0.5,), "serial": (0.25,), "gated": (0.25,)},
+    _WARPED: {"uniform": (2.0,), "half-steps": (2.0,)},
 }
 
 
@@ -270,6 +275,12 @@ def _own_rates(task: Task, factors: Mapping[str, Sequence[float]]) -> Group:
     """Return newcomers at rates of their own, some factors of each operator."""
     arms = equal.own_rates(task, factors)
     return _group("Newcomers at a rate of their own", task, arms, equal.uniform(task))
+
+
+def _own_rates_chosen(task: Task, fresh: int) -> Group:
+    """Return the best of them, against the uniform network whose rate is changed at that moment too."""
+    changed, *arms = equal.own_rates(task, _OWN_RATES_CHOSEN[task])
+    return _group("Newcomers at the best rate of their own", task, [equal.uniform(task), *arms], changed).on(fresh)
 
 
 GROUPS: tuple[Group, ...] = (
@@ -280,6 +291,7 @@ GROUPS: tuple[Group, ...] = (
     _group("Cost", _TEXT, _TEXT_CORE),
     _group("Cost", _MLP, _MLP_CORE).on(18),
     _OPERATORS.on(12),
+    _against_default(_MLP, 12),
     _UNITS.on(18),
     *_places(_MLP, PLACED["mnist1d-mlp"], after=_SEEN, alone=True),
     _group("Cost", _TEXT, _TEXT_CORE).on(4),
@@ -307,7 +319,7 @@ GROUPS: tuple[Group, ...] = (
     *(group for task, fresh in ((_MLP, 12), (_WARPED, 3), (_TEXT, 4)) for group in _stacking(task, fresh)),
     *_with_attention(_WARPED),
     *(_own_rates(task, factors) for task, factors in _OWN_RATES.items()),
-    _own_rates(_MLP, _OWN_RATES_CHOSEN).on(12),
+    *(_own_rates_chosen(task, fresh) for task, fresh in ((_MLP, 12), (_WARPED, 6))),
     *(_group("Cost", _CONVOLVED, _CONVOLVED_CORE).on(fresh) for fresh in (0, 3)),
     *(group for scale in (0.5, 1.0) for group in _moments(_MLP, scale, 12)),
     *(_group("Cost, rates held", _MLP, [GATES[_MLP.name][1], *_MLP_HELD[1:]], _MLP_HELD[0]).on(n) for n in (0, 18)),
