@@ -239,9 +239,7 @@ def _with_attention(task: Task) -> tuple[Group, ...]:
     baseline, units = equal.uniform(task), equal.half_units(task, "random", "random ")
     operators = _group("Operators, at equal parameters and equal cost", task, equal.with_attention(task), baseline)
     against = _against_default(task, 6)
-    chosen = [
-        equal.half_units(task, *by) for by in (("size", ""), ("smallest", "smallest "), ("eigen", "most negative "))
-    ]
+    chosen = [equal.half_units(task, *by) for by in (("size", ""), ("eigen", "most negative "))]
     which = _group("Which units, at equal parameters and equal cost", task, chosen, units)
     tuned = _group("Rate of the units", task, (), units)
     return operators, operators.on(6), against, tuned, replace(which, rate_of=units, fresh=6)
@@ -316,7 +314,7 @@ GROUPS: tuple[Group, ...] = (
     *(group for task in (_TEXT, _WARPED) for group in _places(task, PLACED[task.name], alone=True)),
     *(group for task in (_TEXT, _WARPED) for group in _kinds(task, PLACED[task.name])),
     _kinds_in_equal_time(_WARPED, PLACED[_WARPED.name]),
-    *(group for task, fresh in ((_MLP, 12), (_WARPED, 3), (_TEXT, 4)) for group in _stacking(task, fresh)),
+    *_stacking(_MLP, 12),
     *_with_attention(_WARPED),
     *(_own_rates(task, factors) for task, factors in _OWN_RATES.items()),
     *(_own_rates_chosen(task, fresh) for task, fresh in ((_MLP, 12), (_WARPED, 6))),
