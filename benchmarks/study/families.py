@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from study.arms import Arm, Event, depth, evenly
 from study.fitting import FittedHalfSteps
-from study.rewrites import Copies, FreshBlocks, HalfSteps, Rewrite, Stack
+from study.rewrites import Copies, FreshBlocks, HalfSteps, Rewrite, Stack, Then
 from study.schedules import Cycle
 from study.tasks import Task
 
@@ -113,6 +113,17 @@ def schedules(task: Task, cycles: int = 1, scale: float = 0.7) -> list[Arm]:
         scratch_held(task, scale),
         _small_batches_first(grown(task, FULL, MIDDLE, scale, cycles)),
         _small_batches_first(scratch(task, 8, scale, cycles)),
+    ]
+
+
+def raised(task: Task, scales: Sequence[float]) -> list[Arm]:
+    """Return the frontier at rates that double in the middle, where the last blocks come."""
+    full = scratch(task, 8)
+    event = Event(full.steps // 2, Then(()), 2.0)
+    whole = replace(full, name="scratch 8, rate x 2 at 50", events=(event,))
+    return [
+        whole,
+        *(grown(task, FULL, MIDDLE, scale, named="half, rate x 2 at 50,", factors=(1.0, 1.0, 2.0)) for scale in scales),
     ]
 
 

@@ -14,6 +14,7 @@ from study.families import (
     grown,
     moments,
     operators,
+    raised,
     schedules,
     scratch,
     silent,
@@ -145,6 +146,9 @@ _SILENT = [
 #: rates that are held at their peak: better for runs that are short
 _MLP_HELD = core_held(_MLP, scales=(1.25, 1.0, 0.7))
 
+#: rates that double in the middle: better than one cosine for networks from scratch, too
+_WARPED_RAISED = raised(_WARPED, scales=(1.0, 0.7))
+
 FRONTIERS: tuple[Frontier, ...] = (
     *_frontiers(_MLP, _MLP_CORE, 18),
     *_frontiers(_SHORT, _SHORT_CORE, 6),
@@ -155,6 +159,7 @@ FRONTIERS: tuple[Frontier, ...] = (
     *_frontiers(_CONVOLVED, _CONVOLVED_CORE, 3),
     *(frontier for task, arms, fresh in _SILENT for frontier in _frontiers(task, arms, fresh, ", last maps zero")),
     *_frontiers(_MLP, _MLP_HELD, 18, ", rate held"),
+    *_frontiers(_WARPED, _WARPED_RAISED, 3, ", rate doubled in the middle"),
 )
 
 
@@ -269,6 +274,9 @@ _OWN_RATES_CHOSEN = {
 }
 
 
+(_CHANGED,) = equal.own_rates(_MLP, {"uniform": (2.0,)})
+
+
 def _own_rates(task: Task, factors: Mapping[str, Sequence[float]]) -> Group:
     """Return newcomers at rates of their own, some factors of each operator."""
     arms = equal.own_rates(task, factors)
@@ -317,10 +325,20 @@ GROUPS: tuple[Group, ...] = (
     *_stacking(_MLP, 12),
     *_with_attention(_WARPED),
     *(_own_rates(task, factors) for task, factors in _OWN_RATES.items()),
+    _group("Begun with one block, against a rate that is changed", _MLP, equal.deep(_MLP), _CHANGED).on(12),
     *(_own_rates_chosen(task, fresh) for task, fresh in ((_MLP, 12), (_WARPED, 6))),
     *(_group("Cost", _CONVOLVED, _CONVOLVED_CORE).on(fresh) for fresh in (0, 3)),
     *(group for scale in (0.5, 1.0) for group in _moments(_MLP, scale, 12)),
     *(_group("Cost, rates held", _MLP, [GATES[_MLP.name][1], *_MLP_HELD[1:]], _MLP_HELD[0]).on(n) for n in (0, 18)),
     *(group.on(fresh) for group in (_WIDTH, _STEPS) for fresh in (0, 12)),
+    *(
+        _group(
+            "Cost, rate doubled in the middle",
+            _WARPED,
+            [GATES[_WARPED.name][1], *_WARPED_RAISED[1:]],
+            _WARPED_RAISED[0],
+        ).on(n)
+        for n in (0, 3)
+    ),
     *(_silent(task, arms, fresh) for task, arms, confirming in _SILENT for fresh in (0, confirming)),
 )
