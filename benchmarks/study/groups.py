@@ -251,7 +251,7 @@ def _with_attention(task: Task) -> tuple[Group, ...]:
 
 
 def _against_default(task: Task, fresh: int) -> Group:
-    """Return what grows, against the default of ``fxgrow.grow``: all of it goes on from the very same networks."""
+    """Return what grows, against the default of ``fxgrow.grow``; arms of one rate go on from the very same networks."""
     arms = equal.growing(task)
     (default,) = [arm for arm in arms if arm.name == "serial pseudo-layers"]
     return _group("Operators, against serial pseudo-layers", task, arms, default).on(fresh)
@@ -269,7 +269,14 @@ _OWN_RATES = {
 }
 #: for each operator the best of them on the tuning seeds, the uniform network first
 _OWN_RATES_CHOSEN = {
-    _MLP: {"uniform": (2.0,), "half-steps": (2.0, 4.0), "silent": (0.5,), "serial": (0.25,), "gated": (0.25,)},
+    _MLP: {
+        "uniform": (2.0,),
+        "blocks": (2.0, 4.0),
+        "half-steps": (2.0, 4.0),
+        "silent": (0.5,),
+        "serial": (0.25,),
+        "gated": (0.25,),
+    },
     _WARPED: {"uniform": (2.0,), "half-steps": (2.0,)},
 }
 
