@@ -147,7 +147,7 @@ _SILENT = [
 _MLP_HELD = core_held(_MLP, scales=(1.25, 1.0, 0.7))
 
 #: rates that double in the middle: better than one cosine for networks from scratch, too
-_WARPED_RAISED = raised(_WARPED, scales=(1.0, 0.7))
+_WARPED_RAISED = raised(_WARPED, scales=(1.25, 1.0, 0.7))
 
 FRONTIERS: tuple[Frontier, ...] = (
     *_frontiers(_MLP, _MLP_CORE, 18),
@@ -281,7 +281,7 @@ _OWN_RATES_CHOSEN = {
 }
 
 
-(_CHANGED,) = equal.own_rates(_MLP, {"uniform": (2.0,)})
+(_CHANGED,) = equal.own_rates(_MLP, {"blocks": (4.0,)})
 
 
 def _own_rates(task: Task, factors: Mapping[str, Sequence[float]]) -> Group:
@@ -291,9 +291,10 @@ def _own_rates(task: Task, factors: Mapping[str, Sequence[float]]) -> Group:
 
 
 def _own_rates_chosen(task: Task, fresh: int) -> Group:
-    """Return the best of them, against the uniform network whose rate is changed at that moment too."""
-    changed, *arms = equal.own_rates(task, _OWN_RATES_CHOSEN[task])
-    return _group("Newcomers at the best rate of their own", task, [equal.uniform(task), *arms], changed).on(fresh)
+    """Return the best of them, against the best uniform network whose rate is changed at that moment too."""
+    arms = [equal.uniform(task), *equal.own_rates(task, _OWN_RATES_CHOSEN[task])]
+    changed = [arm for arm in arms if arm.name.startswith("uniform")][-1]
+    return _group("Newcomers at the best rate of their own", task, arms, changed).on(fresh)
 
 
 GROUPS: tuple[Group, ...] = (
