@@ -13,6 +13,7 @@ EARLY = (0.05, 0.12, 0.3)
 MIDDLE = (0.1, 0.25, 0.5)
 LATE = (0.2, 0.4, 0.65)
 HALF = HalfSteps()
+NOTHING = Then(())
 
 
 def scratch(task: Task, blocks: int, scale: float = 1.0, cycles: int = 1) -> Arm:
@@ -118,13 +119,15 @@ def schedules(task: Task, cycles: int = 1, scale: float = 0.7) -> list[Arm]:
 
 def raised(task: Task, scales: Sequence[float]) -> list[Arm]:
     """Return the frontier at rates that double in the middle, where the last blocks come."""
-    full = scratch(task, 8)
-    event = Event(full.steps // 2, Then(()), 2.0)
-    whole = replace(full, name="scratch 8, rate x 2 at 50", events=(event,))
     return [
-        whole,
+        in_the_middle(scratch(task, 8), "rate x 2 at 50", factor=2.0),
         *(grown(task, FULL, MIDDLE, scale, named="half, rate x 2 at 50,", factors=(1.0, 1.0, 2.0)) for scale in scales),
     ]
+
+
+def in_the_middle(arm: Arm, said: str, rewrite: Rewrite = NOTHING, factor: float = 1.0) -> Arm:
+    """Return an arm that does not grow, with another rate from the middle on, or a rewrite there."""
+    return replace(arm, name=f"{arm.name}, {said}", events=(Event(arm.steps // 2, rewrite, factor),))
 
 
 def moments(task: Task, scale: float, cycles: int = 1) -> list[Arm]:

@@ -83,8 +83,9 @@ class Stack:
 
     def __call__(self, state: State, site: Site) -> State:
         """Return the state with twice the blocks; all of them begin with fresh moments."""
-        blocks = [{name: Leaf.fresh(leaf.value.clone()) for name, leaf in block.items()} for block in state.blocks * 2]
-        return replace(state, shapes=state.shapes * 2, blocks=tuple(blocks))
+        copied = state.map(torch.Tensor.clone)
+        blocks = tuple(anew(block) for block in (*state.blocks, *copied.blocks))
+        return replace(state, shapes=state.shapes * 2, blocks=blocks)
 
 
 @dataclass(frozen=True)
@@ -152,8 +153,7 @@ class Restart:
 
     def __call__(self, state: State, site: Site) -> State:
         """Return the state with those moments."""
-        blocks = [{name: Leaf.fresh(leaf.value) for name, leaf in block.items()} for block in state.blocks]
-        return replace(state, blocks=tuple(blocks))
+        return replace(state, blocks=tuple(anew(block) for block in state.blocks))
 
 
 @dataclass(frozen=True)
@@ -175,6 +175,11 @@ class AtOwnRate:
             for name, leaf in grown.leaves().items()
         }
         return grown.with_leaves(own)
+
+
+def anew(block: Leaves) -> Leaves:
+    """Return the same parameters with fresh moments."""
+    return {name: Leaf.fresh(leaf.value) for name, leaf in block.items()}
 
 
 def is_last(name: str) -> bool:

@@ -11,7 +11,7 @@ import fxgrow
 from fxgrow.curvature import Score
 from fxgrow.curvature.scores import SiteScores
 from study.networks import Network, Shape, plain
-from study.rewrites import Site, is_last
+from study.rewrites import Site, anew, is_last
 from study.state import Leaf, Leaves, State, fresh_block
 from study.training import mean_loss
 
@@ -101,8 +101,7 @@ class HalfShare(HalfUnits):
         for index, (shape, block) in enumerate(zip(state.shapes, state.blocks, strict=True)):
             units = _random(shape.hidden, index, site)[:, : self.units]
             columns = _columns(_random(shape.heads, index, site)[:, : self.heads], width)
-            fresh = {name: Leaf.fresh(leaf.value) for name, leaf in block.items()}
-            front = _half_columns(self._front(fresh, units), "attention.out.weight", columns)
+            front = _half_columns(self._front(anew(block), units), "attention.out.weight", columns)
             shapes += [shape, Shape(self.heads, self.units)]
             blocks += [front, self._thin(block, units, columns, shape.heads * width)]
         return replace(state, shapes=tuple(shapes), blocks=tuple(blocks))

@@ -10,7 +10,7 @@ from study.groups import GROUPS
 from study.networks import Architecture, Block, Network, Shape
 from study.newton import NewtonStep
 from study.pseudo import AlongEigenvectors, PseudoLayers
-from study.rewrites import Copies, FreshBlocks, HalfSteps, Rewrite, Site, Stack, Widen
+from study.rewrites import AtOwnRate, Copies, FreshBlocks, HalfSteps, Restart, Rewrite, Site, Stack, Widen
 from study.state import Leaf, State, initial
 from study.tasks import batch
 from study.units import HalfShare, HalfUnits, NewUnits, SilentUnits, directions, scored
@@ -63,6 +63,15 @@ def test_half_steps_of_one_block_leave_the_others() -> None:
     grown = HalfSteps(blocks=(1,))(state, _site(MLP))
     assert len(grown.blocks) == 3
     assert grown.blocks[0] is state.blocks[0]
+
+
+def test_blocks_begin_anew_at_a_rate_of_their_own_and_nothing_else_changes() -> None:
+    state = _trained(MLP)
+    changed = AtOwnRate(Restart(), 4.0)(state, _site(MLP))
+    torch.testing.assert_close(_outputs(MLP, changed), _outputs(MLP, state))
+    for name, leaf in changed.leaves().items():
+        assert (leaf.factor, leaf.steps) == ((4.0, 0) if name.startswith("blocks.") else (1.0, 7)), name
+        assert bool(leaf.mean.any()) != name.startswith("blocks.") or not leaf.value.any(), name
 
 
 def test_a_stack_is_the_same_blocks_twice_in_their_order() -> None:
