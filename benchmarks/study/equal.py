@@ -4,11 +4,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from study.arms import Arm, Event, depth
-from study.families import HALF, in_the_middle
+from study.families import HALF, begun_anew, raised_in_the_middle
 from study.networks import Shape
 from study.newton import NewtonStep
 from study.pseudo import AlongEigenvectors, PseudoLayers
-from study.rewrites import AtOwnRate, HalfSteps, Restart, Rewrite, Widen
+from study.rewrites import AtOwnRate, HalfSteps, Rewrite, Widen
 from study.schedules import Cycle
 from study.tasks import Task
 from study.units import HalfShare, HalfUnits, NewUnits, SilentUnits
@@ -177,12 +177,9 @@ def own_rates(task: Task, factors: Mapping[str, Sequence[float]]) -> list[Arm]:
         "serial": ("serial pseudo-layers", sizes.pseudo_layers["serial"]),
         "gated": ("gated pseudo-layers", sizes.pseudo_layers["gated"]),
     }
-    whole, behind = uniform(task), "of the rate from the middle on"
-    found = [in_the_middle(whole, f"at {factor:g} {behind}", factor=factor) for factor in factors.get("uniform", ())]
-    found += [
-        in_the_middle(whole, f"blocks at {factor:g} {behind}", AtOwnRate(Restart(), factor))
-        for factor in factors.get("blocks", ())
-    ]
+    whole = uniform(task)
+    found = [raised_in_the_middle(whole, factor) for factor in factors.get("uniform", ())]
+    found += [begun_anew(whole, factor) for factor in factors.get("blocks", ())]
     return found + [
         _grown(task, f"{name}, at {factor:g} of the rate", AtOwnRate(rewrite, factor))
         for key, (name, rewrite) in ways.items()

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from study.arms import Arm, Event, depth, evenly
 from study.fitting import FittedHalfSteps
-from study.rewrites import Copies, FreshBlocks, HalfSteps, Rewrite, Stack, Then
+from study.rewrites import AtOwnRate, Copies, FreshBlocks, HalfSteps, Restart, Rewrite, Stack, Then
 from study.schedules import Cycle
 from study.tasks import Task
 
@@ -119,15 +119,28 @@ def schedules(task: Task, cycles: int = 1, scale: float = 0.7) -> list[Arm]:
 
 def raised(task: Task, scales: Sequence[float]) -> list[Arm]:
     """Return the frontier at rates that double in the middle, where the last blocks come."""
-    return [
-        in_the_middle(scratch(task, 8), "rate x 2 at 50", factor=2.0),
-        *(grown(task, FULL, MIDDLE, scale, named="half, rate x 2 at 50,", factors=(1.0, 1.0, 2.0)) for scale in scales),
-    ]
+    arms = [scratch(task, 8), *(grown(task, FULL, MIDDLE, scale) for scale in scales)]
+    return [raised_in_the_middle(arm, 2.0) for arm in arms]
 
 
-def in_the_middle(arm: Arm, said: str, rewrite: Rewrite = NOTHING, factor: float = 1.0) -> Arm:
-    """Return an arm that does not grow, with another rate from the middle on, or a rewrite there."""
-    return replace(arm, name=f"{arm.name}, {said}", events=(Event(arm.steps // 2, rewrite, factor),))
+def raised_in_the_middle(arm: Arm, factor: float) -> Arm:
+    """Return an arm whose learning rate is another one from the middle on, where it grows last if it grows."""
+    *before, last = arm.events or (Event(arm.steps // 2, NOTHING),)
+    name = f"{arm.name}, at {factor:g} of the rate from the middle on"
+    return replace(arm, name=name, events=(*before, replace(last, factor=factor)))
+
+
+def begun_anew(arm: Arm, factor: float) -> Arm:
+    """Return an arm whose blocks alone have another rate from there on: as newcomers, or begun anew if none grow."""
+    *before, last = arm.events or (Event(arm.steps // 2, Restart()),)
+    name = f"{arm.name}, blocks at {factor:g} of the rate from the middle on"
+    return replace(arm, name=name, events=(*before, replace(last, rewrite=AtOwnRate(last.rewrite, factor))))
+
+
+def changed_in_the_middle(arms: Sequence[Arm]) -> list[Arm]:
+    """Return the arms, and each with other rates from the middle on."""
+    changed = [(raised_in_the_middle(arm, 2.0), *(begun_anew(arm, factor) for factor in (2.0, 4.0))) for arm in arms]
+    return [*arms, *(each for own in changed for each in own)]
 
 
 def moments(task: Task, scale: float, cycles: int = 1) -> list[Arm]:

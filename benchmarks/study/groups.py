@@ -9,14 +9,17 @@ from study.families import (
     EARLY,
     FULL,
     MIDDLE,
+    changed_in_the_middle,
     core,
     core_held,
     grown,
+    grown_held,
     moments,
     operators,
     raised,
     schedules,
     scratch,
+    scratch_held,
     silent,
     stacking,
     stages,
@@ -148,6 +151,18 @@ _MLP_HELD = core_held(_MLP, scales=(1.25, 1.0, 0.7))
 
 #: rates that double in the middle: better than one cosine for networks from scratch, too
 _WARPED_RAISED = raised(_WARPED, scales=(1.25, 1.0, 0.7))
+
+#: from scratch and grown, by the best schedules without such changes: the first is the best for networks from scratch
+_CHANGED = {
+    _MLP: [
+        scratch_held(_MLP, 1.0),
+        grown_held(_MLP, MIDDLE, 1.0),
+        scratch(_MLP, 8, cycles=2),
+        grown(_MLP, FULL, MIDDLE, cycles=2),
+    ],
+    _TEXT: [silent(arm) for arm in (scratch(_TEXT, 8), grown(_TEXT, FULL, MIDDLE))],
+    _WARPED: [scratch(_WARPED, 8), grown(_WARPED, FULL, MIDDLE)],
+}
 
 FRONTIERS: tuple[Frontier, ...] = (
     *_frontiers(_MLP, _MLP_CORE, 18),
@@ -281,7 +296,7 @@ _OWN_RATES_CHOSEN = {
 }
 
 
-(_CHANGED,) = equal.own_rates(_MLP, {"blocks": (4.0,)})
+(_BEGUN_ANEW,) = equal.own_rates(_MLP, {"blocks": (4.0,)})
 
 
 def _own_rates(task: Task, factors: Mapping[str, Sequence[float]]) -> Group:
@@ -333,7 +348,7 @@ GROUPS: tuple[Group, ...] = (
     *_stacking(_MLP, 12),
     *_with_attention(_WARPED),
     *(_own_rates(task, factors) for task, factors in _OWN_RATES.items()),
-    _group("Begun with one block, against a rate that is changed", _MLP, equal.deep(_MLP), _CHANGED).on(12),
+    _group("Begun with one block, against a rate that is changed", _MLP, equal.deep(_MLP), _BEGUN_ANEW).on(12),
     *(_own_rates_chosen(task, fresh) for task, fresh in ((_MLP, 12), (_WARPED, 6))),
     *(_group("Cost", _CONVOLVED, _CONVOLVED_CORE).on(fresh) for fresh in (0, 3)),
     *(group for scale in (0.5, 1.0) for group in _moments(_MLP, scale, 12)),
@@ -349,4 +364,8 @@ GROUPS: tuple[Group, ...] = (
         for n in (0, 3)
     ),
     *(_silent(task, arms, fresh) for task, arms, confirming in _SILENT for fresh in (0, confirming)),
+    *(
+        _group("Rates that are changed in the middle", task, changed_in_the_middle(arms)[1:], arms[0])
+        for task, arms in _CHANGED.items()
+    ),
 )
