@@ -134,7 +134,7 @@ _LONG_CORE = [
 _CONVNET, _TRANSFORMER = TASKS["mnist1d-convnet"], TASKS["mnist1d-transformer"]
 _OTHERS = (
     (_CONVNET, core(_CONVNET, cycles=2)),
-    (_TRANSFORMER, [scratch(_TRANSFORMER, 8, cycles=2), *_grown_twice(_TRANSFORMER)]),
+    (_TRANSFORMER, [scratch(_TRANSFORMER, 8, cycles=2), *_grown_twice(_TRANSFORMER), scratch(_TRANSFORMER, 8, 0.7, 2)]),
 )
 
 #: the same with blocks that add nothing at first, which is better for networks from scratch too: the stronger baseline
