@@ -117,12 +117,6 @@ def schedules(task: Task, cycles: int = 1, scale: float = 0.7) -> list[Arm]:
     ]
 
 
-def raised(task: Task, scales: Sequence[float]) -> list[Arm]:
-    """Return the frontier at rates that double in the middle, where the last blocks come."""
-    arms = [scratch(task, 8), *(grown(task, FULL, MIDDLE, scale) for scale in scales)]
-    return [raised_in_the_middle(arm, 2.0) for arm in arms]
-
-
 def raised_in_the_middle(arm: Arm, factor: float) -> Arm:
     """Return an arm whose learning rate is another one from the middle on, where it grows last if it grows."""
     *before, last = arm.events or (Event(arm.steps // 2, NOTHING),)

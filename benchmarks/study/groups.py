@@ -9,6 +9,7 @@ from study.families import (
     EARLY,
     FULL,
     MIDDLE,
+    begun_anew,
     changed_in_the_middle,
     core,
     core_held,
@@ -16,7 +17,7 @@ from study.families import (
     grown_held,
     moments,
     operators,
-    raised,
+    raised_in_the_middle,
     schedules,
     scratch,
     scratch_held,
@@ -149,9 +150,6 @@ _SILENT = [
 #: rates that are held at their peak: better for runs that are short
 _MLP_HELD = core_held(_MLP, scales=(1.25, 1.0, 0.7))
 
-#: rates that double in the middle: better than one cosine for networks from scratch, too
-_WARPED_RAISED = raised(_WARPED, scales=(1.25, 1.0, 0.7))
-
 #: from scratch and grown, by the best schedules without such changes: the first is the best for networks from scratch
 _CHANGED = {
     _MLP: [
@@ -164,6 +162,46 @@ _CHANGED = {
     _WARPED: [scratch(_WARPED, 8), grown(_WARPED, FULL, MIDDLE)],
 }
 
+#: what of these was best on the tuning seeds, for networks from scratch and for those that grow: shorter and longer
+_CHANGED_CORE = (
+    (
+        _MLP,
+        [
+            begun_anew(scratch_held(_MLP, 1.0), 4.0),
+            *(begun_anew(grown_held(_MLP, MIDDLE, scale), 2.0) for scale in (1.25, 1.0, 0.7)),
+            begun_anew(scratch_held(_MLP, 0.7), 4.0),
+        ],
+        18,
+        ", rate held, blocks at another in the middle",
+    ),
+    (
+        _TEXT,
+        [
+            begun_anew(silent(arm), 2.0)
+            for arm in (
+                scratch(_TEXT, 8),
+                *(grown(_TEXT, FULL, MIDDLE, scale) for scale in (1.25, 1.0, 0.8)),
+                scratch(_TEXT, 8, 0.8),
+            )
+        ],
+        4,
+        ", last maps zero, blocks at twice the rate in the middle",
+    ),
+    (
+        _WARPED,
+        [
+            raised_in_the_middle(arm, 2.0)
+            for arm in (
+                scratch(_WARPED, 8),
+                *(grown(_WARPED, FULL, MIDDLE, scale) for scale in (1.25, 1.0, 0.7)),
+                scratch(_WARPED, 8, 0.7),
+            )
+        ],
+        3,
+        ", rate doubled in the middle",
+    ),
+)
+
 FRONTIERS: tuple[Frontier, ...] = (
     *_frontiers(_MLP, _MLP_CORE, 18),
     *_frontiers(_SHORT, _SHORT_CORE, 6),
@@ -174,7 +212,7 @@ FRONTIERS: tuple[Frontier, ...] = (
     *_frontiers(_CONVOLVED, _CONVOLVED_CORE, 3),
     *(frontier for task, arms, fresh in _SILENT for frontier in _frontiers(task, arms, fresh, ", last maps zero")),
     *_frontiers(_MLP, _MLP_HELD, 18, ", rate held"),
-    *_frontiers(_WARPED, _WARPED_RAISED, 3, ", rate doubled in the middle"),
+    *(frontier for core in _CHANGED_CORE for frontier in _frontiers(*core)),
 )
 
 
@@ -354,18 +392,14 @@ GROUPS: tuple[Group, ...] = (
     *(group for scale in (0.5, 1.0) for group in _moments(_MLP, scale, 12)),
     *(_group("Cost, rates held", _MLP, [GATES[_MLP.name][1], *_MLP_HELD[1:]], _MLP_HELD[0]).on(n) for n in (0, 18)),
     *(group.on(fresh) for group in (_WIDTH, _STEPS) for fresh in (0, 12)),
-    *(
-        _group(
-            "Cost, rate doubled in the middle",
-            _WARPED,
-            [GATES[_WARPED.name][1], *_WARPED_RAISED[1:]],
-            _WARPED_RAISED[0],
-        ).on(n)
-        for n in (0, 3)
-    ),
     *(_silent(task, arms, fresh) for task, arms, confirming in _SILENT for fresh in (0, confirming)),
     *(
         _group("Rates that are changed in the middle", task, changed_in_the_middle(arms)[1:], arms[0])
         for task, arms in _CHANGED.items()
+    ),
+    *(
+        _group(f"Cost{said}", task, [_CHANGED[task][0], *arms[1:]], arms[0]).on(fresh)
+        for task, arms, confirming, said in _CHANGED_CORE
+        for fresh in (0, confirming)
     ),
 )
