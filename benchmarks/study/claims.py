@@ -11,8 +11,10 @@ from study.groups import FRONTIERS, Frontier
 from study.lines import line, prices
 from study.records import Records
 
-#: what the demo trains, against the schedule that is best for the network from scratch
-CLAIMED = next(f for f in FRONTIERS if (f.task.name, f.said) == ("mnist1d-mlp", ", rate held"))
+_OF_THE_DEMO = [frontier for frontier in FRONTIERS if frontier.task.name == "mnist1d-mlp"]
+#: what the demo trains, and the same against the schedule that is best for the network from scratch
+CLAIMED = next(f for f in _OF_THE_DEMO if f.said == ", rate held")
+BEST = next(f for f in _OF_THE_DEMO if f.said.startswith(", rate held, blocks at another"))
 TARGET = Path(__file__).parents[2] / "fxgrow" / "demo" / "study.json"
 PRICES = ("cost", "flops", "seconds")
 
@@ -56,12 +58,20 @@ def claim(records: Records) -> dict[str, object] | None:
 
     An end of the interval that is not reached, and seconds that cannot be compared, are None.
     """
-    found = reached(CLAIMED, records, CLAIMED.fresh)
-    if found is None or found.interval is None or not np.isfinite(found.points["cost"]):
+    same, best = (reached(frontier, records, frontier.fresh) for frontier in (CLAIMED, BEST))
+    if same is None or best is None or not (_is_shown(same) and _is_shown(best)):
         return None
-    cost, low, high = (_rounded(number) for number in (found.points["cost"], *found.interval))
-    seconds = _rounded(found.points.get("seconds"))
-    return {"seeds": CLAIMED.fresh, "cost": cost, "low": low, "high": high, "seconds": seconds}
+    seconds = _rounded(same.points.get("seconds"))
+    return {"seeds": CLAIMED.fresh, "cost": _interval(same), "best": _interval(best), "seconds": seconds}
+
+
+def _is_shown(found: Reached) -> bool:
+    return found.interval is not None and bool(np.isfinite(found.points["cost"]))
+
+
+def _interval(found: Reached) -> dict[str, float | None]:
+    low, high = found.interval or (None, None)
+    return {"cost": _rounded(found.points["cost"]), "low": _rounded(low), "high": _rounded(high)}
 
 
 def _rounded(number: float | None) -> float | None:

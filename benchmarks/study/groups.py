@@ -166,37 +166,19 @@ _CHANGED = {
 _CHANGED_CORE = (
     (
         _MLP,
-        [
-            begun_anew(scratch_held(_MLP, 1.0), 4.0),
-            *(begun_anew(grown_held(_MLP, MIDDLE, scale), 2.0) for scale in (1.25, 1.0, 0.7)),
-            begun_anew(scratch_held(_MLP, 0.7), 4.0),
-        ],
+        [begun_anew(arm, 4.0 if arm.name.startswith("scratch") else 2.0) for arm in _MLP_HELD],
         18,
         ", rate held, blocks at another in the middle",
     ),
     (
         _TEXT,
-        [
-            begun_anew(silent(arm), 2.0)
-            for arm in (
-                scratch(_TEXT, 8),
-                *(grown(_TEXT, FULL, MIDDLE, scale) for scale in (1.25, 1.0, 0.8)),
-                scratch(_TEXT, 8, 0.8),
-            )
-        ],
+        [begun_anew(silent(arm), 2.0) for arm in core(_TEXT, scales=(1.25, 1.0, 0.8))],
         4,
         ", last maps zero, blocks at twice the rate in the middle",
     ),
     (
         _WARPED,
-        [
-            raised_in_the_middle(arm, 2.0)
-            for arm in (
-                scratch(_WARPED, 8),
-                *(grown(_WARPED, FULL, MIDDLE, scale) for scale in (1.25, 1.0, 0.7)),
-                scratch(_WARPED, 8, 0.7),
-            )
-        ],
+        [raised_in_the_middle(arm, 2.0) for arm in core(_WARPED, scales=(1.25, 1.0, 0.7))],
         3,
         ", rate doubled in the middle",
     ),
@@ -334,9 +316,6 @@ _OWN_RATES_CHOSEN = {
 }
 
 
-(_BEGUN_ANEW,) = equal.own_rates(_MLP, {"blocks": (4.0,)})
-
-
 def _own_rates(task: Task, factors: Mapping[str, Sequence[float]]) -> Group:
     """Return newcomers at rates of their own, some factors of each operator."""
     arms = equal.own_rates(task, factors)
@@ -386,7 +365,9 @@ GROUPS: tuple[Group, ...] = (
     *_stacking(_MLP, 12),
     *_with_attention(_WARPED),
     *(_own_rates(task, factors) for task, factors in _OWN_RATES.items()),
-    _group("Begun with one block, against a rate that is changed", _MLP, equal.deep(_MLP), _BEGUN_ANEW).on(12),
+    _group(
+        "Begun with one block, against a rate that is changed", _MLP, equal.deep(_MLP), begun_anew(_UNIFORM, 4.0)
+    ).on(12),
     *(_own_rates_chosen(task, fresh) for task, fresh in ((_MLP, 12), (_WARPED, 6))),
     *(_group("Cost", _CONVOLVED, _CONVOLVED_CORE).on(fresh) for fresh in (0, 3)),
     *(group for scale in (0.5, 1.0) for group in _moments(_MLP, scale, 12)),

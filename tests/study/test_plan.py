@@ -9,11 +9,13 @@ import pytest
 from small import MLP, task
 from study import plan, running_all
 from study.arms import Arm, depth
+from study.families import FULL, HALF, MIDDLE, begun_anew, grown, raised_in_the_middle, scratch
 from study.plan import Experiment, binds, experiments, fresh_seeds, gate, tried, tuned
 from study.records import FOLDER, Records, cell
+from study.rewrites import AtOwnRate, Restart
 from study.running_all import jobs, run_all
 from study.schedules import Change, Cycle, rates
-from study.snapshots import Snapshots
+from study.snapshots import Snapshots, beginning
 
 
 def _arm(name: str = "arm", steps: int = 3) -> Arm:
@@ -156,3 +158,23 @@ def test_the_records_of_the_repository_can_be_read() -> None:
         assert float(str(row["loss"])) > 0, key
         assert row["torch"]
         assert row["machine"]
+
+
+@pytest.mark.parametrize("change", [raised_in_the_middle, begun_anew], ids=lambda change: change.__name__)
+@pytest.mark.parametrize("grows", [False, True])
+def test_another_rate_from_the_middle_on_changes_nothing_before(
+    change: Callable[[Arm, float], Arm], grows: bool
+) -> None:
+    small = replace(task(MLP), steps=40)
+    arm = grown(small, FULL, MIDDLE) if grows else scratch(small, 8)
+    changed, middle = change(arm, 2.0), arm.steps // 2
+    seeds = tuple((0.01, seed) for seed in range(3))
+    assert beginning(small, changed, seeds, middle) == beginning(small, arm, seeds, middle), (
+        "it goes on from the same state"
+    )
+    assert changed.events[:-1] == arm.events[:-1]
+    assert changed.events[-1].at == middle
+    later = changed.rates()[middle:] / arm.rates()[middle:]
+    assert np.allclose(later, 2.0 if change is raised_in_the_middle else 1.0)
+    if change is begun_anew:
+        assert changed.events[-1].rewrite == AtOwnRate(HALF if grows else Restart(), 2.0)

@@ -179,11 +179,11 @@ def test_the_saddle_section_says_how_far_the_loss_falls_along_the_escape_directi
 @pytest.fixture
 def claimed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(claims, "TARGET", tmp_path / "study.json")
-    frontier = claims.CLAIMED
     records = Records(tmp_path / "records")
-    grown = zip(frontier.arms, (0.2, 0.3), (80.0, 20.0), strict=False)
-    for arm, loss, cost in ((frontier.baseline, 0.25, 100.0), *grown):
-        _record(records, "mnist1d-mlp", arm, loss, cost, frontier.fresh)
+    for frontier, costs in ((claims.CLAIMED, (80.0, 20.0)), (claims.BEST, (90.0, 40.0))):
+        grown = zip(frontier.arms, (0.2, 0.3), costs, strict=False)
+        for arm, loss, cost in ((frontier.baseline, 0.25, 100.0), *grown):
+            _record(records, "mnist1d-mlp", arm, loss, cost, frontier.fresh)
     return tmp_path / "records"
 
 
@@ -195,9 +195,10 @@ def test_what_the_library_claims_comes_from_the_records_of_the_repository_only(
     monkeypatch.setattr(study.records, "FOLDER", claimed)
     claims.write(Records(claimed))
     claim = msgspec.json.decode(claims.TARGET.read_bytes(), type=Claim)
-    assert claim.cost == pytest.approx(0.4, abs=0.01)
-    assert claim.high is not None
-    assert claim.low <= claim.cost <= claim.high
+    assert (claim.cost.cost, claim.best.cost) == (pytest.approx(0.4, abs=0.01), pytest.approx(0.6, abs=0.01))
+    for own in (claim.cost, claim.best):
+        assert own.high is not None
+        assert own.low <= own.cost <= own.high
 
 
 def test_what_is_not_known_is_no_number_in_the_claim(claimed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -206,7 +207,7 @@ def test_what_is_not_known_is_no_number_in_the_claim(claimed: Path, monkeypatch:
     monkeypatch.setattr(claims, "reached", lambda *_: reached)
     claims.write(Records(claimed))
     claim = msgspec.json.decode(claims.TARGET.read_bytes(), type=Claim)
-    assert (claim.high, claim.seconds) == (None, None)
+    assert (claim.cost.high, claim.best.high, claim.seconds) == (None, None, None)
     assert "0.60 and more)." in str(claim)
     monkeypatch.setattr(claims, "reached", lambda *_: replace(reached, points={"cost": float("nan")}))
     assert claims.claim(Records(claimed)) is None
