@@ -15,16 +15,15 @@ class Interval:
     high: float | None  #: None: open
 
     def __str__(self) -> str:
-        end = "and more" if self.high is None else f"to {self.high:.2f}"
-        return f"{self.low:.2f} {end}"
+        return f"from {self.low:.2f} on, open above" if self.high is None else f"{self.low:.2f} to {self.high:.2f}"
 
 
 @dataclass(frozen=True)
 class Claim:
     """At what price half-steps reach the loss of the same network from scratch; the latter's own price is 1.
 
-    Both train as in the demo, at a rate that is held; in ``best`` both have the best change of their rate in the
-    middle that the study found, which is better for both.
+    Both train as in the demo, at a rate that is held; in ``best`` the blocks of each have the rate from the middle on
+    that is the best of those that the study tried.
     """
 
     seeds: int  #: on which nothing was tuned
@@ -33,11 +32,12 @@ class Claim:
     seconds: float | None  #: in processor time; None: not measured for both alike
 
     def __str__(self) -> str:
-        time = "" if self.seconds is None else f", in {self.seconds:.2f} of its time there"
+        time = "" if self.seconds is None else f", and in {self.seconds:.2f} of its processor time"
         return (
             f"In the study, over {self.seeds} seeds on which nothing was tuned, half-steps reach the loss of the "
             f"network from scratch at {self.cost.cost:.2f} of its cost (95 % interval {self.cost}){time}; where the "
-            f"rate of both changes in the middle, which is better for both, at {self.best.cost:.2f} ({self.best})."
+            "rate of both rises in the middle, which is better for both, at "
+            f"{self.best.cost:.2f} of its cost ({self.best})."
         )
 
 

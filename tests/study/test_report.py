@@ -208,6 +208,6 @@ def test_what_is_not_known_is_no_number_in_the_claim(claimed: Path, monkeypatch:
     claims.write(Records(claimed))
     claim = msgspec.json.decode(claims.TARGET.read_bytes(), type=Claim)
     assert (claim.cost.high, claim.best.high, claim.seconds) == (None, None, None)
-    assert "0.60 and more)." in str(claim)
+    assert "(from 0.60 on, open above)." in str(claim)
     monkeypatch.setattr(claims, "reached", lambda *_: replace(reached, points={"cost": float("nan")}))
     assert claims.claim(Records(claimed)) is None
